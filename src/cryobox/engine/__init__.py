@@ -1,0 +1,1 @@
+"""Doing the plan: tasks, executors, the ledger."""

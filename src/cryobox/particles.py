@@ -1,0 +1,160 @@
+"""Particles as columns: what every format gives, what the plan needs, and what the tables are written from."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+__all__ = ["Alignment", "Extracted", "Particles", "Reason"]
+
+
+class Reason(StrEnum):
+    """Why a pick was not extracted. The values stand in the `rejected` tables."""
+
+    EDGE = "box over the edge"
+    OUTSIDE = "box outside the micrograph"
+    COORDINATE = "coordinate is not a finite number"
+    SCORE = "score below the minimum"
+    SEPARATION = "too close to a better pick"
+    NO_MICROGRAPH = "no such micrograph"
+    LIMIT = "beyond the micrograph limit"
+    NOT_FINITE = "pixels that are not finite"
+    NO_CONTRAST = "no contrast"
+    MICROGRAPH = "micrograph could not be read"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Alignment:
+    """The shifts of one earlier alignment: where each image must move to be centered.
+
+    Parameters
+    ----------
+    name : str
+        As the table calls it: "alignments3D", "alignments2D", "alignments3D_multi", ...; "origin" in STAR files.
+    kind : {"3d", "2d", "other"}
+        What `recenter_from` may choose; "other" alignments are moved along but never lead. A STAR file does not
+        say which alignment its origins come from, so they are "3d".
+    shift : ndarray, shape (n, 2) or (n, k, 2), float64
+        (y, x), in units of `pixel_size`.
+    pixel_size : ndarray, shape (n,), float64
+        Å per unit of `shift`: the alignment's pixel size in `.cs`, 1.0 for rlnOriginX/YAngst, the particle's
+        pixel size for rlnOriginX/Y.
+    """
+
+    name: str
+    kind: Literal["3d", "2d", "other"]
+    shift: NDArray[np.float64]
+    pixel_size: NDArray[np.float64]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Particles:
+    """Picks as columns of equal length n; row i is row i of the table they came from.
+
+    Parameters
+    ----------
+    family : {"star", "cs", "plain"}
+        Which tables the picks came from; "plain" has coordinates only (box, Topaz, csv, ...).
+    source : str
+        The path that the user gave, for messages.
+    y, x : ndarray, shape (n,), float64
+        Center in pixels of the pick's own grid: `grid_shape` where it is known, else the micrograph's.
+    micrograph : ndarray, shape (n,), intp
+        Index into `micrograph_names`.
+    micrograph_names : tuple of str
+        The distinct micrographs, as the table writes them (a leading `>` of exported `.cs` files taken off).
+    micrograph_uids : ndarray, uint64, optional
+        One per entry of `micrograph_names` (location/micrograph_uid).
+    from_fractions : bool
+        The coordinates are float32 fractions times a shape, so integers are guarded (CONVENTIONS 1).
+    grid_shape : ndarray, shape (len(micrograph_names), 2), int64, optional
+        (ny, nx) that the picks were made on (location/micrograph_shape).
+    grid_pixel_size : ndarray, shape (len(micrograph_names),), float64, optional
+        Å per pixel of that grid; nan where unknown.
+    score : ndarray, shape (n,), float64, optional
+    alignments : tuple of Alignment
+    copy_of : ndarray, shape (n,), optional
+        Rows with equal values are copies of one particle (symmetry expansion); int64 codes, -1: a particle of its own.
+    table : object
+        What the format keeps for writing every other column back; only the format's module looks inside.
+    warnings : tuple of str
+    """
+
+    family: Literal["star", "cs", "plain"]
+    source: str
+    y: NDArray[np.float64]
+    x: NDArray[np.float64]
+    micrograph: NDArray[np.intp]
+    micrograph_names: tuple[str, ...]
+    micrograph_uids: NDArray[np.uint64] | None = None
+    from_fractions: bool = False
+    grid_shape: NDArray[np.int64] | None = None
+    grid_pixel_size: NDArray[np.float64] | None = None
+    score: NDArray[np.float64] | None = None
+    alignments: tuple[Alignment, ...] = ()
+    copy_of: NDArray[np.int64] | None = None
+    table: Any = None
+    warnings: tuple[str, ...] = ()
+
+    def __len__(self) -> int:
+        return len(self.y)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Extracted:
+    """Rows of one output table, in the order they are written: made by the plan and the results, read by the formats.
+
+    Parameters
+    ----------
+    rows : ndarray, shape (n,), intp
+        Rows of the input `Particles`.
+    micrograph : ndarray, shape (n,), intp
+        Index into the `Micrographs`; -1 where the pick's micrograph is not among them (rejected rows only).
+    stack : tuple of str
+        One per micrograph: path of its stack as the table must say it; "" where it has none.
+    slot : ndarray, shape (n,), int64
+        0-based index in that stack; -1 for rejected rows.
+    size, box : int
+        Stored side and window side, in pixels.
+    center : ndarray, shape (n, 2), int64
+        (y, x) of the box center in the micrograph that was read.
+    shape : ndarray, shape (number of micrographs, 2), int64
+        (ny, nx) of the files that were read; 0 where none was.
+    pixel_size : ndarray, shape (number of micrographs,), float64
+        Å per pixel of the micrographs, as used; nan where unknown.
+    moved : ndarray, shape (n,), bool
+        Coordinates must be rewritten from `center` (recentering, flips, another binning, rounding, padding of plain
+        corners) and alignments from `alignments`. Where False the table's own columns stay as they are.
+    alignments : tuple of Alignment
+        The alignments after the move, for these rows, in the order and the units of `Particles.alignments`.
+    sign : {1, -1}
+        blob/sign: 1 where the images were inverted (particles white), else -1.
+    scale_const : float
+        What `ctf/scale_const` says: 1.0 unless the recipe gave another.
+    refresh_ctf : bool
+    reasons : tuple of str, optional
+        One per row, for the table of rejected picks; such a table has no image columns.
+    """
+
+    rows: NDArray[np.intp]
+    micrograph: NDArray[np.intp]
+    stack: tuple[str, ...]
+    slot: NDArray[np.int64]
+    size: int
+    box: int
+    center: NDArray[np.int64]
+    shape: NDArray[np.int64]
+    pixel_size: NDArray[np.float64]
+    moved: NDArray[np.bool_]
+    alignments: tuple[Alignment, ...] = ()
+    sign: Literal[1, -1] = 1
+    scale_const: float = 1.0
+    refresh_ctf: bool = False
+    reasons: tuple[str, ...] | None = field(default=None)
+
+    def __len__(self) -> int:
+        return len(self.rows)
