@@ -1,0 +1,87 @@
+"""cryobox: picked particles out of cryo-EM micrographs, into stacks and tables. Importing it loads nothing heavy."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from cryobox.boxes import fast_box
+    from cryobox.core import extract, fourier_crop
+    from cryobox.errors import (
+        BackendError,
+        CryoboxError,
+        InputError,
+        LockError,
+        MicrographError,
+        MissingExtraError,
+        OptionError,
+        OutputError,
+    )
+    from cryobox.job import RunResult, run
+    from cryobox.options import Recipe, RunOptions
+
+    __version__: str
+
+__all__ = [
+    "BackendError",
+    "CryoboxError",
+    "InputError",
+    "LockError",
+    "MicrographError",
+    "MissingExtraError",
+    "OptionError",
+    "OutputError",
+    "Recipe",
+    "RunOptions",
+    "RunResult",
+    "__version__",
+    "extract",
+    "fast_box",
+    "fourier_crop",
+    "run",
+]
+
+# Where each public name lives. The module is imported when the name is first asked for (PEP 562), so that a program
+# which needs only `fast_box` does not wait for NumPy, and one which needs only `extract` not for the table formats.
+_HOME = {
+    "BackendError": "errors",
+    "CryoboxError": "errors",
+    "InputError": "errors",
+    "LockError": "errors",
+    "MicrographError": "errors",
+    "MissingExtraError": "errors",
+    "OptionError": "errors",
+    "OutputError": "errors",
+    "Recipe": "options",
+    "RunOptions": "options",
+    "RunResult": "job",
+    "extract": "core",
+    "fast_box": "boxes",
+    "fourier_crop": "core",
+    "run": "job",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name == "__version__":
+        value: Any = _version()
+    elif name in _HOME:
+        value = getattr(import_module(f"cryobox.{_HOME[name]}"), name)
+    else:
+        raise AttributeError(f"module 'cryobox' has no attribute {name!r}")
+    globals()[name] = value  # asked for once
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})
+
+
+def _version() -> str:
+    from importlib.metadata import PackageNotFoundError, version
+
+    try:
+        return version("cryobox")
+    except PackageNotFoundError:  # a source tree on sys.path that was never installed
+        return "0+unknown"
