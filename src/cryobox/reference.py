@@ -1,0 +1,311 @@
+"""The work of the numerical core in float64: literal and slow, and what the tests and `verify` believe.
+
+numpy only, nothing of this package, and no FFT: Fourier cropping is the separable real operator of docs/conventions.md
+("Intensity"), so that an error in a transform, a layout or an index cannot hide on both sides of a comparison.
+Positions are (y, x) in pixels; pixel (0, 0) is the center of the first stored pixel.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+__all__ = [
+    "EDGE",
+    "NOT_FINITE",
+    "NO_CONTRAST",
+    "OK",
+    "OUTSIDE",
+    "Recentered",
+    "background_mask",
+    "crop_matrix",
+    "edge_status",
+    "extract",
+    "fourier_crop",
+    "normalize",
+    "recenter",
+    "window",
+]
+
+# What becomes of a pick. The words of the `rejected` tables, spelled out since this module imports nothing of ours.
+OK = "ok"
+EDGE = "box over the edge"
+OUTSIDE = "box outside the micrograph"
+NOT_FINITE = "pixels that are not finite"
+NO_CONTRAST = "no contrast"
+
+Floats = NDArray[np.float64]
+
+
+# Geometry ------------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Recentered:
+    """Where the box of one particle goes; every field is (y, x), in pixels of the micrograph that is read."""
+
+    base: tuple[int, int]
+    r: tuple[int, int]
+    center: tuple[int, int]
+    residual: tuple[float, float]
+
+
+def _round_half_away(value: float) -> int:
+    return int(math.copysign(math.floor(abs(value) + 0.5), value))
+
+
+def recenter(
+    position: tuple[float, float],
+    *,
+    shift: tuple[float, float] = (0.0, 0.0),
+    shift_pixel_size: float = 1.0,
+    pixel_size: float = 1.0,
+    grid_shape: tuple[int, int] | None = None,
+    read_shape: tuple[int, int] | None = None,
+    from_fractions: bool = False,
+    rounding: Literal["truncate", "nearest"] = "truncate",
+) -> Recentered:
+    """Move the box of one particle by its shift (conventions, "Geometry" and "Recentering").
+
+    `base` is the position truncated toward zero (after adding 1e-3 in magnitude where it came from float32 fractions).
+    Where the micrograph that is read has another shape than the grid the pick was made on, the truncated position is
+    scaled to it; the whole part is the base, and the fraction that is left joins the shift. `s` is the shift times
+    alignment pixel size over micrograph pixel size; `r` is 0 where |s| <= 0.5 + 1e-4, else s rounded half away from
+    zero; the new center is base - r, and the residual s - r.
+
+    Parameters
+    ----------
+    position : tuple of float
+        (y, x) in pixels of `grid_shape`.
+    shift : tuple of float
+        (y, x) in units of `shift_pixel_size`: where the image must move to be centered.
+    shift_pixel_size, pixel_size : float
+        Å per unit of the shift, Å per pixel of the micrograph that is read.
+    grid_shape, read_shape : tuple of int, optional
+        (ny, nx) that the pick was made on, and of the file that is read.
+    from_fractions : bool
+        Whether the position is a float32 fraction times a shape.
+    rounding : {"truncate", "nearest"}
+        "nearest" rounds the position half away from zero instead of truncating it.
+    """
+    base, r, center, residual = [], [], [], []
+    for axis in (0, 1):
+        value = float(position[axis])
+        if rounding == "nearest":
+            whole = _round_half_away(value)
+        else:
+            whole = math.trunc(value + math.copysign(1e-3, value) if from_fractions else value)
+        s = float(shift[axis]) * shift_pixel_size / pixel_size
+        if grid_shape is not None and read_shape is not None and grid_shape != read_shape:
+            scaled_numerator = whole * read_shape[axis]
+            scaled = math.trunc(scaled_numerator / grid_shape[axis])
+            s -= (scaled_numerator - scaled * grid_shape[axis]) / grid_shape[axis]
+            whole = scaled
+        move = 0 if abs(s) <= 0.5 + 1e-4 else _round_half_away(s)
+        base.append(whole)
+        r.append(move)
+        center.append(whole - move)
+        residual.append(s - move)
+    return Recentered(
+        base=(base[0], base[1]),
+        r=(r[0], r[1]),
+        center=(center[0], center[1]),
+        residual=(residual[0], residual[1]),
+    )
+
+
+def edge_status(shape: tuple[int, int], corner: tuple[int, int], box: int, edges: Literal["reject", "pad"]) -> str:
+    """Say whether a box may be cut: `OK`, `EDGE` or `OUTSIDE`.
+
+    An exact fit is inside. A box without any pixel of the image is `OUTSIDE` under either rule; one that hangs over
+    the edge is `EDGE` under "reject", and fine under "pad".
+    """
+    inside = all(0 <= int(start) and int(start) + box <= n for start, n in zip(corner, shape, strict=True))
+    touching = all(int(start) < n and int(start) + box > 0 for start, n in zip(corner, shape, strict=True))
+    if not touching:
+        return OUTSIDE
+    return OK if inside or edges == "pad" else EDGE
+
+
+def window(
+    image: NDArray[Any], corner: tuple[int, int], box: int, edges: Literal["reject", "pad"] = "reject"
+) -> Floats:
+    """Cut rows corner[0] ... corner[0] + box - 1 and columns alike, as float64.
+
+    Under "pad" an index beyond an edge means the nearest pixel.
+
+    Raises
+    ------
+    ValueError
+        If `edge_status` is not `OK`; the message is the status.
+    """
+    height, width = image.shape
+    status = edge_status((height, width), corner, box, edges)
+    if status != OK:
+        raise ValueError(status)
+    out = np.empty((box, box), np.float64)
+    for i in range(box):
+        y = min(max(int(corner[0]) + i, 0), height - 1)
+        columns = [min(max(int(corner[1]) + j, 0), width - 1) for j in range(box)]
+        out[i] = image[y, columns]
+    return out
+
+
+# Intensity -----------------------------------------------------------------------------------------------------------
+
+
+@lru_cache(maxsize=64)
+def _crop_matrix(n: int, m: int) -> Floats:
+    # The phase k*(i/m - j/n) is taken modulo 1 in integers, so that a cosine never sees a large argument.
+    difference = np.arange(m, dtype=np.int64)[:, None] * n - np.arange(n, dtype=np.int64)[None, :] * m
+    total = np.ones((m, n), np.float64)
+    for k in range(1, m // 2):
+        total += 2 * np.cos(2 * np.pi * (k * difference % (m * n)) / (m * n))
+    total += np.cos(2 * np.pi * (m // 2 * difference % (m * n)) / (m * n))
+    matrix: Floats = total / n
+    matrix.setflags(write=False)
+    return matrix
+
+
+def crop_matrix(n: int, m: int) -> Floats:
+    """Return the (m, n) matrix A of the Fourier crop from n to m points: a cropped image is A @ image @ A.T.
+
+    A[i, j] = (1/n) * (1 + 2 * sum over k = 1 ... m/2 - 1 of cos(2 pi k (i/m - j/n)) + cos(pi m (i/m - j/n))):
+    the frequencies below m/2 are kept, and at m/2 the average of +m/2 and -m/2. It is the identity for m == n.
+
+    Raises
+    ------
+    ValueError
+        Unless both are even and 2 <= m <= n.
+    """
+    if n % 2 or m % 2 or not 2 <= m <= n:
+        raise ValueError(f"a crop goes from an even number of points to an even number, at least 2; got {n} to {m}")
+    return _crop_matrix(n, m)
+
+
+def fourier_crop(image: NDArray[Any], size: int) -> Floats:
+    """Crop a square image to (size, size) in Fourier space, keeping its gray levels."""
+    matrix = crop_matrix(image.shape[0], size)
+    out: Floats = matrix @ image.astype(np.float64) @ matrix.T
+    return out
+
+
+def background_mask(size: int, radius: float) -> NDArray[np.bool_]:
+    """Return where i*i + j*j > radius*radius, with indices counted from the image's center, size/2."""
+    mask = np.zeros((size, size), np.bool_)
+    for i in range(size):
+        for j in range(size):
+            mask[i, j] = (i - size // 2) ** 2 + (j - size // 2) ** 2 > radius * radius
+    return mask
+
+
+def normalize(
+    image: NDArray[Any], radius: float, *, ramp: bool = True, scale_const: float | None = None
+) -> Floats | None:
+    """Make the background's plane and mean zero and its standard deviation one.
+
+    The least-squares plane over the background is subtracted everywhere (`ramp`); then (v - mean) / sd, of the
+    background, with the population's sd (divided by n, not n - 1). With `scale_const` that number divides instead of
+    the sd. None where the sd is zero or not finite: such a particle is rejected.
+    """
+    size = image.shape[0]
+    mask = background_mask(size, radius)
+    out: Floats = image.astype(np.float64)
+    if not np.isfinite(out).all():
+        return None
+    y, x = np.mgrid[:size, :size].astype(np.float64) - size // 2
+    if ramp:
+        design = np.stack([np.ones(int(mask.sum())), y[mask], x[mask]], axis=1)
+        (constant, slope_y, slope_x), *_ = np.linalg.lstsq(design, out[mask], rcond=None)
+        out = out - (constant + slope_y * y + slope_x * x)
+    mean = float(out[mask].mean())
+    sd = math.sqrt(float(((out[mask] - mean) ** 2).mean()))
+    if sd == 0 or not math.isfinite(sd):
+        return None
+    scaled: Floats = (out - mean) / (sd if scale_const is None else scale_const)
+    return scaled
+
+
+_normalize = normalize  # `extract` has a parameter of that name
+
+
+def extract(
+    image: NDArray[Any],
+    corners: Sequence[tuple[int, int]] | NDArray[np.integer[Any]],
+    *,
+    box: int,
+    sizes: Sequence[int],
+    radii: Sequence[float],
+    edges: Literal["reject", "pad"] = "reject",
+    normalize: bool = True,
+    ramp: bool = True,
+    invert: bool = False,
+    scale_const: float | None = None,
+) -> tuple[tuple[Floats, ...], tuple[str, ...]]:
+    """Cut, crop and normalize particles.
+
+    For each: window; minus the window's mean; Fourier crop to every size, each from the whole window; normalize (or
+    add the mean back); times -1 if `invert`. A window with a value that is not finite is `NOT_FINITE`; one that any of
+    the sizes cannot be normalized for is `NO_CONTRAST`. Rejected particles are zeros.
+
+    Parameters
+    ----------
+    image : ndarray, shape (ny, nx)
+    corners : sequence of (y, x)
+        First row and column of each window.
+    box : int
+        Side of the window.
+    sizes, radii : sequence
+        Sides of the images to make, and the background radius of each in its own pixels.
+
+    Returns
+    -------
+    images : tuple of ndarray, shape (n, size, size), float64
+    status : tuple of str
+    """
+    images = tuple(np.zeros((len(corners), size, size), np.float64) for size in sizes)
+    statuses = []
+    for i, (y, x) in enumerate(corners):
+        made, status = _extract_one(
+            image, (int(y), int(x)), box, sizes, radii, edges, normalize, ramp, invert, scale_const
+        )
+        for stack, particle in zip(images, made, strict=False):
+            stack[i] = particle
+        statuses.append(status)
+    return images, tuple(statuses)
+
+
+def _extract_one(
+    image: NDArray[Any],
+    corner: tuple[int, int],
+    box: int,
+    sizes: Sequence[int],
+    radii: Sequence[float],
+    edges: Literal["reject", "pad"],
+    normalize: bool,
+    ramp: bool,
+    invert: bool,
+    scale_const: float | None,
+) -> tuple[list[Floats], str]:
+    """Return the particle in every size and `OK`, or nothing and why."""
+    status = edge_status((image.shape[0], image.shape[1]), corner, box, edges)
+    if status != OK:
+        return [], status
+    pixels = window(image, corner, box, edges)
+    if not np.isfinite(pixels).all():
+        return [], NOT_FINITE
+    mean = math.fsum(pixels.ravel()) / pixels.size
+    made = []
+    for size, radius in zip(sizes, radii, strict=True):
+        cropped = fourier_crop(pixels - mean, size)
+        particle = _normalize(cropped, radius, ramp=ramp, scale_const=scale_const) if normalize else cropped + mean
+        if particle is None:
+            return [], NO_CONTRAST
+        made.append(-particle if invert else particle)
+    return made, OK
