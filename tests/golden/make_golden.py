@@ -252,7 +252,8 @@ def make_micrograph(micrograph: Micrograph) -> NDArray[np.float32]:
         center_y, center_x = (37 + 83 * number) % ny, (53 + 131 * number) % nx
         bump = np.maximum(0, 1 - ((y - center_y) ** 2 + 2 * (x - center_x) ** 2) / 400)
         image = image - 20 * bump * bump
-    return image.astype(np.float32)
+    pixels: NDArray[np.float32] = image.astype(np.float32)
+    return pixels
 
 
 def digest(image: NDArray[np.float32]) -> str:
@@ -282,7 +283,7 @@ def _loop(name: str, tags: tuple[str, ...], rows: list[str]) -> str:
 
 
 def _optics(*, particles: bool) -> str:
-    tags = (
+    tags: tuple[str, ...] = (
         "OpticsGroupName",
         "OpticsGroup",
         "MicrographPixelSize",
@@ -330,8 +331,8 @@ def write_inputs(root: Path) -> None:
                 text = "".join(f"{x} {y}\n" for x, y in picks)
             (folder / f"{stem}{suffix}").write_text(text)
 
-    tags = ("CoordinateX", "CoordinateY", "OriginXAngst", "OriginYAngst", "AngleRot", "AngleTilt", "AnglePsi")
-    tags = ("MicrographName", "ImageName", "OpticsGroup", *tags, *_CTF_TAGS)
+    pose = ("CoordinateX", "CoordinateY", "OriginXAngst", "OriginYAngst", "AngleRot", "AngleTilt", "AnglePsi")
+    tags = ("MicrographName", "ImageName", "OpticsGroup", *pose, *_CTF_TAGS)
     rows = []
     for number, row in enumerate(REEXTRACTED, start=1):
         micrograph = by_stem[row.stem]
