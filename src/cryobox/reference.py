@@ -212,13 +212,15 @@ def normalize(
 
     The least-squares plane over the background is subtracted everywhere (`ramp`); then (v - mean) / sd, of the
     background, with the population's sd (divided by n, not n - 1). With `scale_const` that number divides instead of
-    the sd. None where the sd is zero or not finite: such a particle is rejected.
+    the sd. None where the sd is not finite, or zero but for rounding (1e-12 of the background's root mean square):
+    such a particle is rejected.
     """
     size = image.shape[0]
     mask = background_mask(size, radius)
     out: Floats = image.astype(np.float64)
     if not np.isfinite(out).all():
         return None
+    rms = math.sqrt(float((out[mask] ** 2).mean()))
     y, x = np.mgrid[:size, :size].astype(np.float64) - size // 2
     if ramp:
         design = np.stack([np.ones(int(mask.sum())), y[mask], x[mask]], axis=1)
@@ -226,7 +228,7 @@ def normalize(
         out = out - (constant + slope_y * y + slope_x * x)
     mean = float(out[mask].mean())
     sd = math.sqrt(float(((out[mask] - mean) ** 2).mean()))
-    if sd == 0 or not math.isfinite(sd):
+    if sd <= 1e-12 * rms or not math.isfinite(sd):
         return None
     scaled: Floats = (out - mean) / (sd if scale_const is None else scale_const)
     return scaled
