@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 __all__ = [
+    "AbortedError",
     "BackendError",
     "CryoboxError",
     "InputError",
@@ -44,3 +45,7 @@ class BackendError(CryoboxError, RuntimeError):
 
 class MissingExtraError(BackendError, ImportError):
     """An optional library is needed; the message names the extra that installs it."""
+
+
+class AbortedError(CryoboxError, RuntimeError):
+    """A run that had begun could not go on; what it finished is recorded, and the same call resumes."""

@@ -205,6 +205,8 @@ class RunOptions:
         Count a run with incomplete micrographs as a success.
     overwrite : bool
         Start anew where the output folder holds another run.
+    break_lock : bool
+        Take over the folder from a process on another host that is known to be gone.
     fsync : bool
         Force stacks, tables and folder entries to the disk before they are counted as done.
     """
@@ -214,6 +216,7 @@ class RunOptions:
     on_error: Literal["skip", "stop"] = "skip"
     allow_incomplete: bool = False
     overwrite: bool = False
+    break_lock: bool = False
     fsync: bool = True
 
     def __post_init__(self) -> None:

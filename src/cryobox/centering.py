@@ -1,0 +1,196 @@
+"""Where a box is cut: truncation, recentering, corners, the edge rule, separation. The one place for these conventions.
+
+Everything here is geometry on columns, positions as (y, x) in pixels of the micrograph; no tables, no pixels.
+The rules were taken from what RELION and CryoSPARC do (docs/conventions.md has them side by side).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cryobox.options import Rounding
+
+__all__ = [
+    "Centered",
+    "box_corners",
+    "inside",
+    "mirror",
+    "overlaps",
+    "place",
+    "round_half_away",
+    "too_close",
+    "truncate",
+]
+
+INTEGER_GUARD = 1e-3  # float32 fractions of a micrograph's side are exact to about 5e-4 pixels
+SHIFT_TOLERANCE = 1e-4  # a shift of exactly half a pixel may come back from a float32 column as slightly more
+FAR = float(2**40)  # beyond any micrograph, well inside int64: coordinates are clipped here before the integer cast
+
+Floats = NDArray[np.float64]
+Integers = NDArray[np.int64]
+Mask = NDArray[np.bool_]
+
+
+def truncate(center: Floats, *, guard: bool = False) -> Floats:
+    """Whole pixels of a fractional position: toward zero, as RELION (and, inferred, CryoSPARC) reads coordinates.
+
+    With `guard`, a position within 1e-3 of an integer is that integer: fractions of a side stored as float32 come
+    back slightly off.
+    """
+    whole = np.trunc(center)
+    if not guard:
+        return whole
+    nearest = np.rint(center)
+    return np.where(np.abs(center - nearest) < INTEGER_GUARD, nearest, whole)
+
+
+def round_half_away(value: Floats) -> Floats:
+    """Round to the nearest integer, halves away from zero."""
+    return np.copysign(np.floor(np.abs(value) + 0.5), value)
+
+
+def mirror(coordinate: Floats, extent: Floats | float) -> Floats:
+    """Position on the stored image of a pick made on a mirrored copy: extent - 1 - coordinate."""
+    return extent - 1.0 - coordinate
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Centered:
+    """Where boxes are cut.
+
+    Parameters
+    ----------
+    center : ndarray, shape (n, 2), int64
+        (y, x) of the box center, index box // 2 of the window.
+    move : ndarray, shape (n, 2), float64
+        How far the center moved against the shift's direction: `center = base - move`. Every alignment of the
+        row becomes `shift - move` (in its own unit), so that it still points at the particle.
+    """
+
+    center: Integers
+    move: Floats
+
+
+def place(base: Floats, shift: Floats | None) -> Centered:
+    """Choose the pixel at which a box is cut.
+
+    Parameters
+    ----------
+    base : ndarray, shape (n, 2), float64
+        Truncated picks, (y, x), in pixels of the micrograph that is read; a fraction is there only where the picks
+        were made on another binning, and joins the shift.
+    shift : ndarray, shape (n, 2), float64, optional
+        How far the image must move to be centered, in pixels of the micrograph; None leaves boxes where they are.
+
+    Notes
+    -----
+    With s the shift: r = 0 if |s| <= 0.5 (+ 1e-4), else s rounded, halves away from zero; center = base - r. What is
+    left, s - r, is at most half a pixel, so that recentering twice changes nothing.
+    """
+    whole = np.trunc(base)
+    fraction = base - whole
+    wanted = -fraction if shift is None else shift - fraction
+    step = np.where(np.abs(wanted) <= 0.5 + SHIFT_TOLERANCE, 0.0, round_half_away(wanted))
+    center = _integers(whole - step)
+    return Centered(center=center, move=base - center)
+
+
+def box_corners(center: Floats | Integers, box: int, *, rounding: Rounding = "truncate") -> Integers:
+    """First pixel (y, x) of the window of even side `box` around each center: center - box / 2, shape (n, 2).
+
+    Centers that are not finite must be filtered out before.
+    """
+    center = np.asarray(center, dtype=np.float64)
+    whole = round_half_away(center) if rounding == "nearest" else np.trunc(center)
+    return _integers(whole) - box // 2
+
+
+def inside(corner: Integers, box: int, shape: Integers | tuple[int, int]) -> Mask:
+    """Whether the whole box lies in an image of `shape` (ny, nx); an exact fit is inside."""
+    limit = np.asarray(shape, dtype=np.int64) - box
+    return np.all((corner >= 0) & (corner <= limit), axis=-1)
+
+
+def overlaps(corner: Integers, box: int, shape: Integers | tuple[int, int]) -> Mask:
+    """Whether at least one pixel of the box lies in an image of `shape` (ny, nx)."""
+    return np.all((corner > -box) & (corner < np.asarray(shape, dtype=np.int64)), axis=-1)
+
+
+def too_close(
+    position: Floats,
+    micrograph: NDArray[np.intp],
+    distance: Floats,
+    score: Floats | None,
+    copy_of: Integers | None = None,
+) -> Mask:
+    """Which picks lie closer than `distance` to a better one of the same micrograph.
+
+    Best score first (ties and picks without score: earlier row first); a pick is dropped when a kept one is nearer
+    than `distance`. Copies of one particle never drop each other.
+
+    Parameters
+    ----------
+    position : ndarray, shape (n, 2), float64
+    micrograph : ndarray, shape (n,)
+    distance : ndarray, shape (n,), float64
+        In pixels, one value per micrograph (repeated for its picks).
+    score : ndarray, shape (n,), float64, optional
+    copy_of : ndarray, shape (n,), int64, optional
+        Equal values from 0 up mark copies.
+
+    Returns
+    -------
+    ndarray of bool, shape (n,)
+        True where the pick is to be rejected.
+    """
+    n = len(position)
+    rank = np.empty(n, dtype=np.int64)
+    best_first = np.arange(n) if score is None else np.argsort(-np.nan_to_num(score, nan=-np.inf), kind="stable")
+    rank[best_first] = np.arange(n)
+    first, second = _pairs_within(position, micrograph, distance)
+    if copy_of is not None:
+        copies = (copy_of[first] >= 0) & (copy_of[first] == copy_of[second])
+        first, second = first[~copies], second[~copies]
+    better = np.where(rank[first] < rank[second], first, second)
+    worse = np.where(rank[first] < rank[second], second, first)
+    # Walk the pairs from the best pick down: a dropped pick drops no other.
+    dropped = np.zeros(n, dtype=np.bool_)
+    order = np.argsort(rank[better], kind="stable")
+    for keep, lose in zip(better[order].tolist(), worse[order].tolist(), strict=True):
+        if not dropped[keep]:
+            dropped[lose] = True
+    return dropped
+
+
+def _pairs_within(
+    position: Floats, micrograph: NDArray[np.intp], distance: Floats
+) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+    """Index pairs (i, j) of picks of one micrograph that are nearer than `distance`: a grid of cells of that side."""
+    cell = np.floor(position / distance[:, None]).astype(np.int64)
+    cell -= cell.min(axis=0, initial=0) - 1  # a margin of one cell, so that neighbors never wrap around
+    span = cell.max(axis=0, initial=0) + 2
+    key = (micrograph * span[0] + cell[:, 0]) * span[1] + cell[:, 1]
+    order = np.argsort(key, kind="stable")
+    sorted_key = key[order]
+    firsts, seconds = [], []
+    for dy, dx in ((0, 0), (0, 1), (1, -1), (1, 0), (1, 1)):
+        neighbor = key + dy * span[1] + dx
+        start = np.searchsorted(sorted_key, neighbor, side="left")
+        count = np.searchsorted(sorted_key, neighbor, side="right") - start
+        i = np.repeat(np.arange(len(key)), count)
+        within = np.arange(len(i)) - np.repeat(np.cumsum(count) - count, count)
+        j = order[np.repeat(start, count) + within]
+        if (dy, dx) == (0, 0):
+            i, j = i[i < j], j[i < j]
+        gap = position[i] - position[j]
+        near = np.hypot(gap[:, 0], gap[:, 1]) < distance[i]
+        firsts.append(i[near])
+        seconds.append(j[near])
+    return np.concatenate(firsts), np.concatenate(seconds)
+
+
+def _integers(whole: Floats) -> Integers:
+    return np.clip(whole, -FAR, FAR).astype(np.int64)

@@ -1,0 +1,318 @@
+"""One micrograph: read it, cut its windows, write its stacks. The only place where files and pixels meet in a run."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import shutil
+import socket
+import threading
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cryobox.core import STATISTICS, Status, extract_windows
+from cryobox.errors import CryoboxError, MicrographError
+from cryobox.formats.images import PixelReader
+from cryobox.formats.mrc import StackWriter
+from cryobox.particles import Reason
+from cryobox.plan import STACK_FOLDERS, Output, Task
+
+__all__ = ["Setting", "StackInfo", "TaskResult", "do_task", "remove_temporary", "sync_folder", "temporary_name"]
+
+BLOCK_BYTES = 8 << 20  # stacks are written in blocks of about this size: fast, and small beside a micrograph
+
+_REASON = {Status.OUTSIDE: Reason.EDGE, Status.NOT_FINITE: Reason.NOT_FINITE, Status.NO_CONTRAST: Reason.NO_CONTRAST}
+_COLUMN = {name: index for index, name in enumerate(STATISTICS)}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Setting:
+    """What all tasks of a run share: where they write, and how hard they try.
+
+    Parameters
+    ----------
+    folder : str
+        The output folder.
+    threads : int
+        OpenMP threads of one task.
+    fsync : bool
+        Force stacks to the disk before they get their name.
+    part : str
+        Which part of a sharded run this is ("1-of-4"), "" for a whole one; temporary names bear it, so that only
+        this part's are ever removed.
+    """
+
+    folder: str
+    threads: int = 1
+    fsync: bool = True
+    part: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StackInfo:
+    """A stack that was written: path relative to the output folder, bytes, and the statistics in its header."""
+
+    path: str
+    bytes: int
+    minimum: float
+    maximum: float
+    mean: float
+    rms: float
+    clamped: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TaskResult:
+    """What became of a task: numbers only, never images.
+
+    Parameters
+    ----------
+    id : str
+        Of the task.
+    kept : int
+        Images in each stack.
+    refused : tuple of (int, str)
+        Windows refused for their pixels, with the reason.
+    stacks : tuple of StackInfo
+        Largest size first; empty if nothing was kept.
+    background_mean, background_sd : float
+        Means over the kept particles, in gray levels of the micrograph; nan without normalization.
+    read_seconds, extract_seconds, write_seconds : float
+    bytes_read : int
+    warnings : tuple of str
+    error : str
+        Why the micrograph could not be used; "" if it was.
+    """
+
+    id: str
+    kept: int = 0
+    refused: tuple[tuple[int, str], ...] = ()
+    stacks: tuple[StackInfo, ...] = ()
+    background_mean: float = float("nan")
+    background_sd: float = float("nan")
+    read_seconds: float = 0.0
+    extract_seconds: float = 0.0
+    write_seconds: float = 0.0
+    bytes_read: int = 0
+    warnings: tuple[str, ...] = ()
+    error: str = ""
+
+
+def do_task(task: Task, setting: Setting) -> TaskResult:
+    """Carry out one task on this worker.
+
+    A micrograph that cannot be read gives a result with `error`; a folder that cannot be written raises `OutputError`,
+    since the next micrograph would fare no better.
+    """
+    clock = _Clock()
+    try:
+        with clock.time("read"):
+            image = _worker.reader.read(
+                task.path, task.header, rows=_rows_needed(task), tiff_flip=task.recipe.tiff_flip
+            )
+    except MicrographError as error:
+        return TaskResult(id=task.id, read_seconds=clock.seconds["read"], error=str(error))
+    with _Stacks(task, setting) as stacks:
+        status, statistics = _cut(task, setting, image, stacks, clock)
+        kept = status == Status.OK
+        with clock.time("write"):
+            infos = stacks.publish(statistics[:, kept]) if kept.any() else ()
+    background = statistics[0, kept]
+    measured = bool(kept.any()) and task.recipe.normalize
+    return TaskResult(
+        id=task.id,
+        kept=int(kept.sum()),
+        refused=tuple((int(i), str(_REASON[Status(int(status[i]))])) for i in np.flatnonzero(~kept)),
+        stacks=infos,
+        background_mean=float(background[:, _COLUMN["background_mean"]].mean()) if measured else float("nan"),
+        background_sd=float(background[:, _COLUMN["background_sd"]].mean()) if measured else float("nan"),
+        read_seconds=clock.seconds["read"],
+        extract_seconds=clock.seconds["extract"],
+        write_seconds=clock.seconds["write"],
+        bytes_read=_worker.reader.bytes_read,
+        warnings=_clamp_warning(task, infos),
+    )
+
+
+def _cut(
+    task: Task, setting: Setting, image: NDArray[Any], stacks: _Stacks, clock: _Clock
+) -> tuple[NDArray[np.uint8], NDArray[np.float64]]:
+    """Cut all windows, block by block, and write the images of the survivors in order."""
+    recipe = task.recipe
+    total = len(task.corners)
+    status = np.empty(total, dtype=np.uint8)
+    statistics = np.empty((len(task.outputs), total, len(STATISTICS)))
+    dtype = np.dtype(recipe.dtype)
+    per_particle = sum(output.size**2 for output in task.outputs) * dtype.itemsize
+    step = max(1, BLOCK_BYTES // per_particle)
+    for start in range(0, total, step):
+        corners = task.corners[start : start + step]
+        with clock.time("extract"):
+            blocks = _worker.blocks([output.size for output in task.outputs], len(corners), dtype)
+            status[start : start + step], statistics[:, start : start + step] = extract_windows(
+                image,
+                corners,
+                blocks,
+                box=recipe.box,
+                radii=[output.background_radius for output in task.outputs],
+                pad=recipe.edges == "pad",
+                normalize=recipe.normalize,
+                ramp=recipe.ramp,
+                invert=bool(recipe.invert),
+                scale_const=recipe.scale_const,
+                threads=setting.threads,
+            )
+        good = status[start : start + step] == Status.OK
+        with clock.time("write"):
+            for writer, block in zip(stacks.writers, blocks, strict=True):
+                writer.write(block if good.all() else block[good])
+    return status, statistics
+
+
+def _rows_needed(task: Task) -> tuple[int, int]:
+    """First row of the micrograph that a window touches, and one past the last."""
+    top = int(task.corners[:, 0].min())
+    bottom = int(task.corners[:, 0].max()) + task.recipe.box
+    ny = task.header.shape[0]
+    # A padded window repeats the edge row, so at least that one is needed.
+    return min(max(top, 0), ny - 1), max(min(bottom, ny), 1)
+
+
+def _clamp_warning(task: Task, stacks: tuple[StackInfo, ...]) -> tuple[str, ...]:
+    clamped = sum(info.clamped for info in stacks)
+    if not clamped:
+        return ()
+    return (f"{task.micrograph}: {clamped} pixels beyond ±65504 were clamped, the largest number that float16 holds",)
+
+
+class _Stacks:
+    """The stacks of one task while they are made: temporary files that get their names together, or vanish."""
+
+    def __init__(self, task: Task, setting: Setting) -> None:
+        self._setting = setting
+        self._outputs = task.outputs
+        self._dtype = task.recipe.dtype
+        self._final = [Path(setting.folder) / output.path for output in task.outputs]
+        self._temporary = [path.with_name(temporary_name(path.name, setting.part)) for path in self._final]
+        self.writers: list[StackWriter] = []
+
+    def __enter__(self) -> _Stacks:
+        try:
+            for output, path in zip(self._outputs, self._temporary, strict=True):
+                self.writers.append(
+                    StackWriter(path, size=output.size, dtype=np.dtype(self._dtype), pixel_size=output.pixel_size)
+                )
+        except CryoboxError:
+            self._abort()
+            raise
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._abort()
+
+    def publish(self, statistics: NDArray[np.float64]) -> tuple[StackInfo, ...]:
+        """Finish the stacks and give them their names. `statistics` are those of the kept particles."""
+        infos = []
+        for writer, output, of_size in zip(self.writers, self._outputs, statistics, strict=True):
+            infos.append(_finish(writer, output, of_size, fsync=self._setting.fsync))
+        for temporary, final in zip(self._temporary, self._final, strict=True):
+            os.replace(temporary, final)
+        self.writers = []
+        if self._setting.fsync:
+            for folder in dict.fromkeys(path.parent for path in self._final):
+                sync_folder(folder)
+        return tuple(infos)
+
+    def _abort(self) -> None:
+        for writer in self.writers:
+            writer.abort()
+        self.writers = []
+
+
+def _finish(writer: StackWriter, output: Output, statistics: NDArray[np.float64], *, fsync: bool) -> StackInfo:
+    mean = statistics[:, _COLUMN["mean"]]
+    sd = statistics[:, _COLUMN["sd"]]
+    stack_mean = float(mean.mean())
+    info = {
+        "minimum": float(statistics[:, _COLUMN["minimum"]].min()),
+        "maximum": float(statistics[:, _COLUMN["maximum"]].max()),
+        "mean": stack_mean,
+        "rms": float(np.sqrt(np.mean(sd**2 + (mean - stack_mean) ** 2))),
+    }
+    size = writer.finish(**info, fsync=fsync)
+    return StackInfo(path=output.path, bytes=size, clamped=int(statistics[:, _COLUMN["clamped"]].sum()), **info)
+
+
+def temporary_name(name: str, part: str) -> str:
+    """A name for a file that is not whole yet: hidden, and bearing part, host, process and attempt."""
+    host = socket.gethostname().split(".")[0][:20]
+    return f".{name}.{part or 'all'}.{host}.{os.getpid()}.{next(_attempt)}.tmp"
+
+
+def remove_temporary(folder: Path, part: str) -> None:
+    """Remove what an earlier attempt at this part left unfinished in the output folder; other parts' files stay."""
+    for place in (folder, *(folder / name for name in STACK_FOLDERS)):
+        for path in place.glob(f".*.{part or 'all'}.*.tmp"):
+            if path.is_dir():
+                shutil.rmtree(path, ignore_errors=True)
+            else:
+                path.unlink(missing_ok=True)
+
+
+def sync_folder(folder: Path) -> None:
+    """Force the entries of a folder to the disk."""
+    descriptor = os.open(folder, os.O_RDONLY | getattr(os, "O_DIRECTORY", 0))
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+class _Clock:
+    """Seconds by stage."""
+
+    def __init__(self) -> None:
+        self.seconds = {"read": 0.0, "extract": 0.0, "write": 0.0}
+
+    def time(self, stage: str) -> _Stage:
+        return _Stage(self.seconds, stage)
+
+
+class _Stage:
+    def __init__(self, seconds: dict[str, float], stage: str) -> None:
+        self._seconds, self._stage = seconds, stage
+
+    def __enter__(self) -> None:
+        self._start = time.perf_counter()
+
+    def __exit__(self, *_: object) -> None:
+        self._seconds[self._stage] += time.perf_counter() - self._start
+
+
+class _Worker(threading.local):
+    """What a worker keeps from one micrograph to the next, so that no page is faulted in twice."""
+
+    def __init__(self) -> None:
+        self.reader = PixelReader()
+        self._memory: list[NDArray[np.uint8]] = []
+
+    def blocks(self, sizes: list[int], count: int, dtype: np.dtype[Any]) -> list[NDArray[Any]]:
+        """Arrays (count, size, size) for each size, in memory that is reused."""
+        found = []
+        for index, size in enumerate(sizes):
+            needed = count * size * size * dtype.itemsize
+            if index == len(self._memory):
+                self._memory.append(np.empty(needed, dtype=np.uint8))
+            if self._memory[index].nbytes < needed:
+                self._memory[index] = np.empty(needed, dtype=np.uint8)
+            found.append(self._memory[index][:needed].view(dtype).reshape(count, size, size))
+        return found
+
+
+_worker = _Worker()
+_attempt = itertools.count(1)

@@ -1,0 +1,225 @@
+"""The output tables: rows and slots from the plan and the results, files by the formats, published whole and in order."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cryobox.engine.task import TaskResult, sync_folder, temporary_name
+from cryobox.errors import OutputError
+from cryobox.formats import table_writer
+from cryobox.micrograph import Micrographs
+from cryobox.particles import Alignment, Extracted, Particles, Reason
+from cryobox.plan import REASONS, Plan
+
+__all__ = ["Outcome", "publish_file", "stack_text", "tables_present", "withdraw_tables", "write_tables"]
+
+_NAMES = ("particles", "particles_small")
+_ALL = (*_NAMES, "rejected", "micrographs_incomplete")
+_SUFFIXES = (".star", ".cs", ".csg")
+
+
+class Outcome:
+    """What became of every pick: what the plan refused, combined with what the tasks did.
+
+    Attributes
+    ----------
+    rows : ndarray, intp
+        Picks that were extracted, ascending.
+    slot : ndarray, int64
+        Index of each in its stack.
+    rejected : ndarray, intp
+        All other picks, ascending.
+    reasons : tuple of str
+        One for each of `rejected`.
+    incomplete : dict of int to str
+        Micrographs that could not be used.
+    """
+
+    def __init__(self, plan: Plan, results: Mapping[str, TaskResult]) -> None:
+        windows = np.array([len(task.corners) for task in plan.tasks], dtype=np.int64)
+        offset = np.concatenate([[0], np.cumsum(windows)])
+        kept = np.ones(offset[-1], dtype=np.bool_)
+        code = np.full(offset[-1], -1, dtype=np.int8)
+        self.incomplete = dict(plan.incomplete)
+        for t, task in enumerate(plan.tasks):
+            result = results[task.id]
+            if result.error:
+                self.incomplete[int(plan.task_micrograph[t])] = result.error
+                code[offset[t] : offset[t + 1]] = REASONS.index(Reason.MICROGRAPH)
+            for window, reason in result.refused:
+                code[offset[t] + window] = REASONS.index(Reason(reason))
+        kept &= code < 0
+        before = np.concatenate([[0], np.cumsum(kept)])  # windows kept before each one
+        task_of_row = np.repeat(np.arange(len(plan.tasks)), np.diff(plan.first_row))
+        window = plan.window + offset[task_of_row]
+        slot = before[window] - before[offset[task_of_row]]
+        reason = plan.reason.copy()
+        reason[plan.rows] = code[window]
+        all_slots = np.full(len(reason), -1, dtype=np.int64)
+        all_slots[plan.rows] = slot
+        self.rows = np.flatnonzero(reason < 0)
+        self.slot = all_slots[self.rows]
+        self.rejected = np.flatnonzero(reason >= 0)
+        texts = [str(found) for found in REASONS]
+        self.reasons = tuple(texts[c] for c in reason[self.rejected].tolist())
+
+    def counts(self) -> dict[str, int]:
+        """Rejected picks by reason, most first."""
+        found: dict[str, int] = {}
+        for reason in self.reasons:
+            found[reason] = found.get(reason, 0) + 1
+        return dict(sorted(found.items(), key=lambda item: -item[1]))
+
+
+def withdraw_tables(folder: Path) -> None:
+    """Remove the tables of an earlier run: `job.json`, which says that all is whole, first, `particles` next."""
+    for name in ("job.json", *(f"{name}{suffix}" for name in _ALL for suffix in _SUFFIXES)):
+        (folder / name).unlink(missing_ok=True)
+
+
+def tables_present(folder: Path) -> list[str]:
+    """Names of output tables that the folder holds."""
+    return [f"{name}{suffix}" for name in _ALL for suffix in _SUFFIXES if (folder / f"{name}{suffix}").exists()]
+
+
+def write_tables(
+    folder: Path,
+    particles: Particles,
+    micrographs: Micrographs,
+    plan: Plan,
+    found: Outcome,
+    *,
+    root: Path | None,
+    fsync: bool,
+) -> list[Path]:
+    """Write and publish the tables, `particles` last. Returns their paths, `particles` first."""
+    writer = table_writer("star" if plan.style == "relion" else "cs")
+    jobs: list[tuple[str, Callable[[Path], None]]] = []
+    if found.incomplete:
+        rows = np.array(sorted(found.incomplete), dtype=np.intp)
+        reasons = tuple(found.incomplete[int(row)] for row in rows)
+        jobs.append(("micrographs_incomplete", lambda path: writer.write_incomplete(path, micrographs, rows, reasons)))
+    if len(found.rejected):
+        rejected = _extracted(particles, plan, found.rejected, np.full(len(found.rejected), -1, dtype=np.int64))
+        rejected = replace(rejected, reasons=found.reasons, stack=("",) * len(micrographs))
+        jobs.append(("rejected", lambda path: writer.write_rejected(path, particles, micrographs, rejected)))
+    if len(found.rows):
+        table = _extracted(particles, plan, found.rows, found.slot)
+        for index, (name, size) in reversed(list(enumerate(zip(_NAMES, plan.recipe.sizes, strict=False)))):
+            stacks = [""] * len(micrographs)
+            for task, row in zip(plan.tasks, plan.task_micrograph.tolist(), strict=True):
+                stacks[row] = stack_text(folder, task.outputs[index].path, writer.suffix, root)
+            of_size = replace(table, size=size, stack=tuple(stacks))
+            jobs.append((name, _particles_job(writer.write_particles, particles, micrographs, of_size)))
+    published = []
+    for name, write in jobs:
+        published += _publish_table(folder, name + writer.suffix, write, fsync=fsync)
+    return published[::-1]
+
+
+def stack_text(folder: Path, stack: str, suffix: str, root: Path | None) -> str:
+    """How a table names a stack: from the root (RELION: the working directory), `>` from the table's folder in `.cs`.
+
+    Absolute where the output folder lies outside the root.
+    """
+    if suffix == ".cs" and root is None:
+        return f">{stack}"
+    base = (root or Path.cwd()).resolve()
+    try:
+        relative = folder.resolve().relative_to(base)
+    except ValueError:
+        return (folder.resolve() / stack).as_posix()
+    return (relative / stack).as_posix()
+
+
+def publish_file(path: Path, data: bytes, *, fsync: bool) -> None:
+    """Write a small file under a temporary name, then give it its own."""
+    temporary = path.with_name(temporary_name(path.name, ""))
+    try:
+        with open(temporary, "wb") as file:
+            file.write(data)
+            file.flush()
+            if fsync:
+                os.fsync(file.fileno())
+        os.replace(temporary, path)
+        if fsync:
+            sync_folder(path.parent)
+    except OSError as error:
+        temporary.unlink(missing_ok=True)
+        raise OutputError(f"{path}: cannot be written: {error.strerror}") from error
+
+
+def _particles_job(
+    write: Callable[[Path, Particles, Micrographs, Extracted], None],
+    particles: Particles,
+    micrographs: Micrographs,
+    table: Extracted,
+) -> Callable[[Path], None]:
+    return lambda path: write(path, particles, micrographs, table)
+
+
+def _publish_table(folder: Path, name: str, write: Callable[[Path], None], *, fsync: bool) -> list[Path]:
+    """Let a format write `name` (and what belongs to it) into a hidden folder, then move the files out.
+
+    The format writes under the final name, since a `.csg` names its `.cs`.
+    """
+    hidden = folder / temporary_name(name, "")
+    try:
+        hidden.mkdir()
+        write(hidden / name)
+        made = sorted(hidden.iterdir())
+        for file in made:
+            if fsync:
+                _sync_file(file)
+            os.replace(file, folder / file.name)
+        hidden.rmdir()
+        if fsync:
+            sync_folder(folder)
+    except OSError as error:
+        if isinstance(error, OutputError):
+            raise
+        raise OutputError(f"{folder / name}: cannot be written: {error.strerror or error}") from error
+    finally:
+        if hidden.is_dir():
+            for file in hidden.iterdir():
+                file.unlink()
+            hidden.rmdir()
+    return [folder / file.name for file in made]
+
+
+def _sync_file(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _extracted(particles: Particles, plan: Plan, rows: NDArray[np.intp], slot: NDArray[np.int64]) -> Extracted:
+    recipe = plan.recipe
+    return Extracted(
+        rows=rows,
+        micrograph=plan.micrograph[rows],
+        stack=(),
+        slot=slot,
+        size=recipe.sizes[0],
+        box=recipe.box,
+        center=plan.center[rows],
+        shape=plan.shape,
+        pixel_size=plan.pixel_size,
+        moved=plan.moved[rows],
+        alignments=tuple(_rows_of(alignment, rows) for alignment in plan.alignments),
+        sign=1 if recipe.invert else -1,
+        scale_const=recipe.scale_const or 1.0,
+        refresh_ctf=recipe.refresh_ctf,
+    )
+
+
+def _rows_of(alignment: Alignment, rows: NDArray[np.intp]) -> Alignment:
+    return replace(alignment, shift=alignment.shift[rows], pixel_size=alignment.pixel_size[rows])
