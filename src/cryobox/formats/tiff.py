@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import struct
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
@@ -81,14 +82,14 @@ def _first_page(path: str, descriptor: int) -> Iterator[TiffPage]:
     except ImportError as error:
         raise MissingExtraError(f"{path}: TIFF micrographs need tifffile: pip install cryobox[tiff]") from error
     try:
-        with open(descriptor, "rb", closefd=False) as file, tifffile.TiffFile(file) as tiff:
+        with open(descriptor, "rb", closefd=False) as file, tifffile.TiffFile(file, name=path) as tiff:
             pages = len(tiff.pages)
             if pages != 1:
                 raise MicrographError(f"{path}: holds {pages} images; a micrograph has 1 (align the movie first)")
             page = tiff.pages.first
             if page.compression not in tifffile.TIFF.DECOMPRESSORS:
                 codec = getattr(page.compression, "name", page.compression)
-                raise MissingExtraError(f"{path}: {codec} compression needs imagecodecs: pip install imagecodecs")
+                raise MissingExtraError(f"{path}: {codec} compression needs imagecodecs: pip install cryobox[tiff]")
             yield page
     except (MicrographError, MissingExtraError):
         raise
@@ -96,7 +97,7 @@ def _first_page(path: str, descriptor: int) -> Iterator[TiffPage]:
         if error.errno is not None:
             raise
         raise MicrographError(f"{path}: is not a TIFF file that can be read: {error}") from error
-    except (ValueError, TypeError, KeyError, IndexError, struct.error, ArithmeticError, RuntimeError) as error:
+    except (ValueError, KeyError, IndexError, struct.error, zlib.error, ArithmeticError, RuntimeError) as error:
         # tifffile has one class for bad structure (a ValueError); codecs and wild tags raise the others.
         raise MicrographError(f"{path}: is not a TIFF file that can be read: {error}; copied incompletely?") from error
 
