@@ -1,0 +1,92 @@
+// cryobox._core: the CPU core for Python. Arrays become views, the interpreter is let go around one call.
+#include <span>
+#include <string>
+#include <vector>
+
+#include <pybind11/stl.h>
+
+#include "cryobox/extract.hpp"
+#include "cryobox/fft.hpp"
+#include "cryobox/kernels.hpp"
+#include "ndarray.hpp"
+
+namespace cryobox::bindings {
+namespace {
+
+static_assert(sizeof(Corner) == 2 * sizeof(std::int64_t) && sizeof(Status) == 1, "rows of NumPy arrays");
+
+std::span<const Corner> corner_rows(const py::array& corners) {
+    if (corners.ndim() != 2 || corners.shape(1) != 2 || corners.dtype().kind() != 'i' || corners.itemsize() != 8) {
+        throw std::invalid_argument("corners must be int64 with the shape (n, 2)");
+    }
+    require_plain(corners, "corners");
+    return {static_cast<const Corner*>(corners.data()), static_cast<std::size_t>(corners.shape(0))};
+}
+
+py::tuple extract(const py::array& image, const py::array& corners, std::vector<py::array> outputs, py::ssize_t box,
+                  std::vector<double> radii, bool pad, bool normalize, bool ramp, bool invert, double scale_const,
+                  int threads) {
+    const ImageView pixels = image_view(image);
+    const std::span<const Corner> rows = corner_rows(corners);
+    const auto count = static_cast<py::ssize_t>(rows.size());
+    std::vector<StackView> stacks;
+    stacks.reserve(outputs.size());
+    for (py::array& output : outputs) {
+        stacks.push_back(stack_view(output, count));
+    }
+    const ExtractOptions options{.box = box,
+                                 .radii = std::move(radii),
+                                 .pad = pad,
+                                 .normalize = normalize,
+                                 .ramp = ramp,
+                                 .invert = invert,
+                                 .scale_const = scale_const,
+                                 .threads = threads};
+    py::array_t<std::uint8_t> status(count);
+    py::array_t<double> statistics(
+        std::vector<py::ssize_t>{static_cast<py::ssize_t>(outputs.size()), count, statistics_count});
+    const std::span<Status> status_span(static_cast<Status*>(static_cast<void*>(status.mutable_data())), rows.size());
+    const std::span<double> statistics_span(statistics.mutable_data(), static_cast<std::size_t>(statistics.size()));
+    {
+        const py::gil_scoped_release released;
+        cryobox::extract(pixels, rows, stacks, options, status_span, statistics_span);
+    }
+    return py::make_tuple(std::move(status), std::move(statistics));
+}
+
+void fourier_crop(const py::array& images, py::array output, int threads) {
+    if (images.ndim() != 3 || images.shape(1) != images.shape(2) || images.dtype().kind() != 'f' ||
+        images.itemsize() != 4) {
+        throw std::invalid_argument("images must be float32 with the shape (n, side, side)");
+    }
+    require_plain(images, "images");
+    const StackView stack = stack_view(output, images.shape(0));
+    if (stack.float32 == nullptr) {
+        throw std::invalid_argument("the output must be float32");
+    }
+    const auto* from = static_cast<const float*>(images.data());
+    const Index count = images.shape(0);
+    const Index box = images.shape(1);
+    const py::gil_scoped_release released;
+    cryobox::fourier_crop(from, count, box, stack.float32, stack.size, threads);
+}
+
+} // namespace
+} // namespace cryobox::bindings
+
+PYBIND11_MODULE(_core, module) {
+    namespace py = pybind11;
+    using namespace pybind11::literals;
+    using namespace cryobox;
+
+    module.doc() = "The numerical core on the CPU. Arguments are checked, nothing is cast; cryobox.core is its face.";
+    module.def("extract", &bindings::extract, "image"_a.noconvert(), "corners"_a.noconvert(), "outputs"_a.noconvert(),
+               py::kw_only(), "box"_a, "radii"_a, "pad"_a, "normalize"_a, "ramp"_a, "invert"_a, "scale_const"_a,
+               "threads"_a, "Cut, crop and normalize particles into `outputs`; returns (status, statistics).");
+    module.def("fourier_crop", &bindings::fourier_crop, "images"_a.noconvert(), "output"_a.noconvert(), py::kw_only(),
+               "threads"_a, "Crop square images in Fourier space, gray levels kept.");
+    module.attr("fftw_version") = std::string(fftw_version());
+    module.attr("openmp") = has_openmp();
+    module.attr("simd") = std::string(kernels().name);
+    module.attr("max_threads") = max_threads();
+}

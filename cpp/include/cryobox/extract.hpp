@@ -1,0 +1,42 @@
+// The core's two calls: particles out of a micrograph, and Fourier-cropped images.
+#pragma once
+
+#include <span>
+#include <vector>
+
+#include "cryobox/image.hpp"
+#include "cryobox/rules.hpp"
+
+namespace cryobox {
+
+/// What is made of every window; docs/conventions.md says what each word means.
+struct ExtractOptions {
+    Index box = 0;
+    std::vector<double> radii; ///< background radius in pixels, one per output; used only to normalize
+    bool pad = false;
+    bool normalize = true;
+    bool ramp = true;
+    bool invert = false;
+    double scale_const = 0; ///< 0: each particle's own background sd
+    int threads = 1;
+};
+
+/// Boxes beyond this are refused: a transform of one needs gigabytes.
+inline constexpr Index largest_box = 32768;
+
+/// Cut, crop and normalize the particle at every corner, into all outputs.
+///
+/// `status` has n entries, `statistics` k * n rows of `statistics_count` numbers, output by output. Particles that are
+/// not `Status::ok` are zeros in every output. Any number of threads gives the same bits.
+/// @throws std::invalid_argument before anything is written; std::bad_alloc; std::runtime_error if FFTW cannot plan
+void extract(const ImageView& image, std::span<const Corner> corners, std::span<const StackView> outputs,
+             const ExtractOptions& options, std::span<Status> status, std::span<double> statistics);
+
+/// Crop `count` images of `box` x `box` to `size` x `size` in Fourier space, gray levels kept. Pixels that are not
+/// finite spread over their image.
+void fourier_crop(const float* images, Index count, Index box, float* output, Index size, int threads);
+
+bool has_openmp() noexcept;
+int max_threads() noexcept;
+
+} // namespace cryobox

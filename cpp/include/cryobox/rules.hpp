@@ -1,0 +1,61 @@
+// The rules of indices and values that every backend shares. Nothing here but constexpr functions and constants, so
+// that device code can use them as they are (nvcc --expt-relaxed-constexpr).
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+namespace cryobox {
+
+/// What became of a particle. The values are those of cryobox.core.Status.
+enum class Status : std::uint8_t { ok = 0, outside = 1, not_finite = 2, no_contrast = 3 };
+
+/// Columns of the statistics, in the order of cryobox.core.STATISTICS.
+enum Statistic : std::uint8_t {
+    minimum,
+    maximum,
+    mean,
+    standard_deviation,
+    background_mean,
+    background_sd,
+    clamped,
+    statistics_count
+};
+
+/// The largest finite float16; what lies beyond is clamped to it, and counted.
+inline constexpr float largest_half = 65504.0F;
+
+/// A background whose sd is this small beside its own root mean square varies by rounding only: exact arithmetic
+/// would have given zero.
+inline constexpr double smallest_contrast = 1e-12;
+
+/// How a window lies in an image, along one axis.
+enum class Placement : std::uint8_t { inside, overhanging, outside };
+
+/// Compares without adding to `corner`, which may be any number; an exact fit is inside.
+constexpr Placement place(std::int64_t corner, std::int64_t box, std::int64_t extent) noexcept {
+    if (corner >= extent || corner <= -box) {
+        return Placement::outside;
+    }
+    return corner >= 0 && corner <= extent - box ? Placement::inside : Placement::overhanging;
+}
+
+/// The nearest index inside an axis of `extent` pixels.
+constexpr std::ptrdiff_t nearest_inside(std::ptrdiff_t index, std::ptrdiff_t extent) noexcept {
+    if (index < 0) {
+        return 0;
+    }
+    return index < extent ? index : extent - 1;
+}
+
+/// Where frequency `k` (which may be negative) stands in a transform of `size` points.
+constexpr std::ptrdiff_t place_of_frequency(std::ptrdiff_t k, std::ptrdiff_t size) noexcept {
+    return k < 0 ? k + size : k;
+}
+
+/// Whether a pixel is background; `i`, `j` count from the image's center, index size / 2.
+constexpr bool is_background(std::ptrdiff_t i, std::ptrdiff_t j, double radius) noexcept {
+    return static_cast<double>(i * i + j * j) > radius * radius;
+}
+
+} // namespace cryobox

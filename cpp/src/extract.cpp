@@ -1,0 +1,505 @@
+// One particle after the other: window, mean, transform, crop, normalize, cast.
+#include "cryobox/extract.hpp"
+
+#include <algorithm>
+#include <cmath>
+#include <cstring>
+#include <limits>
+#include <memory>
+#include <mutex>
+#include <stdexcept>
+#include <utility>
+
+#ifdef _OPENMP
+#include <omp.h>
+#endif
+
+#include "cryobox/buffer.hpp"
+#include "cryobox/fft.hpp"
+#include "cryobox/kernels.hpp"
+#include "cryobox/normalize.hpp"
+
+namespace cryobox {
+
+namespace {
+
+/// What one worker writes on: made once, grown to the largest plan it met, reused by later calls.
+struct Workspace {
+    Buffer<float> rows;           // a batch of the window's rows
+    Buffer<Complex> row_spectrum; // ... transformed
+    Buffer<Complex> spectrum;     // the kept columns of all rows
+    Buffer<Complex> cropped;      // the coefficients of one output
+    Buffer<float> image;          // an output before it is finished; or the window, where it is not cropped
+
+    [[nodiscard]] Index bytes() const noexcept {
+        return rows.bytes() + row_spectrum.bytes() + spectrum.bytes() + cropped.bytes() + image.bytes();
+    }
+};
+
+/// Workspaces between two calls. Leaked on purpose: a thread may return one after every static is gone.
+class WorkspacePool {
+  public:
+    static WorkspacePool& instance() {
+        static auto& pool = *new WorkspacePool;
+        return pool;
+    }
+
+    std::unique_ptr<Workspace> take() {
+        const std::lock_guard lock(mutex_);
+        if (free_.empty()) {
+            return std::make_unique<Workspace>();
+        }
+        auto workspace = std::move(free_.back());
+        free_.pop_back();
+        return workspace;
+    }
+
+    void give_back(std::unique_ptr<Workspace> workspace) noexcept {
+        constexpr Index worth_keeping = Index{64} << 20U; // bytes; a box of 2000 needs half of it
+        const std::lock_guard lock(mutex_);
+        // Room was reserved below, so this cannot throw.
+        if (workspace->bytes() <= worth_keeping && free_.size() < free_.capacity()) {
+            free_.push_back(std::move(workspace));
+        }
+    }
+
+  private:
+    WorkspacePool() { free_.reserve(256); }
+
+    std::mutex mutex_;
+    std::vector<std::unique_ptr<Workspace>> free_;
+};
+
+/// The workspaces of one call, one per thread.
+class Workspaces {
+  public:
+    explicit Workspaces(int count) {
+        list_.reserve(static_cast<std::size_t>(count));
+        for (int i = 0; i < count; ++i) {
+            list_.push_back(WorkspacePool::instance().take());
+        }
+    }
+    Workspaces(const Workspaces&) = delete;
+    Workspaces& operator=(const Workspaces&) = delete;
+    Workspaces(Workspaces&&) = delete;
+    Workspaces& operator=(Workspaces&&) = delete;
+    ~Workspaces() {
+        for (auto& workspace : list_) {
+            WorkspacePool::instance().give_back(std::move(workspace));
+        }
+    }
+
+    [[nodiscard]] Workspace& operator[](int i) const noexcept { return *list_[static_cast<std::size_t>(i)]; }
+    [[nodiscard]] int count() const noexcept { return static_cast<int>(list_.size()); }
+
+  private:
+    std::vector<std::unique_ptr<Workspace>> list_;
+};
+
+/// Runs `work(i, workspace)` for i = 0 ... count - 1. `work` must not throw. One thread enters no OpenMP region, so
+/// that callers with threads of their own never start a team each.
+template <class Work>
+void for_each(Index count, const Workspaces& workspaces, const Work& work) noexcept {
+    static_assert(noexcept(work(Index{}, std::declval<Workspace&>())));
+#ifdef _OPENMP
+    if (workspaces.count() > 1) {
+#pragma omp parallel num_threads(workspaces.count())
+        {
+            Workspace& workspace = workspaces[omp_get_thread_num()];
+#pragma omp for schedule(dynamic, 2)
+            for (Index i = 0; i < count; ++i) {
+                work(i, workspace);
+            }
+        }
+        return;
+    }
+#endif
+    for (Index i = 0; i < count; ++i) {
+        work(i, workspaces[0]);
+    }
+}
+
+int threads_for(Index count, int threads) {
+    if (threads < 1) {
+        throw std::invalid_argument("threads must be at least 1");
+    }
+    if (!has_openmp()) {
+        return 1;
+    }
+    constexpr Index most_threads = 1024; // a team larger than this is a mistake that OpenMP would die of
+    return static_cast<int>(std::clamp<Index>(std::min<Index>(threads, count), 1, most_threads));
+}
+
+/// A box inside or across the border of an image.
+class Window {
+  public:
+    Window(const ImageView& image, Corner corner, Index box) noexcept
+        : image_(image), top_(static_cast<Index>(corner.y)), left_(static_cast<Index>(corner.x)), box_(box),
+          first_(std::max<Index>(left_, 0)), last_(std::min(left_ + box, image.width)),
+          inside_(place(top_, box, image.height) == Placement::inside &&
+                  place(left_, box, image.width) == Placement::inside) {}
+
+    /// Sum of all pixels, repeated ones as often as they are repeated.
+    [[nodiscard]] double sum(const Kernels& kernels) const noexcept {
+        if (inside_) {
+            return kernels.sum(part(top_, box_, first_, last_));
+        }
+        double total = 0;
+        for (Index y = 0; y < box_; ++y) {
+            const Index row = nearest_inside(top_ + y, image_.height);
+            total += kernels.sum(part(row, 1, first_, last_));
+            if (first_ > left_) {
+                total += static_cast<double>(first_ - left_) * kernels.sum(part(row, 1, first_, first_ + 1));
+            }
+            if (last_ < left_ + box_) {
+                total += static_cast<double>(left_ + box_ - last_) * kernels.sum(part(row, 1, last_ - 1, last_));
+            }
+        }
+        return total;
+    }
+
+    /// Rows `begin` ... `begin + count - 1` of the window, minus `level`, one after the other.
+    void read(const Kernels& kernels, Index begin, Index count, double level, float* out) const noexcept {
+        if (inside_) {
+            kernels.convert(part(top_ + begin, count, first_, last_), level, out, box_);
+            return;
+        }
+        for (Index y = 0; y < count; ++y) {
+            float* row = out + y * box_;
+            kernels.convert(part(nearest_inside(top_ + begin + y, image_.height), 1, first_, last_), level,
+                            row + (first_ - left_), box_);
+            std::fill(row, row + (first_ - left_), row[first_ - left_]);
+            std::fill(row + (last_ - left_), row + box_, row[last_ - left_ - 1]);
+        }
+    }
+
+  private:
+    /// Rows of the image from `top` on, columns [begin, end); all of them inside it.
+    [[nodiscard]] ImageView part(Index top, Index height, Index begin, Index end) const noexcept {
+        ImageView view = image_;
+        view.data += top * image_.row_stride + begin * bytes_per_pixel(image_.type);
+        view.height = height;
+        view.width = end - begin;
+        return view;
+    }
+
+    const ImageView& image_;
+    Index top_;
+    Index left_;
+    Index box_;
+    Index first_; // columns of the image that the window touches: [first_, last_)
+    Index last_;
+    bool inside_;
+};
+
+/// One output's share of a plan.
+struct OutputPlan {
+    StackView stack;
+    const InversePlan* inverse = nullptr; ///< null: the window as it is
+    const Background* background = nullptr;
+};
+
+/// Everything about a call that is decided before its first particle. Shared by its threads, never changed.
+struct Plan {
+    const Kernels* kernels = nullptr;
+    const ForwardPlan* forward = nullptr; ///< null: no output is cropped
+    Index box = 0;
+    bool normalize = false;
+    bool ramp = false;
+    bool invert = false;
+    double scale_const = 0;
+
+    void make_room(Workspace& workspace, Index largest_output) const {
+        workspace.image.reserve(largest_output * largest_output);
+        if (forward != nullptr) {
+            workspace.rows.reserve(forward->batch() * box);
+            workspace.row_spectrum.reserve(forward->batch() * (box / 2 + 1));
+            workspace.spectrum.reserve(box * forward->columns());
+            workspace.cropped.reserve(forward->columns() * 2 * forward->columns());
+        }
+    }
+};
+
+/// The kept columns of the window's transform, its mean taken out, into `workspace.spectrum`.
+void transform(const Plan& plan, const Window& window, double mean, Workspace& workspace) noexcept {
+    const ForwardPlan& forward = *plan.forward;
+    const Index row_length = plan.box / 2 + 1;
+    for (Index done = 0; done < plan.box; done += forward.batch()) {
+        // Where the batch does not divide the box, the last one begins earlier and does some rows again.
+        const Index begin = std::min(done, plan.box - forward.batch());
+        window.read(*plan.kernels, begin, forward.batch(), mean, workspace.rows.data());
+        forward.transform_rows(workspace.rows.data(), workspace.row_spectrum.data());
+        for (Index y = 0; y < forward.batch(); ++y) {
+            std::memcpy(workspace.spectrum.data() + (begin + y) * forward.columns(),
+                        workspace.row_spectrum.data() + y * row_length,
+                        static_cast<std::size_t>(forward.columns()) * sizeof(Complex));
+        }
+    }
+    forward.transform_columns(workspace.spectrum.data());
+}
+
+/// The output before it is finished, in `workspace.image`. Returns what it lacks of the window's gray levels.
+double make_image(const Plan& plan, const OutputPlan& output, const Window& window, double mean,
+                  Workspace& workspace) noexcept {
+    if (output.inverse == nullptr) {
+        // Uncropped gray levels are the pixels themselves: nothing is subtracted and added again.
+        const double level = plan.normalize ? mean : 0.0;
+        window.read(*plan.kernels, 0, plan.box, level, workspace.image.data());
+        return level;
+    }
+    const double points = static_cast<double>(plan.box) * static_cast<double>(plan.box);
+    crop_spectrum(workspace.spectrum.data(), plan.box, plan.forward->columns(), workspace.cropped.data(),
+                  output.stack.size, static_cast<float>(1.0 / points));
+    output.inverse->transform(workspace.cropped.data(), workspace.image.data());
+    return mean;
+}
+
+/// Normalize or restore, invert, measure and store the image in `workspace.image`, which lacks `missing_level` of the
+/// window's gray levels, as particle `n`.
+Status finish_image(const Plan& plan, const OutputPlan& output, double window_mean, double missing_level, Index n,
+                    const Workspace& workspace, double* statistics) noexcept {
+    const Kernels& kernels = *plan.kernels;
+    const float* image = workspace.image.data();
+    Finish finish;
+    double level = 0;
+    double sd = 0;
+    if (plan.normalize) {
+        const Background& background = *output.background;
+        const BackgroundSums sums = kernels.background_sums(image, background.runs());
+        level = sums.value / background.count();
+        finish.plane = plan.ramp ? background.fit(sums) : Plane{.level = level, .slope_y = 0, .slope_x = 0};
+        const BackgroundSums left = kernels.residual_sums(image, background.runs(), finish.plane);
+        const double offset = left.value / background.count();
+        const double variance = left.square / background.count() - offset * offset;
+        sd = variance > 0 ? std::sqrt(variance) : 0.0;
+        level += missing_level;
+        finish.plane.level += offset;
+        if (plan.scale_const > 0) {
+            finish.scale = 1 / plan.scale_const;
+        } else {
+            const double root_mean_square = std::sqrt(sums.square / background.count());
+            if (!std::isfinite(sd) || !(sd > smallest_contrast * root_mean_square)) {
+                return Status::no_contrast;
+            }
+            finish.scale = 1 / sd;
+        }
+    } else {
+        finish.plane.level = -missing_level; // the mean is added back
+        finish.shift = window_mean;
+    }
+    if (plan.invert) {
+        finish.scale = -finish.scale;
+        finish.shift = -finish.shift;
+    }
+    const Index size = output.stack.size;
+    float* float32 = output.stack.float32 == nullptr ? nullptr : output.stack.float32 + n * size * size;
+    Half* float16 = output.stack.float16 == nullptr ? nullptr : output.stack.float16 + n * size * size;
+    const ImageStatistics result = kernels.finish(image, size, finish, float32, float16);
+    if (!result.finite) { // gray levels near the end of float32, or a divisor near 0
+        return plan.normalize ? Status::no_contrast : Status::not_finite;
+    }
+    statistics[minimum] = result.minimum;
+    statistics[maximum] = result.maximum;
+    statistics[mean] = result.mean;
+    statistics[standard_deviation] = result.standard_deviation;
+    statistics[background_mean] = level;
+    statistics[background_sd] = sd;
+    statistics[clamped] = static_cast<double>(result.clamped);
+    return Status::ok;
+}
+
+void clear(const StackView& stack, Index n) noexcept {
+    const auto pixels = static_cast<std::size_t>(stack.size * stack.size);
+    if (stack.float32 != nullptr) {
+        std::memset(stack.float32 + n * stack.size * stack.size, 0, pixels * sizeof(float));
+    } else {
+        std::memset(static_cast<void*>(stack.float16 + n * stack.size * stack.size), 0, pixels * sizeof(Half));
+    }
+}
+
+bool may_be_cut(const ImageView& image, Corner corner, Index box, bool pad) noexcept {
+    const Placement y = place(corner.y, box, image.height);
+    const Placement x = place(corner.x, box, image.width);
+    if (y == Placement::outside || x == Placement::outside) {
+        return false;
+    }
+    return pad || (y == Placement::inside && x == Placement::inside);
+}
+
+void require(bool condition, const char* message) {
+    if (!condition) {
+        throw std::invalid_argument(message);
+    }
+}
+
+void check_image(const ImageView& image) {
+    require(image.height >= 0 && image.width >= 0, "the image has a negative side");
+    require(image.width <= std::numeric_limits<Index>::max() / 8, "the image is too wide");
+    require(image.height <= 1 || image.row_stride >= image.width * bytes_per_pixel(image.type),
+            "rows of the image must not overlap, and must follow each other downward");
+}
+
+void check_box(const char* message, Index size, Index most) {
+    require(size >= 2 && size % 2 == 0 && size <= most, message);
+}
+
+void check(std::span<const Corner> corners, std::span<const StackView> outputs, const ExtractOptions& options,
+           std::span<Status> status, std::span<double> statistics) {
+    check_box("box must be an even number of pixels, at least 2 and at most 32768", options.box, largest_box);
+    require(!outputs.empty(), "at least one output is needed");
+    Index previous = options.box + 1;
+    for (const StackView& output : outputs) {
+        check_box("every output must have an even size, at least 2, at most the box; largest first, all different",
+                  output.size, previous - 1);
+        previous = output.size;
+        require((output.float32 == nullptr) != (output.float16 == nullptr) || corners.empty(),
+                "every output must be float32 or float16");
+    }
+    require(!options.normalize || options.radii.size() == outputs.size(), "one radius is needed for every output");
+    require(std::isfinite(options.scale_const) && options.scale_const >= 0,
+            "scale_const must be a positive number, or 0 for each particle's own");
+    require(status.size() == corners.size(), "one status is needed for every corner");
+    require(statistics.size() == corners.size() * outputs.size() * statistics_count,
+            "statistics need a row for every output and corner");
+}
+
+} // namespace
+
+bool has_openmp() noexcept {
+#ifdef _OPENMP
+    return true;
+#else
+    return false;
+#endif
+}
+
+int max_threads() noexcept {
+#ifdef _OPENMP
+    return omp_get_max_threads();
+#else
+    return 1;
+#endif
+}
+
+void extract(const ImageView& image, std::span<const Corner> corners, std::span<const StackView> outputs,
+             const ExtractOptions& options, std::span<Status> status, std::span<double> statistics) {
+    check_image(image);
+    check(corners, outputs, options, status, statistics);
+
+    // Backgrounds first: a wrong radius is refused even where no corner is inside.
+    std::vector<Background> backgrounds;
+    backgrounds.reserve(outputs.size());
+    for (std::size_t k = 0; options.normalize && k < outputs.size(); ++k) {
+        backgrounds.emplace_back(outputs[k].size, options.radii[k]);
+    }
+    const int threads = threads_for(static_cast<Index>(corners.size()), options.threads);
+    Plan plan{.kernels = &kernels(),
+              .forward = nullptr,
+              .box = options.box,
+              .normalize = options.normalize,
+              .ramp = options.ramp,
+              .invert = options.invert,
+              .scale_const = options.scale_const};
+    std::vector<OutputPlan> parts(outputs.size());
+    for (std::size_t k = 0; k < outputs.size(); ++k) {
+        parts[k].stack = outputs[k];
+        parts[k].background = options.normalize ? &backgrounds[k] : nullptr;
+    }
+    // A box that fits nowhere plans nothing, however large.
+    const bool any = std::ranges::any_of(
+        corners, [&](Corner corner) { return may_be_cut(image, corner, options.box, options.pad); });
+    Workspaces workspaces(threads);
+    if (any) {
+        for (OutputPlan& part : parts) {
+            if (part.stack.size < options.box) {
+                part.inverse = &inverse_plan(part.stack.size);
+                if (plan.forward == nullptr) { // the largest that is cropped decides which columns are kept
+                    plan.forward = &forward_plan(options.box, part.stack.size / 2 + 1);
+                }
+            }
+        }
+        for (int i = 0; i < threads; ++i) {
+            plan.make_room(workspaces[i], outputs.front().size);
+        }
+    }
+
+    const auto count = static_cast<Index>(corners.size());
+    const auto extract_one = [&](Index n, Workspace& workspace) noexcept {
+        const Corner corner = corners[static_cast<std::size_t>(n)];
+        if (!may_be_cut(image, corner, plan.box, options.pad)) {
+            return Status::outside;
+        }
+        const Window window(image, corner, plan.box);
+        const double window_mean =
+            window.sum(*plan.kernels) / (static_cast<double>(plan.box) * static_cast<double>(plan.box));
+        if (!std::isfinite(window_mean)) {
+            return Status::not_finite;
+        }
+        if (plan.forward != nullptr) {
+            transform(plan, window, window_mean, workspace);
+        }
+        Status result = Status::ok;
+        for (std::size_t k = 0; k < parts.size() && result == Status::ok; ++k) {
+            const double missing = make_image(plan, parts[k], window, window_mean, workspace);
+            double* row = statistics.data() + (static_cast<Index>(k) * count + n) * statistics_count;
+            result = finish_image(plan, parts[k], window_mean, missing, n, workspace, row);
+        }
+        return result;
+    };
+    for_each(count, workspaces, [&](Index n, Workspace& workspace) noexcept {
+        const Status result = extract_one(n, workspace);
+        status[static_cast<std::size_t>(n)] = result;
+        if (result != Status::ok) {
+            for (std::size_t k = 0; k < outputs.size(); ++k) {
+                clear(outputs[k], n);
+                std::fill_n(statistics.data() + (static_cast<Index>(k) * count + n) * statistics_count,
+                            static_cast<Index>(statistics_count), 0.0);
+            }
+        }
+    });
+}
+
+void fourier_crop(const float* images, Index count, Index box, float* output, Index size, int threads) {
+    check_box("images must have an even side, at least 2 and at most 32768", box, largest_box);
+    check_box("size must be an even number of pixels, at least 2 and at most the images' side", size, box);
+    require(count >= 0, "the number of images is negative");
+    const int team = threads_for(count, threads);
+    if (count == 0) {
+        return;
+    }
+    if (size == box) {
+        std::memcpy(output, images, static_cast<std::size_t>(count * box * box) * sizeof(float));
+        return;
+    }
+    const Plan plan{.kernels = &kernels(),
+                    .forward = &forward_plan(box, size / 2 + 1),
+                    .box = box,
+                    .normalize = false,
+                    .ramp = false,
+                    .invert = false,
+                    .scale_const = 0};
+    const InversePlan& inverse = inverse_plan(size);
+    const Workspaces workspaces(team);
+    for (int i = 0; i < team; ++i) {
+        plan.make_room(workspaces[i], size);
+    }
+    for_each(count, workspaces, [&](Index n, Workspace& workspace) noexcept {
+        const ImageView image{.data = reinterpret_cast<const std::byte*>(images + n * box * box),
+                              .height = box,
+                              .width = box,
+                              .row_stride = box * static_cast<Index>(sizeof(float)),
+                              .type = PixelType::float32,
+                              .swapped = false};
+        const Window window(image, Corner{}, box);
+        const double level = window.sum(*plan.kernels) / (static_cast<double>(box) * static_cast<double>(box));
+        const OutputPlan part{.stack = {.float32 = output, .float16 = nullptr, .size = size},
+                              .inverse = &inverse,
+                              .background = nullptr};
+        transform(plan, window, level, workspace);
+        make_image(plan, part, window, level, workspace);
+        const Finish finish{.plane = {.level = -level, .slope_y = 0, .slope_x = 0}, .scale = 1, .shift = level};
+        plan.kernels->finish(workspace.image.data(), size, finish, output + n * size * size, nullptr);
+    });
+}
+
+} // namespace cryobox
