@@ -111,12 +111,14 @@ def box_corners(center: Floats | Integers, box: int, *, rounding: Rounding = "tr
 def inside(corner: Integers, box: int, shape: Integers | tuple[int, int]) -> Mask:
     """Whether the whole box lies in an image of `shape` (ny, nx); an exact fit is inside."""
     limit = np.asarray(shape, dtype=np.int64) - box
-    return np.all((corner >= 0) & (corner <= limit), axis=-1)
+    held: Mask = np.all((corner >= 0) & (corner <= limit), axis=-1)
+    return held
 
 
 def overlaps(corner: Integers, box: int, shape: Integers | tuple[int, int]) -> Mask:
     """Whether at least one pixel of the box lies in an image of `shape` (ny, nx)."""
-    return np.all((corner > -box) & (corner < np.asarray(shape, dtype=np.int64)), axis=-1)
+    touched: Mask = np.all((corner > -box) & (corner < np.asarray(shape, dtype=np.int64)), axis=-1)
+    return touched
 
 
 def too_close(

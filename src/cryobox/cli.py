@@ -275,10 +275,10 @@ def demo(folder: Annotated[Path, typer.Argument(help="Folder to write to")] = Pa
     from cryobox.simulate import make_dataset
 
     dataset = make_dataset(folder)
-    print(f"simulated {len(dataset.micrographs)} micrographs with {dataset.count} picks in {folder}/")
+    print(f"simulated {len(dataset.images)} micrographs with {dataset.count} picks in {folder}/")
     result = run(
-        dataset.picks_table,
-        micrographs=dataset.micrographs_table,
+        dataset.picks,
+        micrographs=dataset.micrographs,
         out=folder / "extract",
         recipe=Recipe(box=160, sizes=(128, 64)),
         root=folder,

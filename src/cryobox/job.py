@@ -13,7 +13,6 @@ from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 
-
 from cryobox import __version__, formats
 from cryobox.core import fftw_version
 from cryobox.engine.futures import map_unordered

@@ -18,7 +18,7 @@ _UID_PREFIX = re.compile(r"^\d{21}_")  # CryoSPARC puts the micrograph's uid, 21
 
 
 def basename(name: str) -> str:
-    """The last part of a path written with `/` or `\\`."""
+    """The last part of a path, written with slashes or backslashes."""
     return name.replace("\\", "/").rsplit("/", 1)[-1]
 
 

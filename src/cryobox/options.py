@@ -1,4 +1,4 @@
-"""What a user can ask for: the `Recipe` (what is made) and `RunOptions` (how the work is run). All defaults live here."""
+"""What a user can ask for: `Recipe` (what is made), `RunOptions` (how the work is run). All defaults live here."""
 
 from __future__ import annotations
 

@@ -143,7 +143,7 @@ class Plan:
 
 
 def match_micrographs(particles: Particles, micrographs: Micrographs) -> tuple[NDArray[np.intp], str]:
-    """Find for each of `particles.micrograph_names` its row in `micrographs`, -1 where there is none: by uid, else name.
+    """Find for each of `particles.micrograph_names` its row in `micrographs`, by uid or else by name; -1: none.
 
     Raises
     ------
@@ -245,9 +245,9 @@ def build_plan(
         )
         reason[rows[near]] = REASONS.index(Reason.SEPARATION)
 
-    alignments = (
-        _moved_alignments(particles, move, pixel_size[micrograph]) if leading is not None else particles.alignments
-    )
+    alignments = particles.alignments
+    if leading is not None:
+        alignments = _moved_alignments(particles, move, pixel_size[micrograph])
     moved = _moved(particles, recipe, alive, scale, center, leading)
     rows, window, first_row, task_micrograph, corners = _group(reason, micrograph, corner, particles.copy_of)
     names = stack_names([micrographs.names[m] for m in task_micrograph])
@@ -518,7 +518,8 @@ def _moved(
     same_grid = (scale == 1.0).all(axis=1)[particles.micrograph] if len(particles) else alive
     with np.errstate(invalid="ignore"):
         stays = (old == center).all(axis=1) & same_grid
-    return alive & ~stays
+    found: NDArray[np.bool_] = alive & ~stays
+    return found
 
 
 def _group(

@@ -1,4 +1,4 @@
-"""The output tables: rows and slots from the plan and the results, files by the formats, published whole and in order."""
+"""The output tables: rows and slots from plan and results, files by the formats, published whole and in order."""
 
 from __future__ import annotations
 
@@ -52,8 +52,8 @@ class Outcome:
             if result.error:
                 self.incomplete[int(plan.task_micrograph[t])] = result.error
                 code[offset[t] : offset[t + 1]] = REASONS.index(Reason.MICROGRAPH)
-            for window, reason in result.refused:
-                code[offset[t] + window] = REASONS.index(Reason(reason))
+            for index, why in result.refused:
+                code[offset[t] + index] = REASONS.index(Reason(why))
         kept &= code < 0
         before = np.concatenate([[0], np.cumsum(kept)])  # windows kept before each one
         task_of_row = np.repeat(np.arange(len(plan.tasks)), np.diff(plan.first_row))
@@ -66,7 +66,7 @@ class Outcome:
         self.rows = np.flatnonzero(reason < 0)
         self.slot = all_slots[self.rows]
         self.rejected = np.flatnonzero(reason >= 0)
-        texts = [str(found) for found in REASONS]
+        texts = [str(why) for why in REASONS]
         self.reasons = tuple(texts[c] for c in reason[self.rejected].tolist())
 
     def counts(self) -> dict[str, int]:

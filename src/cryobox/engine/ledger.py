@@ -10,7 +10,7 @@ import os
 import socket
 from collections.abc import Mapping
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, Self
 
 from cryobox.engine.task import StackInfo, TaskResult, sync_folder
 from cryobox.errors import LockError, OutputError
@@ -103,7 +103,7 @@ class Ledger:
             self._lock.release()
             raise
 
-    def __enter__(self) -> Ledger:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:

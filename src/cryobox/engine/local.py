@@ -1,4 +1,4 @@
-"""Workers on this host: threads that each read, cut and write their own micrograph, so that I/O and arithmetic overlap."""
+"""Workers on this host: threads that each read, cut and write their own micrograph, so that these overlap."""
 
 from __future__ import annotations
 

@@ -10,7 +10,7 @@ import threading
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -201,7 +201,7 @@ class _Stacks:
         self._temporary = [path.with_name(temporary_name(path.name, setting.part)) for path in self._final]
         self.writers: list[StackWriter] = []
 
-    def __enter__(self) -> _Stacks:
+    def __enter__(self) -> Self:
         try:
             for output, path in zip(self._outputs, self._temporary, strict=True):
                 self.writers.append(
