@@ -44,7 +44,7 @@ demo: $(INSTALLED)
 
 test: $(INSTALLED) $(TEST_TOOLS)
 	$(PY) -m pytest $(PYTEST_ARGS)
-	cmake --workflow --preset release-tests
+	cmake --workflow --preset tests
 
 lint: $(INSTALLED) $(TEST_TOOLS) $(LINT_TOOLS)
 	ruff check .

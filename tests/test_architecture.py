@@ -93,6 +93,11 @@ def test_only_a_task_and_a_particle_source_see_both_files_and_pixels() -> None:
     assert both <= {"cryobox.engine.task", "cryobox.source"}
 
 
+def test_only_verification_imports_the_reference() -> None:
+    users = {module for module, path in MODULES.items() if imports_room(imported_by(path), "cryobox.reference")}
+    assert users <= {"cryobox.verification"}
+
+
 def test_only_the_command_line_knows_its_libraries() -> None:
     users = {m for m, p in MODULES.items() if any(imports_room(imported_by(p), lib) for lib in ("typer", "click"))}
     assert {module for module in users if not imports_room({module}, "cryobox.cli")} == set()
