@@ -1,0 +1,1 @@
+"""The benchmark of cryobox: `python -m bench --data FOLDER`; see README.md."""
