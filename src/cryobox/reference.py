@@ -198,10 +198,8 @@ def fourier_crop(image: NDArray[Any], size: int) -> Floats:
 
 def background_mask(size: int, radius: float) -> NDArray[np.bool_]:
     """Return where i*i + j*j > radius*radius, with indices counted from the image's center, size/2."""
-    mask = np.zeros((size, size), np.bool_)
-    for i in range(size):
-        for j in range(size):
-            mask[i, j] = (i - size // 2) ** 2 + (j - size // 2) ** 2 > radius * radius
+    i = np.arange(size) - size // 2
+    mask: NDArray[np.bool_] = i[:, None] ** 2 + i[None, :] ** 2 > radius * radius
     return mask
 
 
