@@ -1,0 +1,369 @@
+"""The `.cs` tables that extraction writes: input columns carried through, images, locations, alignments and CTF set."""
+
+from __future__ import annotations
+
+import hashlib
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cryobox.errors import OptionError
+from cryobox.formats.cs_table import Table, as_bytes, as_text, write_table
+from cryobox.formats.csg import write_group
+from cryobox.micrograph import Micrographs
+from cryobox.particles import Extracted, Particles
+
+__all__ = [
+    "build_particles",
+    "ctf_warnings",
+    "fraction_of",
+    "write_incomplete",
+    "write_particles",
+    "write_rejected",
+]
+
+REASON = "cryobox/reject_reason"
+INCOMPLETE_REASON = "cryobox/incomplete_reason"
+# The terms that only refinement knows, and their widths: zero in CTF values that come from an exposure.
+HIGHER_ORDER = {"shift_A": 2, "tilt_A": 2, "trefoil_A": 2, "tetra_A": 4, "anisomag": 4, "bfactor": 0}
+NEGATIVE_MARGIN = 2e-3  # pixels: clear of the guard that readers put around integers (1e-3)
+
+
+def write_particles(
+    path: Path,
+    particles: Particles,
+    micrographs: Micrographs,
+    extracted: Extracted,
+    *,
+    title: str = "Extracted particles",
+    created: datetime | None = None,
+) -> None:
+    """Write the extracted particles as a `.cs` at `path` and the `.csg` that describes it beside it.
+
+    Neither file is published atomically: give a temporary folder, or use `build_particles`, `write_table` and
+    `write_group`. See there for the content and the errors.
+    """
+    table = build_particles(particles, micrographs, extracted)
+    write_table(path, table)
+    write_group(path.with_suffix(".csg"), path.name, table, created, title=title)
+
+
+def write_rejected(path: Path, particles: Particles, micrographs: Micrographs, extracted: Extracted) -> None:
+    """Write the rejected picks: their input columns, and why (`cryobox/reject_reason`).
+
+    Picks that came as plain coordinates get a location where their micrograph's shape is known, and always
+    `cryobox/center_y` and `cryobox/center_x` in pixels.
+    """
+    _refuse_star(particles)
+    if extracted.reasons is None:
+        raise OptionError("a table of rejected picks needs a reason for every row")
+    columns = _Columns(_own_table(particles), extracted.rows)
+    if particles.family == "plain":
+        columns.put("uid", "<u8", _pick_uids(particles, extracted.rows))
+        center = np.stack([particles.y, particles.x], axis=1)[extracted.rows]
+        _put_location(columns, particles, micrographs, extracted, center)
+        columns.put("cryobox/center_y", "<f8", center[:, 0])
+        columns.put("cryobox/center_x", "<f8", center[:, 1])
+    columns.put_text(REASON, as_bytes([str(reason) for reason in extracted.reasons]))
+    write_table(path, columns.table())
+
+
+def write_incomplete(path: Path, micrographs: Micrographs, indices: NDArray[np.intp], reasons: tuple[str, ...]) -> None:
+    """Write the micrographs that could not be done, in their input columns, and why (`cryobox/incomplete_reason`)."""
+    indices = np.asarray(indices, dtype=np.intp)
+    columns = _Columns(micrographs.table if micrographs.family == "cs" else None, indices)
+    if micrographs.family != "cs":
+        columns.put("uid", "<u8", _file_uids(micrographs)[indices])
+        columns.put_text("micrograph_blob/path", as_bytes([micrographs.names[index] for index in indices.tolist()]))
+        columns.put("micrograph_blob/idx", "<u4", np.zeros(len(indices)))
+        columns.put("micrograph_blob/shape", ("<u4", (2,)), micrographs.shape[indices])
+        columns.put("micrograph_blob/psize_A", "<f4", micrographs.pixel_size[indices])
+    columns.put_text(INCOMPLETE_REASON, as_bytes([str(reason) for reason in reasons]))
+    write_table(path, columns.table())
+
+
+def build_particles(particles: Particles, micrographs: Micrographs, extracted: Extracted) -> Table:
+    """The output table: the input's columns for `extracted.rows`, with those that extraction determines.
+
+    `blob/*` describes the stacks. Locations and alignments change where `extracted.moved`, all else passes through:
+    same type, bytes and order of columns, ours appended. Picks without CTF get their micrograph's (see
+    `ctf_warnings`), picks without a uid a hash of micrograph, position and row.
+
+    Raises
+    ------
+    OptionError
+        If the picks came from a STAR file.
+    """
+    _refuse_star(particles)
+    columns = _Columns(_own_table(particles), extracted.rows)
+    if "uid" not in columns:
+        columns.put("uid", "<u8", _pick_uids(particles, extracted.rows))
+    _put_blob(columns, extracted)
+    _put_location(columns, particles, micrographs, extracted, extracted.center)
+    _put_alignments(columns, extracted)
+    _put_ctf(columns, micrographs, extracted)
+    if particles.family == "plain" and particles.score is not None:
+        columns.put("pick_stats/ncc_score", "<f4", particles.score[extracted.rows])
+    return columns.table()
+
+
+def ctf_warnings(particles: Particles, micrographs: Micrographs, *, refresh: bool = False) -> tuple[str, ...]:
+    """What a user should know about the CTF values that `build_particles` writes.
+
+    Parameters
+    ----------
+    refresh : bool
+        As `Extracted.refresh_ctf`.
+    """
+    table = _own_table(particles)
+    own = table is not None and "ctf/df1_A" in (table.dtype.names or ())
+    if own and not refresh:
+        return ()
+    if "defocus_u_angstrom" not in micrographs.ctf:
+        kept = "the picks keep theirs" if own else "the particles have none"
+        return (f"{micrographs.source}: no CTF values (ctf/df1_A); {kept}",)
+    spline = sum(kind == "spline" for kind in micrographs.ctf_type or ())
+    if spline:
+        text = (
+            f"{micrographs.source}: the defocus of {spline} micrographs comes from Patch CTF; particles get their "
+            f"micrograph's average (CryoSPARC's Patch CTF Extraction gives local values)"
+        )
+        return (text,)
+    return ()
+
+
+def fraction_of(center: NDArray[np.int64], extent: NDArray[np.int64]) -> NDArray[np.float32]:
+    """Integer positions as float32 fractions of `extent` from which truncation gives the integers back.
+
+    Positive fractions are nudged up by a last bit where rounding went down. Negative ones (boxes centered outside
+    the image) stand 2e-3 pixels away from zero, so that a guard around integers does not pull them to the next one.
+    """
+    center, extent = np.broadcast_arrays(np.asarray(center, np.int64), np.asarray(extent, np.float64))
+    aim = np.where(center < 0, center - NEGATIVE_MARGIN, center)
+    fraction: NDArray[np.float32] = (aim / extent).astype(np.float32)
+    short = (center > 0) & (fraction * extent < center)
+    return np.where(short, np.nextafter(fraction, np.float32(np.inf)), fraction)
+
+
+class _Columns:
+    """Columns of an output table: some as they were, some new; copied once, at the end."""
+
+    def __init__(self, table: Table | None, rows: NDArray[np.intp]) -> None:
+        self._rows = rows
+        self._old = table
+        self._new: dict[str, NDArray[Any]] = {}
+        self._dtypes: dict[str, np.dtype[Any]] = {}
+        if table is not None:
+            self._dtypes = {name: table.dtype[name] for name in table.dtype.names or ()}
+
+    def __contains__(self, name: str) -> bool:
+        return name in self._dtypes
+
+    def get(self, name: str) -> NDArray[Any]:
+        if name in self._new:
+            return self._new[name]
+        assert self._old is not None
+        column: NDArray[Any] = self._old[name][self._rows]
+        return column
+
+    def put(self, name: str, kind: Any, values: Any, where: NDArray[np.bool_] | None = None) -> None:
+        """Set a column; with `where` only those rows of one that exists. An existing column keeps its type."""
+        existed = name in self
+        dtype = self._dtypes.setdefault(name, np.dtype(kind))
+        column = np.zeros((len(self._rows), *dtype.shape), dtype=dtype.base)
+        column[...] = values
+        if where is not None and existed:
+            wide = where.reshape(-1, *(1,) * (column.ndim - 1))
+            column = np.where(wide, column, self.get(name))
+        self._new[name] = column
+
+    def put_text(self, name: str, values: NDArray[np.bytes_], where: NDArray[np.bool_] | None = None) -> None:
+        """Set a column of strings; with `where` only those rows of one that exists, made wider if need be."""
+        if where is not None and name in self:
+            if not where.any():
+                return
+            old = self.get(name)
+            new = np.char.decode(values, "utf-8", "surrogateescape") if old.dtype.kind == "U" else values
+            values = np.where(where, new, old)
+        self._dtypes[name] = values.dtype
+        self._new[name] = values
+
+    def drop(self, name: str) -> None:
+        self._dtypes.pop(name, None)
+        self._new.pop(name, None)
+
+    def table(self) -> Table:
+        fields = [("uid", self._dtypes["uid"])] if "uid" in self._dtypes else []
+        for name, dtype in self._dtypes.items():
+            if dtype.base.kind in "SU" and dtype.base.itemsize == 0:  # no reader of CryoSPARC's takes empty strings
+                dtype = np.dtype((f"{dtype.base.kind}1", dtype.shape))
+            if name != "uid":
+                fields.append((name, dtype))
+        table = np.zeros(len(self._rows), dtype=fields)
+        for name, _ in fields:
+            table[name] = self.get(name)
+        return table
+
+
+def _own_table(particles: Particles) -> Table | None:
+    """The table that the picks came from, if it was one of CryoSPARC's."""
+    table: Table | None = particles.table if particles.family == "cs" else None
+    return table
+
+
+def _refuse_star(particles: Particles) -> None:
+    if particles.family == "star":
+        raise OptionError(
+            f"{particles.source}: picks of a STAR file are written as STAR; `cryobox convert` turns tables of one "
+            f"family into the other's"
+        )
+
+
+def _hash(text: str) -> int:
+    digest = hashlib.blake2b(text.encode("utf-8", "surrogateescape"), digest_size=8).digest()
+    return int.from_bytes(digest, "little") or 1  # 0 means "no uid"
+
+
+def _pick_uids(particles: Particles, rows: NDArray[np.intp]) -> NDArray[np.uint64]:
+    """A uid for each row: a hash of micrograph, position and row of the input, so that outputs are reproducible."""
+    uids = [0] * len(particles.micrograph_names)
+    if particles.micrograph_uids is not None:
+        uids = particles.micrograph_uids.tolist()
+    micrograph = particles.micrograph[rows].tolist()
+    centers = zip(particles.y[rows].tolist(), particles.x[rows].tolist(), strict=True)
+    return np.array(
+        [
+            _hash(f"{particles.micrograph_names[m]}\0{uids[m]}\0{y!r}\0{x!r}\0{row}")
+            for m, (y, x), row in zip(micrograph, centers, rows.tolist(), strict=True)
+        ],
+        dtype=np.uint64,
+    )
+
+
+def _file_uids(micrographs: Micrographs) -> NDArray[np.uint64]:
+    """The micrographs' own uids, and a hash of the name where there is none."""
+    uids = np.zeros(len(micrographs), dtype=np.uint64) if micrographs.uids is None else micrographs.uids
+    return np.array(
+        [uid or _hash(name) for uid, name in zip(uids.tolist(), micrographs.names, strict=True)], dtype=np.uint64
+    )
+
+
+def _file_names(micrographs: Micrographs) -> list[str]:
+    """The micrographs' names as a new table in another folder must write them.
+
+    Paths of an exported table (`>...`) start from that table's folder, so that only the whole path stays true.
+    """
+    names = list(micrographs.names)
+    if micrographs.family == "cs":
+        fields = micrographs.table.dtype.names
+        blob = "micrograph_blob" if "micrograph_blob/path" in fields else "micrograph_blob_non_dw"
+        for number, raw in enumerate(micrographs.table[f"{blob}/path"].tolist()):
+            if as_text(raw).startswith(">"):
+                names[number] = str(Path(micrographs.paths[number]).absolute())
+    return names
+
+
+def _put_blob(columns: _Columns, extracted: Extracted) -> None:
+    used, stack = np.unique(extracted.micrograph, return_inverse=True)
+    columns.put_text("blob/path", as_bytes([extracted.stack[number] for number in used.tolist()])[stack])
+    columns.put("blob/idx", "<u4", extracted.slot)
+    columns.put("blob/shape", ("<u4", (2,)), extracted.size)
+    columns.put("blob/psize_A", "<f4", extracted.pixel_size[extracted.micrograph] * extracted.box / extracted.size)
+    columns.put("blob/sign", "<f4", extracted.sign)
+    columns.put("blob/import_sig", "<u8", 0)
+
+
+def _put_location(
+    columns: _Columns, particles: Particles, micrographs: Micrographs, extracted: Extracted, center: NDArray[Any]
+) -> None:
+    """Location columns: of the rows that moved where the picks have them, of all rows where they do not.
+
+    What describes the micrograph is written for all rows of a micrograph or for none, so that they agree.
+    """
+    own = "location/center_x_frac" in columns
+    moved = extracted.moved if own else np.ones(len(extracted), dtype=bool)
+    if own and not moved.any():
+        return
+    micrograph, pick_micrograph = extracted.micrograph, particles.micrograph[extracted.rows]
+    rewritten = np.isin(pick_micrograph, pick_micrograph[moved])
+    pick_names = as_bytes(particles.micrograph_names)[pick_micrograph]
+    # One entry more than there are micrographs, for rows (-1) whose micrograph is not among them.
+    names = np.append(as_bytes(_file_names(micrographs)), b"")[micrograph]
+    names = np.where(micrograph >= 0, names, pick_names)
+    shape = np.concatenate([extracted.shape, np.zeros((1, 2), np.int64)])[micrograph]
+    if not own or micrographs.uids is not None:
+        uids = np.append(_file_uids(micrographs), np.uint64(0))[micrograph]
+        columns.put("location/micrograph_uid", "<u8", uids, rewritten)
+    if not own:
+        columns.put("location/exp_group_id", "<u4", _group_ids(micrographs, micrograph))
+    columns.put_text("location/micrograph_path", names, rewritten & (names != pick_names) if own else None)
+    columns.put("location/micrograph_shape", ("<u4", (2,)), shape, rewritten)
+    columns.put("location/micrograph_psize_A", "<f4", np.append(extracted.pixel_size, np.nan)[micrograph], rewritten)
+    for side, axis in ((1, "x"), (0, "y")):
+        fraction = _fraction(center[:, side], shape[:, side])
+        columns.put(f"location/center_{axis}_frac", "<f4", fraction, moved)
+    if not own:
+        columns.put("location/min_dist_A", "<f4", 0)
+
+
+def _fraction(center: NDArray[Any], extent: NDArray[np.int64]) -> NDArray[np.float32]:
+    """Positions as fractions; nan where the extent is not known."""
+    safe = np.where(extent > 0, extent, 1)
+    whole = np.issubdtype(center.dtype, np.integer)
+    fraction = fraction_of(center, safe) if whole else (center / safe).astype(np.float32)
+    return np.where(extent > 0, fraction, np.float32(np.nan))
+
+
+def _put_alignments(columns: _Columns, extracted: Extracted) -> None:
+    if not extracted.moved.any():
+        return
+    for alignment in extracted.alignments:
+        columns.put(f"{alignment.name}/shift", "<f4", alignment.shift[..., ::-1], extracted.moved)
+
+
+def _group_ids(micrographs: Micrographs, micrograph: NDArray[np.intp]) -> NDArray[np.int64]:
+    """exp_group_id of each row's micrograph; 0 where none is known."""
+    ids = np.array([*(group.group_id for group in micrographs.optics), 0], dtype=np.int64)
+    optics = np.append(micrographs.optics_index, -1)
+    group = ids[np.where(micrograph >= 0, optics[micrograph], -1)]
+    return np.where((group >= 0) & (group < 2**32), group, 0)
+
+
+def _put_ctf(columns: _Columns, micrographs: Micrographs, extracted: Extracted) -> None:
+    own = "ctf/df1_A" in columns
+    if "defocus_u_angstrom" in micrographs.ctf and (extracted.refresh_ctf or not own):
+        _put_micrograph_ctf(columns, micrographs, extracted.micrograph)
+    elif not own:
+        return
+    if "ctf/exp_group_id" not in columns:
+        columns.put("ctf/exp_group_id", "<u4", _group_ids(micrographs, extracted.micrograph))
+    columns.put("ctf/scale_const", "<f4", extracted.scale_const)
+
+
+def _put_micrograph_ctf(columns: _Columns, micrographs: Micrographs, micrograph: NDArray[np.intp]) -> None:
+    """All CTF columns of a particle from its micrograph, angles in radians."""
+    optics = np.array(
+        [(group.voltage_kv, group.cs_mm, group.amplitude_contrast) for group in micrographs.optics]
+        + [(np.nan, np.nan, np.nan)]
+    )[micrographs.optics_index[micrograph]]
+    ctf = {key: values[micrograph] for key, values in micrographs.ctf.items()}
+    zero = np.zeros(len(micrograph))
+    defocus = ctf["defocus_u_angstrom"]
+    kinds = micrographs.ctf_type or ("imported",) * len(micrographs)
+    columns.drop("ctf/path")  # the spline of the micrograph, of which only the average is taken
+    columns.put_text("ctf/type", as_bytes(kinds)[micrograph])
+    columns.put("ctf/exp_group_id", "<u4", _group_ids(micrographs, micrograph))
+    columns.put("ctf/accel_kv", "<f4", optics[:, 0])
+    columns.put("ctf/cs_mm", "<f4", optics[:, 1])
+    columns.put("ctf/amp_contrast", "<f4", optics[:, 2])
+    columns.put("ctf/df1_A", "<f4", defocus)
+    columns.put("ctf/df2_A", "<f4", ctf.get("defocus_v_angstrom", defocus))
+    columns.put("ctf/df_angle_rad", "<f4", np.radians(ctf.get("defocus_angle_degrees", zero)))
+    columns.put("ctf/phase_shift_rad", "<f4", np.radians(ctf.get("phase_shift_degrees", zero)))
+    columns.put("ctf/scale", "<f4", 1)
+    columns.put("ctf/scale_const", "<f4", 1)
+    for name, width in HIGHER_ORDER.items():
+        columns.put(f"ctf/{name}", ("<f4", (width,)) if width else "<f4", 0)
