@@ -1,0 +1,306 @@
+"""File formats: which one a path is in, and the tables of picks and micrographs that a user may name."""
+
+from __future__ import annotations
+
+import glob
+import os
+from pathlib import Path
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
+
+from cryobox.errors import InputError, OptionError
+
+if TYPE_CHECKING:
+    from cryobox.micrograph import Micrographs
+    from cryobox.options import Recipe
+    from cryobox.particles import Particles
+
+__all__ = [
+    "check_tables",
+    "describe",
+    "particle_writer",
+    "read_coordinate_file",
+    "read_micrographs",
+    "read_particles",
+    "table_writer",
+]
+
+IMAGE_SUFFIXES = (".mrc", ".map", ".mrc.gz", ".mrc.bz2", ".tif", ".tiff")
+_STACK_SUFFIXES = (".mrcs",)  # one micrograph each if a user names them, but never found in a folder by chance
+_TABLE_SUFFIXES = (".star", ".cs", ".csg")
+_TEXT_SUFFIXES = (".txt", ".csv", ".tsv")
+_COORDINATE_SUFFIXES = (".star", ".box", ".cbox", *_TEXT_SUFFIXES)
+
+
+def read_particles(
+    path: str | Path, *, micrographs: Micrographs | None = None, recipe: Recipe, root: Path | None = None
+) -> Particles:
+    """Read the picks that a user names.
+
+    Parameters
+    ----------
+    path : path
+        `.star`, `.cs`, `.csg`, `.box`, `.cbox`, `.txt`, `.csv` or `.tsv`, or a folder of coordinate files of one type,
+        one for each micrograph.
+    micrographs : Micrographs, optional
+        Whose names say what belongs to the micrograph in the name of a coordinate file.
+    recipe : Recipe
+        `coordinate_suffix` is used.
+    root : Path, optional
+        Where relative names in tables are looked for.
+
+    Raises
+    ------
+    InputError
+        If there is no such file, or it cannot be used.
+    """
+    path = Path(path)
+    if path.is_dir():
+        return _read_folder(path, micrographs, recipe)
+    _check_exists(path, "picks")
+    kind = path.suffix.lower()
+    if kind in (".cs", ".csg"):
+        from cryobox.formats import cs
+
+        return cs.read_particles(path, root=root)
+    if kind == ".star":
+        from cryobox.formats import star
+
+        particles = star.read_particles(path, root=root)
+        if particles.micrograph_names == (path.stem,):
+            return _renamed(particles, path, micrographs, recipe)
+        return particles
+    if kind in _TEXT_SUFFIXES:
+        from cryobox.formats import csv
+
+        particles = csv.read_particles(path)
+        if particles.micrograph_names == (path.stem,):
+            return _renamed(particles, path, micrographs, recipe)
+        return particles
+    if kind in (".box", ".cbox"):
+        return _join(str(path), [path], micrographs, recipe)
+    raise InputError(
+        f"{path}: not a known type of picks; expected {', '.join((*_TABLE_SUFFIXES, *_COORDINATE_SUFFIXES[1:]))} "
+        "or a folder of them"
+    )
+
+
+def read_coordinate_file(path: str | Path) -> tuple[Any, Any, Any, Any]:
+    """Read y, x, score (or None) and, for STAR, the table of the picks of one micrograph, whatever the type."""
+    _check_exists(Path(path), "coordinates")
+    kind = Path(path).suffix.lower()
+    if kind == ".star":
+        from cryobox.formats import star
+
+        return star.read_coordinates(path)
+    if kind in (".box", ".cbox"):
+        from cryobox.formats import box
+
+        return (*(box.read_box(path) if kind == ".box" else box.read_cbox(path)), None)
+    if kind in _TEXT_SUFFIXES:
+        from cryobox.formats import csv
+
+        y, x, score, names = csv.read_coordinates(path)
+        if names is not None and len(set(names)) > 1:
+            raise InputError(
+                f"{path}: has picks of {len(set(names))} images ({names[0]}, ...), expected those of one micrograph; "
+                "name this file itself as the picks"
+            )
+        return y, x, score, None
+    raise InputError(f"{path}: not a known type of coordinates; expected {', '.join(_COORDINATE_SUFFIXES)}")
+
+
+def read_micrographs(spec: str | Path, *, root: Path | None = None) -> Micrographs:
+    """Read the micrographs that a user names.
+
+    Parameters
+    ----------
+    spec : str or path
+        `.star`, `.cs` or `.csg`; a folder, a glob pattern (`**` goes into folders), or one image.
+    root : Path, optional
+        Where relative names in tables are looked for; images inside it are named from there on.
+
+    Raises
+    ------
+    InputError
+        If there is nothing of that name, or no micrograph in it.
+    """
+    text = os.fspath(spec)
+    path = Path(text)
+    kind = path.suffix.lower()
+    if kind in _TABLE_SUFFIXES and path.is_file():
+        from cryobox.formats import cs, star
+
+        if kind == ".star":
+            return star.read_micrographs(path, root=root)
+        return cs.read_micrographs(path, root=root)
+    if path.is_dir():
+        found = [entry.path for entry in os.scandir(path) if _is_image(entry.path, IMAGE_SUFFIXES) and entry.is_file()]
+    elif path.exists():
+        if not _is_image(text, (*IMAGE_SUFFIXES, *_STACK_SUFFIXES)):
+            raise InputError(f"{spec}: not a table or image; expected {', '.join((*_TABLE_SUFFIXES, *IMAGE_SUFFIXES))}")
+        found = [text]
+    elif glob.has_magic(text):
+        names = glob.glob(text, recursive=True)
+        found = [
+            name for name in names if _is_image(name, (*IMAGE_SUFFIXES, *_STACK_SUFFIXES)) and os.path.isfile(name)
+        ]
+    else:
+        raise InputError(f"{spec}: no such file or folder of micrographs{_nearest(path)}")
+    if not found:
+        raise InputError(f"{spec}: holds no micrographs; expected files that end with {', '.join(IMAGE_SUFFIXES)}")
+    return _plain_micrographs(text, sorted(found), root)
+
+
+def table_writer(family: str) -> ModuleType:
+    """The module that writes tables of "star" or "cs"."""
+    if family == "star":
+        from cryobox.formats import star
+
+        return star
+    if family == "cs":
+        from cryobox.formats import cs
+
+        return cs
+    raise OptionError(f"tables are written as star or cs; got {family!r}")
+
+
+particle_writer = table_writer
+
+
+def check_tables(
+    particles: Particles, micrographs: Micrographs, style: str | None, *, refresh_ctf: bool = False
+) -> tuple[str, ...]:
+    """Refuse tables that could not be written together, before any pixel is read; returns warnings.
+
+    Raises
+    ------
+    OptionError
+        If the picks are of one family and the output of the other.
+    InputError
+        If optics groups contradict each other.
+    """
+    from cryobox.formats import star
+
+    if style == "cryosparc":
+        if particles.family == "star":
+            raise OptionError(
+                f"{particles.source}: picks of a STAR table cannot be written as .cs; use --style relion here and "
+                "cryobox convert afterwards"
+            )
+        from cryobox.formats import cs_output
+
+        return cs_output.ctf_warnings(particles, micrographs, refresh=refresh_ctf)
+    return star.check_tables(particles, micrographs)
+
+
+def describe(path: str | Path) -> list[str]:
+    """Say in a few lines what a file is.
+
+    Raises
+    ------
+    InputError
+        If it is none that cryobox reads.
+    """
+    from cryobox.formats.describe import describe_file
+
+    return describe_file(Path(path))
+
+
+def _check_exists(path: Path, what: str) -> None:
+    if path.is_dir():
+        raise InputError(f"{path}: is a folder, expected a file of {what}")
+    if not path.exists():
+        raise InputError(f"{path}: no such file of {what}{_nearest(path)}")
+
+
+def _nearest(path: Path) -> str:
+    """A hint at a name in the same folder that differs by little."""
+    from difflib import get_close_matches
+
+    try:
+        names = [entry.name for entry in os.scandir(path.parent)]
+    except OSError:
+        return f"; there is no folder {path.parent}"
+    near = get_close_matches(path.name, names, n=1, cutoff=0.7)
+    return f"; did you mean {path.with_name(near[0])}?" if near else ""
+
+
+def _is_image(name: str, suffixes: tuple[str, ...]) -> bool:
+    return name.lower().endswith(suffixes) and not os.path.basename(name).startswith(".")
+
+
+def _plain_micrographs(source: str, paths: list[str], root: Path | None) -> Micrographs:
+    import numpy as np
+
+    from cryobox.micrograph import Micrographs
+
+    n = len(paths)
+    return Micrographs(
+        family="plain",
+        source=source,
+        names=tuple(_name_from(path, root) for path in paths),
+        paths=tuple(paths),
+        pixel_size=np.full(n, np.nan),
+        shape=np.zeros((n, 2), np.int64),
+        optics_index=np.full(n, -1, np.intp),
+        ctf={},
+    )
+
+
+def _name_from(path: str, root: Path | None) -> str:
+    """How a table should name a file: from the root where it lies inside, else as the user wrote it."""
+    if root is None:
+        return os.path.normpath(path)
+    whole, base = os.path.abspath(path), os.path.abspath(root)
+    return os.path.relpath(whole, base) if whole.startswith(base.rstrip("/") + "/") else whole
+
+
+def _read_folder(folder: Path, micrographs: Micrographs | None, recipe: Recipe) -> Particles:
+    files: dict[str, list[Path]] = {}
+    for entry in sorted(folder.iterdir()):
+        kind = entry.suffix.lower()
+        if kind in _COORDINATE_SUFFIXES and not entry.name.startswith(".") and entry.is_file():
+            files.setdefault(kind, []).append(entry)
+    if not files:
+        raise InputError(f"{folder}: holds no coordinate files; expected {', '.join(_COORDINATE_SUFFIXES)}")
+    if len(files) > 1:
+        kinds = ", ".join(f"{len(paths)} {kind}" for kind, paths in files.items())
+        raise InputError(f"{folder}: holds coordinate files of several types ({kinds}); expected one type")
+    return _join(str(folder), next(iter(files.values())), micrographs, recipe)
+
+
+def _join(source: str, files: list[Path], micrographs: Micrographs | None, recipe: Recipe) -> Particles:
+    from cryobox.formats import star
+
+    names, warnings = _micrograph_names(source, files, micrographs, recipe)
+    parts = [read_coordinate_file(file) for file in files]
+    return star.join_coordinates(source, names, parts, warnings)
+
+
+def _micrograph_names(
+    source: str, files: list[Path], micrographs: Micrographs | None, recipe: Recipe
+) -> tuple[list[str], tuple[str, ...]]:
+    """The stems of the micrographs that coordinate files belong to."""
+    from cryobox.formats.box import strip_shared_suffix
+    from cryobox.matching import stem, without_uid
+
+    known: list[str] = []
+    if micrographs is not None:
+        known = [stem(name) for name in micrographs.names]
+        known += [without_uid(name) for name in micrographs.names]
+    names, suffix = strip_shared_suffix([file.stem for file in files], known, recipe.coordinate_suffix, source=source)
+    seen: dict[str, Path] = {}
+    for name, file in zip(names, files, strict=True):
+        if seen.setdefault(name, file) != file:
+            raise InputError(f"{source}: {seen[name].name} and {file.name} both belong to {name}; expected one of them")
+    if not suffix or recipe.coordinate_suffix:
+        return names, ()
+    return names, (f"{source}: {suffix!r} taken off the names of the coordinate files to find their micrographs",)
+
+
+def _renamed(particles: Particles, path: Path, micrographs: Micrographs | None, recipe: Recipe) -> Particles:
+    from dataclasses import replace
+
+    names, warnings = _micrograph_names(str(path), [path], micrographs, recipe)
+    return replace(particles, micrograph_names=tuple(names), warnings=(*particles.warnings, *warnings))

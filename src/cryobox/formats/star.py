@@ -1,0 +1,552 @@
+"""RELION's tables, 3.0 to 5: picks and micrographs in, extracted particles out, foreign columns untouched."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cryobox.errors import InputError, OptionError
+from cryobox.formats.star_optics import (
+    GROUP,
+    MICROGRAPH_PIXEL,
+    MICROSCOPE,
+    ORIGINAL_PIXEL,
+    OpticsGroups,
+    StarTable,
+    group_of_rows,
+    micrograph_optics,
+    output_optics,
+    reconcile_optics,
+    row_pixel_size,
+)
+from cryobox.formats.star_table import (
+    Codes,
+    Floats,
+    Lookup,
+    Numbers,
+    Piece,
+    Run,
+    Table,
+    encode,
+    fixed,
+    number,
+    read_blocks,
+    write_loop,
+)
+from cryobox.micrograph import Micrographs
+from cryobox.particles import Alignment, Extracted, Particles
+from cryobox.paths import find_file, search_places
+
+__all__ = [
+    "OpticsGroups",
+    "StarTable",
+    "check_tables",
+    "join_coordinates",
+    "read_coordinates",
+    "read_micrographs",
+    "read_particles",
+    "reconcile_optics",
+    "stack_suffix",
+    "suffix",
+    "write_incomplete",
+    "write_particles",
+    "write_rejected",
+]
+
+suffix = ".star"
+stack_suffix = ".mrcs"  # RELION refuses stacks of any other name
+
+_VERSION = b"\n# version 50001\n"
+_NAME = "_rlnMicrographName"
+_IMAGE = "_rlnImageName"
+_SCORE = "_rlnAutopickFigureOfMerit"
+_LIST = "_rlnMicrographCoordinates"
+_COORDINATES = ("_rlnCoordinateY", "_rlnCoordinateX")
+_ORIGINS = ("_rlnOriginYAngst", "_rlnOriginXAngst")
+_ORIGINS_30 = ("_rlnOriginY", "_rlnOriginX")
+
+# The defocus is one quantity in four columns: taken from one table or the other, never mixed.
+_DEFOCUS = {
+    "_rlnDefocusU": "defocus_u_angstrom",
+    "_rlnDefocusV": "defocus_v_angstrom",
+    "_rlnDefocusAngle": "defocus_angle_degrees",
+    "_rlnPhaseShift": "phase_shift_degrees",
+}
+# Files that show the micrograph's spectrum; among particles rlnCtfImage would mean something else.
+_CTF_FILES = ("_rlnCtfImage", "_rlnCtfPowerSpectrum")
+
+# What describes the images or the microscope of the input row by row: data_optics says it for the new images.
+_DROPPED = frozenset(
+    (
+        *_ORIGINS_30,
+        *MICROSCOPE,
+        "_rlnMagnification",
+        "_rlnDetectorPixelSize",
+        "_rlnPixelSize",
+        "_rlnImagePixelSize",
+        "_rlnImageSize",
+        "_rlnImageDimensionality",
+        MICROGRAPH_PIXEL,
+        ORIGINAL_PIXEL,
+    )
+)
+
+
+def _open(path: str | Path, preferred: tuple[str, ...], wanted: tuple[str, ...]) -> StarTable:
+    """Read the block that holds one of the columns `wanted`, looking at `preferred` names first."""
+    blocks = read_blocks(path)
+    names = [name for name in preferred if name in blocks]
+    names += [name for name in blocks if name not in names and name not in ("optics", "general")]
+    seen: list[str] = []
+    for name in names:
+        table = blocks[name].table()
+        if any(tag in table for tag in wanted):
+            break
+        seen.append(f"data_{name}: {', '.join(table.tags) or 'none'}")
+    else:
+        raise InputError(
+            f"{path}: no block has a column {' or '.join(wanted)}; columns present: "
+            f"{'; '.join(seen) or 'none, for there is no block of rows'}"
+        )
+    others = tuple(block.raw for block in blocks.values() if block.name not in ("optics", name))
+    if "optics" not in blocks:
+        return StarTable(table=table, others=others)
+    groups = blocks["optics"].table()
+    groups.require(GROUP)
+    optics = tuple(groups.row(i) for i in range(len(groups)))
+    group = group_of_rows(table, optics) if GROUP in table else None
+    return StarTable(table=table, optics=optics, group=group, others=others, optics_raw=blocks["optics"].raw)
+
+
+def read_particles(path: str | Path, *, root: Path | None = None) -> Particles:
+    """Read particles or coordinates; a list of coordinate files is followed into its files.
+
+    Parameters
+    ----------
+    path : path
+        A table with rlnCoordinateX/Y, or one with rlnMicrographName and rlnMicrographCoordinates. A table without
+        rlnMicrographName belongs to one micrograph, called as the file is.
+    root : Path, optional
+        Where relative coordinate files are looked for.
+
+    Raises
+    ------
+    InputError
+        If the table cannot be used; the message says what is missing.
+    """
+    star = _open(path, ("particles", "images", "coordinates", "coordinate_files", ""), (_COORDINATES[1], _LIST))
+    if _COORDINATES[1] not in star.table:
+        return _follow_list(path, star, root)
+    table = star.table
+    table.require(*_COORDINATES)
+    if _NAME in table:
+        micrograph, names = table.codes(_NAME)
+    else:
+        micrograph, names = np.zeros(len(table), np.intp), [Path(path).stem]
+    return Particles(
+        family="star",
+        source=str(path),
+        y=table.floats(_COORDINATES[0]),
+        x=table.floats(_COORDINATES[1]),
+        micrograph=micrograph,
+        micrograph_names=tuple(names),
+        score=table.floats(_SCORE) if _SCORE in table else None,
+        alignments=_alignments(star),
+        copy_of=_copies(table) if _IMAGE in table else None,
+        table=star,
+    )
+
+
+def _alignments(star: StarTable) -> tuple[Alignment, ...]:
+    """The origins of a table: in Å since 3.1, in pixels of the particle images before."""
+    table = star.table
+    if all(tag in table for tag in _ORIGINS):
+        tags, pixel_size = _ORIGINS, np.ones(len(table))
+    elif all(tag in table for tag in _ORIGINS_30):
+        tags, pixel_size = _ORIGINS_30, _image_pixel_size(star)
+    else:
+        return ()
+    shift = np.column_stack([table.floats(tag) for tag in tags])
+    unknown = np.isnan(pixel_size)
+    lost = unknown & (shift != 0).any(axis=1)
+    if lost.any():
+        raise InputError(
+            f"{table.path}: data_{table.block}, row {int(np.flatnonzero(lost)[0]) + 1}: {tags[1]} is in pixels, and "
+            "neither _rlnDetectorPixelSize and _rlnMagnification nor _rlnImagePixelSize say how large they are; "
+            "add them, or remove the origins"
+        )
+    return (Alignment(name="origin", kind="3d", shift=shift, pixel_size=np.where(unknown, 1.0, pixel_size)),)
+
+
+def _image_pixel_size(star: StarTable) -> Floats:
+    """Å per pixel of the images of each row; nan where the file does not say."""
+    table = star.table
+    size = row_pixel_size(table)
+    for tag in ("_rlnImagePixelSize", "_rlnPixelSize"):
+        if tag in table:
+            size = np.where(np.isnan(size), table.floats(tag), size)
+    if star.group is not None:
+        of_group = np.array([number(row.get("_rlnImagePixelSize")) for row in star.optics])
+        size = np.where(np.isnan(size), of_group[star.group], size)
+    return size
+
+
+def _copies(table: Table) -> NDArray[np.int64] | None:
+    """Equal codes for rows of one image; None where no image occurs twice."""
+    # Hashes first: a million names would cost 150 MB to compare, and hardly any table has copies.
+    hashes = np.fromiter(map(hash, table.raw(_IMAGE)), np.int64, len(table))
+    _, inverse, counts = np.unique(hashes, return_inverse=True, return_counts=True)
+    rows = np.flatnonzero(counts[inverse] > 1)
+    if not len(rows):
+        return None
+    column = table.tags.index(_IMAGE)
+    places: dict[bytes, list[int]] = {}
+    for row, where in zip(rows.tolist(), table.slices(column, column, rows), strict=True):
+        places.setdefault(table.data[where], []).append(row)
+    copy_of = np.full(len(table), -1, np.int64)
+    for code, same in enumerate(same for same in places.values() if len(same) > 1):
+        copy_of[same] = code
+    return copy_of if (copy_of >= 0).any() else None
+
+
+def read_coordinates(path: str | Path) -> tuple[Floats, Floats, Floats | None, StarTable]:
+    """Read the coordinates of one micrograph: y, x, score (or None) and the table."""
+    star = _open(path, ("", "coordinates", "particles", "images"), (_COORDINATES[1],))
+    table = star.table
+    table.require(*_COORDINATES)
+    y, x = (table.floats(tag) for tag in _COORDINATES)
+    return y, x, table.floats(_SCORE) if _SCORE in table else None, star
+
+
+def _follow_list(path: str | Path, star: StarTable, root: Path | None) -> Particles:
+    from cryobox.formats import read_coordinate_file
+
+    star.table.require(_NAME, _LIST)
+    names = star.table.texts(_NAME)
+    _check_distinct(star.table, names, "one coordinate file per micrograph")
+    places = search_places(Path(path), root)
+    files = [find_file(name, places) for name in star.table.texts(_LIST)]
+    return join_coordinates(str(path), names, [read_coordinate_file(file) for file in files])
+
+
+def join_coordinates(
+    source: str,
+    names: Sequence[str],
+    parts: Sequence[tuple[Floats, Floats, Floats | None, StarTable | None]],
+    warnings: tuple[str, ...] = (),
+) -> Particles:
+    """Make one set of particles of per-micrograph coordinates; `parts[i]` are the picks of micrograph `names[i]`."""
+    scored = any(score is not None for _, _, score, _ in parts)
+    scores = [np.full(len(y), np.nan) if score is None else score for y, _, score, _ in parts]
+    tables = [star for *_, star in parts if star is not None]
+    star = None
+    if tables and len(tables) == len(parts):
+        star, note = _join_tables(source, tables)
+        warnings = (*warnings, *note)
+    return Particles(
+        family="star" if star is not None else "plain",
+        source=source,
+        y=np.concatenate([np.empty(0), *(part[0] for part in parts)]),
+        x=np.concatenate([np.empty(0), *(part[1] for part in parts)]),
+        micrograph=np.repeat(np.arange(len(parts), dtype=np.intp), [len(part[0]) for part in parts]),
+        micrograph_names=tuple(names),
+        score=np.concatenate([np.empty(0), *scores]) if scored else None,
+        alignments=_alignments(star) if star is not None else (),
+        table=star,
+        warnings=warnings,
+    )
+
+
+def _join_tables(source: str, stars: Sequence[StarTable]) -> tuple[StarTable, tuple[str, ...]]:
+    """Put the rows of several files under each other; a column that a file lacks is 0 there, as RELION has it."""
+    tags = tuple(dict.fromkeys(tag for star in stars for tag in star.table.tags))
+    filler = b" 0 "
+    data = filler + b"\n".join(star.table.data for star in stars)
+    starts, lengths = [], []
+    lacking: set[str] = set()
+    begin = len(filler)
+    for star in stars:
+        table = star.table
+        place = np.ones((len(table), len(tags)), np.int64)  # byte 1 of `data` is the 0
+        length = np.ones((len(table), len(tags)), np.uint32)
+        for i, tag in enumerate(tags):
+            if tag in table:
+                column = table.tags.index(tag)
+                place[:, i] = table.starts[:, column].astype(np.int64) + begin
+                length[:, i] = table.lengths[:, column]
+            elif len(table):
+                lacking.add(tag)
+        starts.append(place)
+        lengths.append(length)
+        begin += len(table.data) + 1
+    adjacent = all(star.table.adjacent and star.table.tags == tags for star in stars)
+    table = Table(
+        path=source,
+        block="",
+        data=data,
+        tags=tags,
+        starts=np.concatenate(starts),
+        lengths=np.concatenate(lengths),
+        adjacent=adjacent,
+    )
+    note = f"{source}: not every coordinate file has {', '.join(sorted(lacking))}; written as 0 where it is missing"
+    return StarTable(table=table), (note,) if lacking else ()
+
+
+def read_micrographs(path: str | Path, *, root: Path | None = None) -> Micrographs:
+    """Read a table of micrographs, with its optics groups and CTF values.
+
+    The pixel size is rlnMicrographPixelSize of the optics group (or of the row), in 3.0-style files
+    rlnDetectorPixelSize * 1e4 / rlnMagnification; nan where neither is there.
+    """
+    star = _open(path, ("micrographs", "", "images"), (_NAME,))
+    table = star.table
+    names = table.texts(_NAME)
+    _check_distinct(table, names, "each micrograph once (is this a table of particles?)")
+    optics, optics_index = micrograph_optics(star)
+    pixel_size = np.full(len(table), np.nan)
+    if len(optics):
+        pixel_size = np.append([group.pixel_size for group in optics], np.nan)[optics_index]
+    if MICROGRAPH_PIXEL in table:
+        pixel_size = table.floats(MICROGRAPH_PIXEL)
+    places = search_places(Path(path), root)
+    return Micrographs(
+        family="star",
+        source=str(path),
+        names=tuple(names),
+        paths=tuple(find_file(name, places) for name in names),
+        pixel_size=np.where(pixel_size > 0, pixel_size, np.nan),
+        shape=np.zeros((len(table), 2), np.int64),
+        optics=optics,
+        optics_index=optics_index,
+        ctf={key: table.floats(tag) for tag, key in _DEFOCUS.items() if tag in table},
+        table=star,
+    )
+
+
+def _check_distinct(table: Table, names: Sequence[str], expected: str) -> None:
+    first: dict[str, int] = {}
+    for row, name in enumerate(names):
+        if first.setdefault(name, row) != row:
+            raise InputError(
+                f"{table.path}: data_{table.block} lists {name} in rows {first[name] + 1} and {row + 1}; "
+                f"expected {expected}"
+            )
+
+
+def check_tables(particles: Particles, micrographs: Micrographs) -> tuple[str, ...]:
+    """Refuse, before any pixel is read, what `write_particles` would have to refuse; returns warnings."""
+    _star_of(particles)
+    return reconcile_optics(particles, micrographs).warnings
+
+
+@dataclass(frozen=True, slots=True)
+class _Images:
+    """`00000001@stack`: the number from 1, and the stack of the micrograph."""
+
+    slot: NDArray[np.int64]
+    micrograph: Codes
+    stacks: tuple[str, ...]
+
+    def __call__(self, part: slice) -> list[bytes]:
+        texts = [encode("@" + stack) for stack in self.stacks]
+        pairs = zip((self.slot[part] + 1).tolist(), self.micrograph[part].tolist(), strict=True)
+        if any(text[:1] != b"@" for text in texts):  # a name with a blank: the quote comes before the number
+            return [encode(f"{number:08d}@{self.stacks[m]}") for number, m in pairs]
+        return [b"%08d%b" % (number, texts[m]) for number, m in pairs]
+
+
+def _columns(
+    star: StarTable | None, rows: Codes, made: dict[str, Piece], dropped: frozenset[str] = frozenset()
+) -> tuple[list[str], list[Piece]]:
+    """The input's columns, those in `made` replaced where they stand, the others appended."""
+    tags: list[str] = []
+    pieces: list[Piece] = []
+    left = dict(made)
+    if star is not None:
+        for i, tag in enumerate(star.table.tags):
+            if tag in dropped and tag not in left:
+                continue
+            tags.append(tag)
+            if tag in left:
+                pieces.append(left.pop(tag))
+                continue
+            last = pieces[-1] if pieces else None
+            if star.table.adjacent and isinstance(last, Run) and last.last == i - 1:
+                pieces[-1] = Run(star.table, rows, last.first, i)
+            else:
+                pieces.append(Run(star.table, rows, i, i))
+    for tag, piece in left.items():
+        last = pieces[-1] if pieces else None
+        tags.append(tag)
+        if isinstance(piece, Lookup) and isinstance(last, Lookup) and last.codes is piece.codes:
+            pieces[-1] = Lookup(piece.codes, [b"%b %b" % both for both in zip(last.texts, piece.texts, strict=True)])
+        else:
+            pieces.append(piece)
+    return tags, pieces
+
+
+def _write_optics(file: BinaryIO, rows: Sequence[dict[str, str]]) -> None:
+    tags = list(dict.fromkeys(tag for row in rows for tag in row))
+    everyone = np.arange(len(rows), dtype=np.intp)
+    # A column that only some groups have: 0 is what RELION assumes for the others.
+    texts = [Lookup(everyone, [encode(row.get(tag, "0")) for row in rows]) for tag in tags]
+    write_loop(file, "optics", tags, texts, len(rows))
+
+
+def _star_of(particles: Particles) -> StarTable | None:
+    if particles.family == "cs":
+        raise OptionError(
+            f"{particles.source}: picks of a .cs table cannot be written as STAR; use --style cryosparc here and "
+            "cryobox convert afterwards"
+        )
+    return particles.table if isinstance(particles.table, StarTable) else None
+
+
+def write_particles(path: str | Path, particles: Particles, micrographs: Micrographs, extracted: Extracted) -> None:
+    """Write the table of the extracted particles, in the form of RELION 3.1 and later (CONVENTIONS 4).
+
+    The input's columns come first and stay as they are, except for image and micrograph names, the optics group,
+    and the coordinates and origins of rows that moved. 3.0-style columns become data_optics and origins in Å.
+
+    Raises
+    ------
+    OptionError
+        If the picks come from a `.cs` table.
+    InputError
+        If the optics groups of picks and micrographs contradict each other.
+    """
+    star = _star_of(particles)
+    optics, group = output_optics(reconcile_optics(particles, micrographs), extracted)
+    rows, micrograph = extracted.rows, extracted.micrograph
+    made: dict[str, Piece] = _coordinate_columns(star, particles, extracted)
+    made[_IMAGE] = _Images(extracted.slot, micrograph, extracted.stack)
+    made[_NAME] = Lookup(micrograph, [encode(name) for name in micrographs.names])
+    made |= _ctf_columns(star, micrographs, extracted)
+    made[GROUP] = Lookup(group, [row[GROUP].encode() for row in optics])
+    made |= _origin_columns(star, particles, extracted)
+    tags, pieces = _columns(star, rows, made, _DROPPED)
+    with open(path, "wb") as file:
+        file.write(_VERSION)
+        _write_optics(file, optics)
+        file.writelines(b"\n" + raw.strip() + b"\n\n" for raw in (star.others if star is not None else ()))
+        file.write(_VERSION)
+        write_loop(file, "particles", tags, pieces, len(rows))
+
+
+def _coordinate_columns(star: StarTable | None, particles: Particles, extracted: Extracted) -> dict[str, Piece]:
+    made: dict[str, Piece] = {}
+    if star is not None:
+        if extracted.moved.any():
+            for axis, tag in reversed(list(enumerate(_COORDINATES))):
+                column = star.table.tags.index(tag)
+                kept = Run(star.table, extracted.rows, column, column)
+                made[tag] = Numbers(extracted.center[:, axis], extracted.moved, kept)
+        return made
+    picked = np.column_stack([particles.y, particles.x])[extracted.rows]
+    values = np.where(extracted.moved[:, None], extracted.center, picked)
+    for axis, tag in reversed(list(enumerate(_COORDINATES))):
+        made[tag] = Numbers(values[:, axis])
+    if particles.score is not None:
+        made[_SCORE] = Numbers(particles.score[extracted.rows])
+    return made
+
+
+def _origin_columns(star: StarTable | None, particles: Particles, extracted: Extracted) -> dict[str, Piece]:
+    if star is None or not particles.alignments:
+        return {}
+    before = particles.alignments[0]
+    in_angstrom = all(tag in star.table for tag in _ORIGINS)
+    if extracted.alignments:
+        after = extracted.alignments[0]
+        angstrom = after.shift * after.pixel_size[:, None]
+    else:
+        angstrom = (before.shift * before.pixel_size[:, None])[extracted.rows]
+    if in_angstrom and not extracted.moved.any():
+        return {}
+    made: dict[str, Piece] = {}
+    for axis, tag in reversed(list(enumerate(_ORIGINS))):
+        kept = None
+        if in_angstrom:
+            column = star.table.tags.index(tag)
+            kept = Run(star.table, extracted.rows, column, column)
+        made[tag] = Numbers(angstrom[:, axis] + 0.0, extracted.moved, kept)  # + 0.0: no "-0.000000"
+    return made
+
+
+def _ctf_columns(star: StarTable | None, micrographs: Micrographs, extracted: Extracted) -> dict[str, Piece]:
+    """CTF columns that the picks lack (all that the micrographs have with `refresh_ctf`), as text."""
+    own = set(star.table.tags) if star is not None else set()
+    source: dict[str, list[bytes]] = {}
+    if isinstance(micrographs.table, StarTable):
+        table = micrographs.table.table
+        for tag in table.tags:
+            if tag in _DEFOCUS or (tag.startswith("_rlnCtf") and tag not in _CTF_FILES):
+                source[tag] = list(table.raw(tag))
+    else:
+        for tag, key in _DEFOCUS.items():
+            values = micrographs.ctf.get(key)
+            if values is not None and np.isfinite(values).any():
+                source[tag] = fixed(values.tolist())
+    if not extracted.refresh_ctf:
+        taken = own | (set(_DEFOCUS) if "_rlnDefocusU" in own else set())
+        source = {tag: texts for tag, texts in source.items() if tag not in taken}
+    return {tag: Lookup(extracted.micrograph, texts) for tag, texts in source.items()}
+
+
+def write_rejected(path: str | Path, particles: Particles, micrographs: Micrographs, extracted: Extracted) -> None:
+    """Write picks that were left out: the input's rows and blocks as they are, and `_cryoboxRejectReason`."""
+    star = _star_of(particles)
+    made: dict[str, Piece] = {}
+    if star is None:
+        made["_rlnCoordinateX"] = Numbers(particles.x[extracted.rows])
+        made["_rlnCoordinateY"] = Numbers(particles.y[extracted.rows])
+        if particles.score is not None:
+            made[_SCORE] = Numbers(particles.score[extracted.rows])
+    if star is None or _NAME not in star.table:
+        # The micrograph table's name where there is one, so that the rows can be used again on their own.
+        names = [encode(name) for name in (*micrographs.names, *particles.micrograph_names)]
+        own = len(micrographs) + particles.micrograph[extracted.rows]
+        made[_NAME] = Lookup(np.where(extracted.micrograph < 0, own, extracted.micrograph), names)
+    made["_cryoboxRejectReason"] = _reasons(extracted.reasons or ("",) * len(extracted))
+    _write_rows_of(path, star, "particles", extracted.rows, made)
+
+
+def write_incomplete(
+    path: str | Path, micrographs: Micrographs, indices: Sequence[int] | Codes, reasons: Sequence[str]
+) -> None:
+    """Write the micrographs that could not be done: their rows of the table, and `_cryoboxReason`."""
+    star = micrographs.table if isinstance(micrographs.table, StarTable) else None
+    rows = np.asarray(indices, np.intp)
+    made: dict[str, Piece] = {}
+    if star is None:
+        made[_NAME] = Lookup(rows, [encode(name) for name in micrographs.names])
+    made["_cryoboxReason"] = _reasons(reasons)
+    _write_rows_of(path, star, "micrographs", rows, made)
+
+
+def _reasons(reasons: Sequence[str]) -> Lookup:
+    index: dict[str, int] = {}
+    codes = np.fromiter((index.setdefault(reason, len(index)) for reason in reasons), np.intp, len(reasons))
+    return Lookup(codes, [encode(reason) for reason in index])
+
+
+def _write_rows_of(
+    path: str | Path,
+    star: StarTable | None,
+    block: Literal["particles", "micrographs"],
+    rows: Codes,
+    made: dict[str, Piece],
+) -> None:
+    """Write rows of the input with its other blocks; no version line, since the columns are those of its version."""
+    tags, pieces = _columns(star, rows, made)
+    with open(path, "wb") as file:
+        for raw in (star.optics_raw, *star.others) if star is not None else ():
+            if raw:
+                file.write(b"\n" + raw.strip() + b"\n\n")
+        write_loop(file, block if star is None else star.table.block or block, tags, pieces, len(rows))

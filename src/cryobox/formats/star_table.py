@@ -1,0 +1,418 @@
+"""STAR files as bytes and places: blocks, tables whose columns are made when asked for, rows copied as they stand.
+
+RELION's STAR is line based: one row per line. The file is kept as the bytes it is, with the place of every value in
+two integer arrays; only the columns that are needed become numbers or strings, and runs of untouched columns are
+copied as they stand. A CIF parser would be stricter than RELION (values that begin with `data_` or `_`, names that
+are not ASCII) and needs several times the memory.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cryobox.errors import InputError
+
+__all__ = [
+    "Block",
+    "Codes",
+    "Floats",
+    "Lookup",
+    "Numbers",
+    "Piece",
+    "Run",
+    "Table",
+    "decode",
+    "encode",
+    "fixed",
+    "number",
+    "read_blocks",
+    "write_loop",
+]
+
+Floats = NDArray[np.float64]
+Codes = NDArray[np.intp]
+Piece = Callable[[slice], list[bytes]]  # the texts of one column, or of a run of them, for a range of output rows
+
+_READ_CHUNK = 16 << 20  # bytes split into values at a time: the masks stay small beside the file
+_WRITE_CHUNK = 50_000  # rows built at a time
+_SPACE = rb"\x00-\x20"  # whatever is not printable separates, so that \r needs no case of its own
+_TOKEN = re.compile(
+    rb"""#[^\n]*|"[^\n]*?"(?=[%b]|\Z)|'[^\n]*?'(?=[%b]|\Z)|[^%b]+""" % (_SPACE, _SPACE, _SPACE)  #
+)
+
+
+def decode(value: bytes) -> str:
+    """The text of one raw value; bytes that are not UTF-8 survive as they do in file names."""
+    if len(value) > 1 and value[0] in b"\"'" and value[-1] == value[0]:
+        value = value[1:-1]
+    return value.decode("utf-8", "surrogateescape")
+
+
+def encode(text: str) -> bytes:
+    """One value as it must stand in a row: quoted only where it would otherwise fall apart."""
+    raw = re.sub(r"[\x00-\x1f]", " ", text).encode("utf-8", "surrogateescape")
+    if raw and b" " not in raw and raw[0] not in b"\"'#":
+        return raw
+    quote = b"'" if b'"' in raw else b'"'
+    return quote + raw + quote
+
+
+def number(text: str | None) -> float:
+    """The number in a value of data_optics; nan where there is none."""
+    try:
+        return float(text) if text is not None else float("nan")
+    except ValueError:
+        return float("nan")
+
+
+def fixed(values: Iterable[float]) -> list[bytes]:
+    return [b"%.6f" % value for value in values]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Table:
+    """One loop (or one group of pairs) of a STAR file: where each value lies in the bytes of the file.
+
+    Parameters
+    ----------
+    path, block : str
+        For messages.
+    data : bytes
+        The file.
+    tags : tuple of str
+        Column names, with the underscore.
+    starts, lengths : ndarray, shape (n, columns)
+        Offset and length in bytes of each value, quotes included.
+    adjacent : bool
+        Neighboring columns are neighbors in the file, so that a run of them can be copied at once.
+    """
+
+    path: str
+    block: str
+    data: bytes
+    tags: tuple[str, ...]
+    starts: NDArray[Any]
+    lengths: NDArray[Any]
+    adjacent: bool = True
+
+    def __len__(self) -> int:
+        return len(self.starts)
+
+    def __contains__(self, tag: str) -> bool:
+        return tag in self.tags
+
+    def require(self, *tags: str) -> None:
+        """Raise `InputError` unless all `tags` are there."""
+        missing = [tag for tag in tags if tag not in self.tags]
+        if missing:
+            raise InputError(
+                f"{self.path}: data_{self.block} has no column {', '.join(missing)}; "
+                f"columns present: {', '.join(self.tags) or 'none'}"
+            )
+
+    def slices(self, first: int, last: int, rows: Any = slice(None)) -> Iterable[slice]:
+        """Where columns `first` to `last` of `rows` lie in `data`."""
+        starts = self.starts[rows, first].tolist()
+        stops = (self.starts[rows, last].astype(np.int64) + self.lengths[rows, last]).tolist()
+        return map(slice, starts, stops)
+
+    def raw(self, tag: str) -> Iterable[bytes]:
+        """The bytes of a column, quotes included."""
+        self.require(tag)
+        column = self.tags.index(tag)
+        return map(self.data.__getitem__, self.slices(column, column))
+
+    def texts(self, tag: str) -> list[str]:
+        """A column as text."""
+        return [decode(value) for value in self.raw(tag)]
+
+    def codes(self, tag: str) -> tuple[Codes, list[str]]:
+        """A column of few distinct texts: index per row, and the texts in order of first appearance."""
+        index: dict[bytes, int] = {}
+        codes = np.fromiter((index.setdefault(value, len(index)) for value in self.raw(tag)), np.intp, len(self))
+        texts = [decode(value) for value in index]
+        distinct = list(dict.fromkeys(texts))
+        if len(distinct) < len(texts):  # the same name with and without quotes
+            place = {text: i for i, text in enumerate(distinct)}
+            codes = np.array([place[text] for text in texts], np.intp)[codes]
+        return codes, distinct
+
+    def floats(self, tag: str, *, missing: tuple[bytes, ...] = ()) -> Floats:
+        """A column as numbers; the raw values in `missing` become nan."""
+        try:
+            return np.fromiter(map(float, self.raw(tag)), np.float64, len(self))
+        except ValueError:
+            return np.array([self._float(tag, row, value, missing) for row, value in enumerate(self.raw(tag))])
+
+    def _float(self, tag: str, row: int, value: bytes, missing: tuple[bytes, ...]) -> float:
+        if value in missing:
+            return float("nan")
+        text = decode(value)
+        try:
+            return float(text)
+        except ValueError:
+            raise InputError(
+                f"{self.path}: data_{self.block}, row {row + 1}: {tag} is {text!r}, expected a number"
+            ) from None
+
+    def row(self, i: int) -> dict[str, str]:
+        """One row as text."""
+        return {
+            tag: decode(self.data[start : start + length])
+            for tag, start, length in zip(self.tags, self.starts[i].tolist(), self.lengths[i].tolist(), strict=True)
+        }
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Block:
+    """One `data_` block: its place in the file; its table is made when it is asked for."""
+
+    path: str
+    name: str
+    data: bytes
+    begin: int  # of the line "data_..."
+    end: int  # without trailing comments, which belong to the next block
+
+    @property
+    def raw(self) -> bytes:
+        """The block as it stands in the file."""
+        return self.data[self.begin : self.end]
+
+    def table(self) -> Table:
+        """Find the values of the block's only loop, or of its pairs."""
+        return _block_table(self)
+
+
+def read_blocks(path: str | Path) -> dict[str, Block]:
+    """Find the blocks of a STAR file, by name ("" for a bare `data_`), in the order of the file.
+
+    Raises
+    ------
+    InputError
+        If the file cannot be read, is empty, is not text, has no block, or has two of one name.
+    """
+    name = str(path)
+    try:
+        data = Path(path).read_bytes()
+    except OSError as error:
+        raise InputError(f"{name}: cannot be read: {error.strerror or error}") from error
+    if data.startswith(b"\xef\xbb\xbf"):
+        data = data[3:]
+    if b"\0" in data:
+        raise InputError(f"{name}: not a STAR file: it holds zero bytes, expected text")
+    if not data.strip():
+        raise InputError(f"{name}: the file is empty, expected a STAR table")
+    if b"\n" not in data:
+        data = data.replace(b"\r", b"\n")  # line ends of the old Macintosh
+    places = list(_keyword_lines(data, b"data_", 0, len(data)))
+    if not places:
+        raise InputError(f"{name}: not a STAR file: no line begins with data_")
+    blocks: dict[str, Block] = {}
+    for (begin, word, _), following in zip(places, [*(p[0] for p in places[1:]), len(data)], strict=True):
+        title = decode(word[5:])
+        if title in blocks:
+            raise InputError(f"{name}: two blocks are called data_{title}; expected each name once")
+        end = _trim(data, begin, following)
+        blocks[title] = Block(path=name, name=title, data=data, begin=begin, end=end)
+    return blocks
+
+
+def _keyword_lines(data: bytes, keyword: bytes, begin: int, end: int) -> Iterable[tuple[int, bytes, int]]:
+    """Lines of one word that begins with `keyword`: (offset of the line, the word, offset after the line)."""
+    place = data.find(keyword, begin, end)
+    while place >= 0:
+        line = data.rfind(b"\n", begin, place) + 1 or begin
+        stop = data.find(b"\n", place, end)
+        stop = end if stop < 0 else stop
+        words = data[place:stop].split(b"#", 1)[0].split()
+        if not data[line:place].strip() and len(words) == 1:
+            yield line, words[0], min(stop + 1, end)
+        place = data.find(keyword, stop, end)
+
+
+def _trim(data: bytes, begin: int, end: int) -> int:
+    """The end of a block without the empty lines and comments that lead to the next one."""
+    while end > begin:
+        line = data.rfind(b"\n", begin, end - 1) + 1 or begin
+        text = data[line:end].strip()
+        if text and not text.startswith(b"#"):
+            break
+        end = line
+    return end
+
+
+def _lines(data: bytes, begin: int, end: int) -> Iterable[tuple[int, list[bytes]]]:
+    """(offset, values) of each line that has any; comments left out."""
+    while begin < end:
+        stop = data.find(b"\n", begin, end)
+        stop = end if stop < 0 else stop
+        words = [word for word in _TOKEN.findall(data[begin:stop]) if not word.startswith(b"#")]
+        if words:
+            yield begin, words
+        begin = stop + 1
+
+
+def _block_table(block: Block) -> Table:
+    data = block.data
+    first = data.find(b"\n", block.begin, block.end)
+    first = block.end if first < 0 else first + 1
+    loops = list(_keyword_lines(data, b"loop_", first, block.end))
+    loops = [loop for loop in loops if loop[1] == b"loop_"]
+    if len(loops) > 1:
+        raise InputError(f"{block.path}: data_{block.name} holds {len(loops)} loops, expected one")
+    if not loops:
+        return _pairs(block, first)
+    begin = block.end
+    tags: list[str] = []
+    for place, words in _lines(data, loops[0][2], block.end):
+        if len(words) > 1 or not words[0].startswith(b"_"):
+            begin = place
+            break
+        tags.append(decode(words[0]))
+    _check_tags(block, tags)
+    starts, lengths = _find_values(block, begin, len(tags))
+    return Table(path=block.path, block=block.name, data=data, tags=tuple(tags), starts=starts, lengths=lengths)
+
+
+def _pairs(block: Block, begin: int) -> Table:
+    """A block of `_tag value` lines is a table of one row."""
+    tags, starts, lengths = [], [], []
+    for place, words in _lines(block.data, begin, block.end):
+        if len(words) != 2 or not words[0].startswith(b"_"):
+            line = block.data.count(b"\n", 0, place) + 1
+            text = b" ".join(words)[:60].decode("utf-8", "replace")
+            raise InputError(f"{block.path}: line {line}: expected loop_ or a name and its value, got {text!r}")
+        tags.append(decode(words[0]))
+        at = block.data.index(words[0], place) + len(words[0])
+        starts.append(block.data.index(words[1], at))
+        lengths.append(len(words[1]))
+    _check_tags(block, tags)
+    shape = (1 if tags else 0, len(tags))
+    return Table(
+        path=block.path,
+        block=block.name,
+        data=block.data,
+        tags=tuple(tags),
+        starts=np.array(starts, np.int64).reshape(shape),
+        lengths=np.array(lengths, np.int64).reshape(shape),
+        adjacent=False,
+    )
+
+
+def _check_tags(block: Block, tags: Sequence[str]) -> None:
+    seen: set[str] = set()
+    for tag in tags:
+        if tag in seen:
+            raise InputError(f"{block.path}: data_{block.name} has the column {tag} twice")
+        seen.add(tag)
+
+
+def _find_values(block: Block, begin: int, width: int) -> tuple[NDArray[Any], NDArray[Any]]:
+    """Offsets and lengths of the values of the rows from `begin` on, each of shape (rows, width)."""
+    data, end = block.data, block.end
+    # A value takes two bytes at least, which bounds the memory whatever the header promises.
+    most = min((data.count(b"\n", begin, end) + 1) * width, (end - begin) // 2 + 1)
+    starts = np.empty(most, np.int32 if len(data) < 2**31 else np.int64)
+    lengths: NDArray[Any] = np.empty(most, np.uint16)
+    everything = np.frombuffer(data, np.uint8)
+    done = 0
+    while begin < end:
+        stop = end
+        if begin + _READ_CHUNK < end:
+            stop = data.find(b"\n", begin + _READ_CHUNK, end) + 1 or end
+        part = everything[begin:stop]
+        first, last = _tokens(part)
+        if any(data.find(mark, begin, stop) >= 0 for mark in (b'"', b"'", b"#")) and bool(
+            np.isin(part[first], np.frombuffer(b"\"'#", np.uint8)).any()
+        ):
+            first, last = _quoted_tokens(data[begin:stop])
+        breaks = np.append(np.flatnonzero(part == ord("\n")), len(part))
+        counts = np.diff(np.searchsorted(first, breaks), prepend=0)
+        ragged = np.flatnonzero((counts != 0) & (counts != width))
+        if len(ragged):
+            line = data.count(b"\n", 0, begin) + 1 + int(ragged[0])
+            raise InputError(
+                f"{block.path}: line {line}: {counts[ragged[0]]} values, expected {width}, "
+                f"one for each column of data_{block.name}"
+            )
+        span = last - first
+        if lengths.dtype == np.uint16 and len(span) and span.max() > 65535:
+            lengths = lengths.astype(np.uint32)
+        starts[done : done + len(first)] = first + begin
+        lengths[done : done + len(first)] = span
+        done += len(first)
+        begin = stop
+    shape = (done // width if width else 0, width)
+    return starts[:done].reshape(shape), lengths[:done].reshape(shape)
+
+
+def _tokens(part: NDArray[np.uint8]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """First byte and end of each run of printable bytes."""
+    solid = np.zeros(len(part) + 2, np.bool_)
+    np.greater(part, 32, out=solid[1:-1])
+    edges = np.flatnonzero(solid[1:] != solid[:-1])
+    return edges[0::2], edges[1::2]
+
+
+def _quoted_tokens(part: bytes) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """The same where quotes or comments occur, which takes a look at every value."""
+    spans = [match.span() for match in _TOKEN.finditer(part) if part[match.start()] != ord("#")]
+    both = np.array(spans, np.int64).reshape(-1, 2)
+    return both[:, 0], both[:, 1]
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """Columns `first` to `last` of a table, copied as they stand in the file."""
+
+    table: Table
+    rows: Codes
+    first: int
+    last: int
+
+    def __call__(self, part: slice) -> list[bytes]:
+        places = self.table.slices(self.first, self.last, self.rows[part])
+        return list(map(self.table.data.__getitem__, places))
+
+
+@dataclass(frozen=True, slots=True)
+class Lookup:
+    """One text for each code."""
+
+    codes: Codes
+    texts: list[bytes]
+
+    def __call__(self, part: slice) -> list[bytes]:
+        return [self.texts[code] for code in self.codes[part].tolist()]
+
+
+@dataclass(frozen=True, slots=True)
+class Numbers:
+    """Numbers with six decimals, as RELION writes them; where `kept` is given, only the rows that `changed`."""
+
+    values: NDArray[Any]
+    changed: NDArray[np.bool_] | None = None
+    kept: Piece | None = None
+
+    def __call__(self, part: slice) -> list[bytes]:
+        new = fixed(self.values[part].tolist())
+        if self.kept is None or self.changed is None or self.changed[part].all():
+            return new
+        choice = zip(self.changed[part].tolist(), new, self.kept(part), strict=True)
+        return [made if changed else old for changed, made, old in choice]
+
+
+def write_loop(file: BinaryIO, block: str, tags: Sequence[str], pieces: Sequence[Piece], n: int) -> None:
+    file.write(b"\ndata_%b\n\nloop_\n" % block.encode("utf-8", "surrogateescape"))
+    file.writelines(b"%b #%d\n" % (tag.encode("utf-8", "surrogateescape"), i) for i, tag in enumerate(tags, 1))
+    for begin in range(0, n, _WRITE_CHUNK):
+        part = slice(begin, min(begin + _WRITE_CHUNK, n))
+        file.write(b"\n".join(map(b" ".join, zip(*(piece(part) for piece in pieces), strict=True))) + b"\n")
+    file.write(b"\n")
