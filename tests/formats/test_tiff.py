@@ -192,3 +192,28 @@ def test_a_codec_that_is_missing_is_named(tmp_path: Path) -> None:
     Path(path).write_bytes(content)
     with pytest.raises(MissingExtraError, match=r"LZW compression needs imagecodecs: pip install cryobox\[tiff\]"):
         read_header(path)
+
+
+@pytest.mark.parametrize("tag", ["StripByteCounts", "StripOffsets"])
+def test_a_missing_strip_is_an_error_and_not_zeros(tmp_path: Path, tag: str) -> None:
+    path = write(tmp_path, image=pixels("float32"), rowsperstrip=2, compression="zlib")
+    with tifffile.TiffFile(path) as file:
+        place = file.pages[0].tags[tag]
+        assert place.count == 5
+        offset, width = place.valueoffset, {3: 2, 4: 4}[int(place.dtype)]
+    with open(path, "r+b") as raw:
+        raw.seek(offset + 3 * width)
+        raw.write(bytes(width))
+    with pytest.raises(MicrographError, match="holds 4 of 5 strips or tiles; copied incompletely"):
+        read_header(path)
+
+
+def test_a_strip_that_is_too_short_for_its_rows_is_an_error(tmp_path: Path) -> None:
+    path = write(tmp_path, image=pixels("uint16"))
+    with tifffile.TiffFile(path) as file:
+        offset = file.pages[0].tags["StripByteCounts"].valueoffset
+    with open(path, "r+b") as raw:
+        raw.seek(offset)
+        raw.write((200).to_bytes(2, "little"))
+    with pytest.raises(MicrographError, match=r"promises 9 x 14 uint16 \(252 bytes\), file holds 200; copied"):
+        read_header(path)

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cryobox.errors import MicrographError, MissingExtraError
-from cryobox.formats.opening import check_shape, check_unchanged, open_regular
+from cryobox.formats.opening import check_shape, check_unchanged, open_regular, too_short
 from cryobox.micrograph import ImageHeader
 
 if TYPE_CHECKING:
@@ -21,6 +21,9 @@ if TYPE_CHECKING:
 
 __all__ = ["read_header", "read_pixels_into"]
 
+# tifffile has one class for bad structure (a ValueError); codecs and tags of a wrong type raise the others.
+_TROUBLE = (ValueError, TypeError, LookupError, ArithmeticError, RuntimeError, struct.error, zlib.error)
+_UNCOMPRESSED = 1
 _DTYPES = ("uint8", "int8", "uint16", "int16", "float16", "float32")
 
 
@@ -97,8 +100,7 @@ def _first_page(path: str, descriptor: int) -> Iterator[TiffPage]:
         if error.errno is not None:
             raise
         raise MicrographError(f"{path}: is not a TIFF file that can be read: {error}") from error
-    except (ValueError, KeyError, IndexError, struct.error, zlib.error, ArithmeticError, RuntimeError) as error:
-        # tifffile has one class for bad structure (a ValueError); codecs and wild tags raise the others.
+    except _TROUBLE as error:
         raise MicrographError(f"{path}: is not a TIFF file that can be read: {error}; copied incompletely?") from error
 
 
@@ -109,8 +111,16 @@ def _check_page(path: str, page: TiffPage, file_size: int) -> None:
     if kind not in _DTYPES:
         raise MicrographError(f"{path}: has pixels of type {kind}; expected one of {', '.join(_DTYPES)}")
     check_shape(path, int(page.imagelength), int(page.imagewidth))
-    end = max((start + count for start, count in zip(page.dataoffsets, page.databytecounts, strict=False)), default=0)
-    if not page.dataoffsets or end > file_size:
+    segments = list(zip(page.dataoffsets, page.databytecounts, strict=True))
+    expected = math.prod(page.chunked)
+    present = sum(start > 0 and count > 0 for start, count in segments)
+    if present != expected:  # tifffile would fill the gaps with zeros
+        raise MicrographError(f"{path}: holds {present} of {expected} strips or tiles; copied incompletely?")
+    end = max(start + count for start, count in segments)
+    if end > file_size:
         raise MicrographError(
             f"{path}: tags promise pixels up to byte {end}, file holds {file_size}; copied incompletely?"
         )
+    held = sum(count for _, count in segments)
+    if page.compression == _UNCOMPRESSED and held < page.nbytes:
+        raise too_short(path, (int(page.imagelength), int(page.imagewidth)), np.dtype(page.dtype), held)
