@@ -10,10 +10,10 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
-from synth import PIXEL_TYPES, TOLERANCE, ByteOrder, corners_inside, micrograph, stored
 
 from cryobox import core, reference
 from cryobox.core import STATISTICS, Status
+from synth import PIXEL_TYPES, TOLERANCE, ByteOrder, corners_inside, micrograph, stored
 
 Edges = Literal["reject", "pad"]
 

@@ -6,11 +6,12 @@ from typing import Any
 
 import numpy as np
 import pytest
-from cryobox import core
-from cryobox.core import Status
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
+
+from cryobox import core
+from cryobox.core import Status
 from synth import corners_inside, micrograph
 
 SHAPE = (110, 120)
