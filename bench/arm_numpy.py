@@ -105,7 +105,7 @@ def read_micrograph(path: Path, spec: DataSpec, into: NDArray[Any] | None = None
     pixels = np.empty(spec.shape, dtype=spec.dtype) if into is None else into
     with path.open("rb", buffering=0) as file:
         file.seek(1024)
-        file.readinto(memoryview(pixels).cast("B"))
+        file.readinto(pixels.data.cast("B"))
     return pixels
 
 
@@ -127,7 +127,7 @@ def _one_micrograph(
     for at in range(0, len(centers), CHUNK):
         stacks = extract(image, centers[at : at + CHUNK], what, normalizers, pruned=pruned)
         for file, images in zip(files, stacks, strict=True):
-            file.write(memoryview(np.ascontiguousarray(images.astype(what.dtype, copy=False))).cast("B"))
+            file.write(np.ascontiguousarray(images.astype(what.dtype, copy=False)).data.cast("B"))
     for file in files:
         file.close()
 

@@ -207,9 +207,7 @@ def _write_picks_star(
     if shifts is None:
         with path.open("w") as file:
             file.write(_optics("rlnMicrographPixelSize"))
-            file.write(
-                _loop("particles", ["rlnCoordinateX", "rlnCoordinateY", "rlnMicrographName", "rlnOpticsGroup"])
-            )
+            file.write(_loop("particles", ["rlnCoordinateX", "rlnCoordinateY", "rlnMicrographName", "rlnOpticsGroup"]))
             for row, (at_y, at_x) in enumerate(zip(y.tolist(), x.tolist(), strict=True)):
                 file.write(f"{at_x:.6f} {at_y:.6f} {names[row // each]} 1\n")
         return

@@ -13,6 +13,7 @@ import shutil
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,7 @@ from bench.cases import Case, case
 from bench.dataset import DataSet, ensure
 from bench.machine import Spread, cores, execute, floors_program, fresh, save, spread, warm_files
 
-__all__ = ["Arm", "main", "measure", "prepare", "startup", "table"]
+__all__ = ["Arm", "cli_command", "main", "measure", "prepare", "ratios", "startup", "table"]
 
 DEFAULT_CASES = "A,B,B16,B64,small,memory"
 DEFAULT_ARMS = "cryobox,copy floor,fft floor,numpy,numpy pruned,relion,relion mpi"
@@ -84,10 +85,10 @@ def prepare(
     *,
     workers: Sequence[int],
     want: set[str],
-    fsync: bool,
+    fsync: bool = False,
     python: str = sys.executable,
 ) -> list[Arm]:
-    """The arms of one case. `want` names kinds of arms; those that the machine lacks are left out with a line."""
+    """The arms of one case. `want` names kinds of arms; those that the machine or the case lacks are left out."""
     outputs = data.root / "out"
     listing = data.micrographs.with_suffix(".txt")
     listing.write_text("".join(f"{path}\n" for path in data.paths))
@@ -114,9 +115,9 @@ def prepare(
             transforms = ["fft", "--box", str(what.box), "--sizes", sizes, "--particles", particles]
             add("fft floor", count, [floors, *transforms, "--workers", str(count)], reports=True)
     if what.kind == "run":
-        add("cli", most, _cli_command(what, data, most, fsync), reports=False)
+        add("cli", most, cli_command(what, data, most, fsync=fsync), reports=False)
     numpy = ["--case", what.name, "--list", str(listing), "--out", "{out}", "--workers", str(most)]
-    if not what.data.shifts:
+    if not what.data.shifts and find_spec("scipy"):
         add("numpy", most, [python, "-m", "bench.arm_numpy", *numpy], reports=True)
         if what.crops:
             add("numpy pruned", most, [python, "-m", "bench.arm_numpy", *numpy, "--pruned"], reports=True)
@@ -137,7 +138,8 @@ def _cryobox_command(what: Case, data: DataSet, workers: int, fsync: bool, pytho
     return [python, "-m", "bench.arm_cryobox", "--case", what.name, "--workers", str(workers), *where, *sync]
 
 
-def _cli_command(what: Case, data: DataSet, workers: int, fsync: bool) -> list[str]:
+def cli_command(what: Case, data: DataSet, workers: int, *, fsync: bool) -> list[str]:
+    """`cryobox extract` with the options of a case; `{out}` stands for the folder."""
     command = ["cryobox", "extract", str(data.picks), "--micrographs", str(data.micrographs), "--out", "{out}/job"]
     command += ["--box", str(what.box), "--workers", str(workers), "--quiet"]
     if what.crops:
@@ -167,7 +169,7 @@ def _relion_arguments(what: Case, data: DataSet) -> list[str]:
     return [*arguments, "--invert_contrast"] if what.invert else arguments
 
 
-def measure(arms: Sequence[Arm], rounds: int, say: Callable[[str], None]) -> None:
+def measure(arms: Sequence[Arm], rounds: int, say: Callable[[str], None] = lambda _: None) -> None:
     """Run every arm once per round, forward and backward in turn."""
     if rounds < 2 or rounds % 2:
         raise SystemExit(f"--rounds must be even and at least 2, so that both orders are seen; got {rounds}")
@@ -176,8 +178,6 @@ def measure(arms: Sequence[Arm], rounds: int, say: Callable[[str], None]) -> Non
         for arm in arms if number % 2 == 0 else reversed(arms):
             arm.run()
             say(f"round {number + 1}/{rounds} {arm.case.name:7s} {arm.label:16s} {arm.rounds[-1]['seconds']:.3f} s")
-    for arm in arms:
-        shutil.rmtree(arm.out, ignore_errors=True)
 
 
 def _inputs(arm: Arm) -> list[str]:
@@ -212,12 +212,16 @@ def _find(arms: Sequence[Arm], name: str, of: str, workers: int | None = None) -
 
 
 def ratios(arms: Sequence[Arm]) -> list[dict[str, Any]]:
-    """Ours over every other arm of the same case, round by round, beside the goal where there is one."""
+    """Ours over every other arm of the same case, round by round, beside the goal where there is one.
+
+    Start-up is apart: imports and planning are left out of ours, except against RELION, whose start-up is in its time.
+    """
     rows: list[dict[str, Any]] = []
 
-    def add(ours: Arm, against: str, others: Sequence[Arm], goal: float | None, key: str = "seconds") -> None:
+    def add(ours: Arm, against: str, others: Sequence[Arm], goal: float | None, key: str = "work_seconds") -> None:
         each = [
-            ours.rounds[i][key] / sum(other.rounds[i][key] for other in others) for i in range(len(ours.rounds))
+            one[key] / sum(other.rounds[number].get(key, other.rounds[number]["seconds"]) for other in others)
+            for number, one in enumerate(ours.rounds)
         ]
         got = spread(each)
         reached = None if goal is None else got.median <= goal
@@ -238,7 +242,7 @@ def ratios(arms: Sequence[Arm]) -> list[dict[str, Any]]:
             if arm:
                 goal = goals.get(other) if most else goals.get(f"one worker / {other}")
                 # RELION's start-up cannot be told from its work, so ours counts as well.
-                add(ours, arm.label, [arm], goal, "process_seconds" if other.startswith("relion") else "seconds")
+                add(ours, arm.label, [arm], goal, "process_seconds" if other.startswith("relion") else "work_seconds")
         plain = _find(arms, "B", "cryobox", ours.workers)
         if "case B" in goals and plain:
             add(ours, "case B", [plain], goals["case B"])
@@ -280,13 +284,19 @@ def agreement(arms: Sequence[Arm]) -> list[dict[str, Any]]:
 
 def table(arms: Sequence[Arm]) -> str:
     """Seconds, particles per second and memory of every arm, then ratios and goals."""
-    lines = [f"{'case':8s}{'arm':17s}{'seconds [band]':26s}{'process':>9s}{'particles/s':>13s}{'peak MB':>9s}"]
+    lines = [
+        f"{'case':8s}{'arm':17s}{'seconds [band]':26s}{'planning':>9s}{'process':>9s}"
+        f"{'particles/s':>13s}{'peak MB':>9s}"
+    ]
     for arm in arms:
         if arm.rounds:
             seconds = arm.seconds()
             particles = arm.case.data.micrographs * arm.case.data.picks
+            planned = "planning_seconds" in arm.rounds[0]
+            planning = f"{arm.seconds('planning_seconds').median:.3f}" if planned else ""
+            process = arm.seconds("process_seconds").median
             lines.append(
-                f"{arm.case.name:8s}{arm.label:17s}{seconds.text():26s}{arm.seconds('process_seconds').median:9.3f}"
+                f"{arm.case.name:8s}{arm.label:17s}{seconds.text():26s}{planning:>9s}{process:9.3f}"
                 f"{particles / seconds.median:13.0f}{arm.seconds('peak_rss_mb').high:9.0f}"
             )
     lines += ["", f"{'case':8s}{'ours':17s}{'against':20s}{'ratio [band]':24s}{'goal':>8s}"]
@@ -331,7 +341,12 @@ def main() -> None:
 
     starting = startup(arguments.rounds) if "cryobox" in want else {}
     measure(arms, arguments.rounds, say)
+    same = agreement(arms)
+    for arm in arms:
+        shutil.rmtree(arm.out, ignore_errors=True)
     print(table(arms))
+    for row in same:
+        print(f"{row['case']:8s}largest difference from NumPy's images: {row['largest_difference']:.2e} sd")
     for command, seconds in starting.items():
         print(f"start-up  {command:30s}{seconds.text()} s")
     content = {
@@ -344,6 +359,7 @@ def main() -> None:
             for arm in arms
         ],
         "ratios": [_rounded(row) for row in ratios(arms)],
+        "agreement": same,
         "memory": [_rounded(row) for row in memory(arms)],
     }
     print(f"written to {save('endtoend', content)}")

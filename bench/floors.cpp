@@ -35,7 +35,7 @@
 namespace {
 
 using Clock = std::chrono::steady_clock;
-constexpr std::size_t kBlock = 8U << 20U;  // what the engine writes at a time
+constexpr std::size_t kBlock = 8U << 20U; // what the engine writes at a time
 
 double seconds_since(Clock::time_point start) { return std::chrono::duration<double>(Clock::now() - start).count(); }
 
@@ -47,7 +47,8 @@ public:
     explicit Buffer(std::size_t bytes)
         : bytes_(std::max<std::size_t>(bytes, 1)),
           data_(static_cast<char*>(std::aligned_alloc(4096, (bytes_ + 4095) / 4096 * 4096))) {
-        if (!data_) throw std::bad_alloc();
+        if (!data_)
+            throw std::bad_alloc();
         std::memset(data_.get(), 1, bytes_);
     }
     [[nodiscard]] char* data() const { return data_.get(); }
@@ -64,7 +65,8 @@ private:
 class File {
 public:
     File(const std::string& path, int flags) : path_(path), fd_(::open(path.c_str(), flags | O_CLOEXEC, 0644)) {
-        if (fd_ < 0) fail(path_);
+        if (fd_ < 0)
+            fail(path_);
     }
     File(const File&) = delete;
     File& operator=(const File&) = delete;
@@ -72,19 +74,22 @@ public:
 
     std::size_t read(char* into, std::size_t bytes) const {
         const ssize_t got = ::read(fd_, into, bytes);
-        if (got < 0) fail(path_);
+        if (got < 0)
+            fail(path_);
         return static_cast<std::size_t>(got);
     }
     void write(const char* from, std::size_t bytes) const {
         while (bytes > 0) {
             const ssize_t put = ::write(fd_, from, bytes);
-            if (put < 0) fail(path_);
+            if (put < 0)
+                fail(path_);
             from += put;
             bytes -= static_cast<std::size_t>(put);
         }
     }
     void sync() const {
-        if (::fsync(fd_) != 0) fail(path_);
+        if (::fsync(fd_) != 0)
+            fail(path_);
     }
 
 private:
@@ -108,8 +113,10 @@ public:
     }
     [[nodiscard]] std::string text(const std::string& name, const std::string& otherwise = "") const {
         const auto found = values_.find(name);
-        if (found != values_.end()) return found->second;
-        if (otherwise.empty()) throw std::invalid_argument(name + " is missing");
+        if (found != values_.end())
+            return found->second;
+        if (otherwise.empty())
+            throw std::invalid_argument(name + " is missing");
         return otherwise;
     }
     [[nodiscard]] std::size_t number(const std::string& name, const std::string& otherwise = "") const {
@@ -147,16 +154,19 @@ double timed(std::size_t workers, const Prepare& prepare, const Work& work) {
                 work(*state);
             } catch (...) {
                 errors[w] = std::current_exception();
-                if (!waited) ready.arrive_and_drop();
+                if (!waited)
+                    ready.arrive_and_drop();
             }
         });
     }
     ready.arrive_and_wait();
     const auto start = Clock::now();
-    for (auto& thread : threads) thread.join();
+    for (auto& thread : threads)
+        thread.join();
     const double seconds = seconds_since(start);
     for (const auto& error : errors) {
-        if (error) std::rethrow_exception(error);
+        if (error)
+            std::rethrow_exception(error);
     }
     return seconds;
 }
@@ -165,18 +175,20 @@ int copy_floor(const Arguments& arguments) {
     const std::string out = arguments.text("--out");
     const std::vector<std::size_t> stacks = arguments.numbers("--stacks");
     const std::size_t workers = arguments.number("--workers");
-    const std::size_t asked = arguments.number("--block", "0");  // 0: the whole micrograph, as an extractor needs it
+    const std::size_t asked = arguments.number("--block", "0"); // 0: the whole micrograph, as an extractor needs it
     const bool sync = arguments.has("--fsync");
     std::vector<std::string> inputs;
     std::size_t largest = 0;
     std::ifstream list(arguments.text("--list"));
     for (std::string line; std::getline(list, line);) {
-        struct stat about {};
-        if (::stat(line.c_str(), &about) != 0) fail(line);
+        struct stat about{};
+        if (::stat(line.c_str(), &about) != 0)
+            fail(line);
         largest = std::max(largest, static_cast<std::size_t>(about.st_size));
         inputs.push_back(line);
     }
-    if (inputs.empty()) throw std::invalid_argument("the list names no micrograph");
+    if (inputs.empty())
+        throw std::invalid_argument("the list names no micrograph");
 
     struct State {
         Buffer input;
@@ -199,7 +211,8 @@ int copy_floor(const Arguments& arguments) {
                     while (const std::size_t got = input.read(state.input.data() + at, state.input.size() - at)) {
                         total += got;
                         at = (at + got) % state.input.size();
-                        if (asked == 0 && at == 0) break;  // the largest file exactly fills the buffer
+                        if (asked == 0 && at == 0)
+                            break; // the largest file exactly fills the buffer
                     }
                     read += total;
                 }
@@ -213,10 +226,13 @@ int copy_floor(const Arguments& arguments) {
                             output.write(state.output.data(), bytes);
                             left -= bytes;
                         }
-                        if (sync) output.sync();
+                        if (sync)
+                            output.sync();
                     }
-                    if (std::rename(unfinished.c_str(), path.c_str()) != 0) fail(path);
-                    if (sync) File(out, O_RDONLY | O_DIRECTORY).sync();
+                    if (std::rename(unfinished.c_str(), path.c_str()) != 0)
+                        fail(path);
+                    if (sync)
+                        File(out, O_RDONLY | O_DIRECTORY).sync();
                     written += stacks[s];
                 }
             }
@@ -235,7 +251,8 @@ using Complex = std::unique_ptr<fftwf_complex[], FreeFftw>;
 using Plan = std::unique_ptr<std::remove_pointer_t<fftwf_plan>, FreeFftw>;
 
 Plan checked(fftwf_plan plan) {
-    if (plan == nullptr) throw std::runtime_error("FFTW has no plan for this size");
+    if (plan == nullptr)
+        throw std::runtime_error("FFTW has no plan for this size");
     return Plan(plan);
 }
 
@@ -284,10 +301,19 @@ public:
         }
     }
 
+    void rows() const {
+        for (int row = 0; row < box_; row += rows_)
+            fftwf_execute(row_.get());
+    }
+    void columns() const { fftwf_execute(column_.get()); }
+    void inverses() const {
+        for (const auto& inverse : inverse_)
+            fftwf_execute(inverse.get());
+    }
     void one_particle() const {
-        for (int row = 0; row < box_; row += rows_) fftwf_execute(row_.get());
-        fftwf_execute(column_.get());
-        for (const auto& inverse : inverse_) fftwf_execute(inverse.get());
+        rows();
+        columns();
+        inverses();
     }
 
 private:
@@ -316,12 +342,14 @@ int fft_floor(const Arguments& arguments) {
     const Layout* best = nullptr;
     double fastest = 1e300;
     for (const Layout& layout : kLayouts) {
-        if (box % static_cast<int>(layout.rows_at_once) != 0) continue;
+        if (box % static_cast<int>(layout.rows_at_once) != 0)
+            continue;
         const Transforms transforms(box, sizes, layout, flag);
         transforms.one_particle();
         for (int attempt = 0; attempt < 5; ++attempt) {
             const auto start = Clock::now();
-            for (int i = 0; i < 20; ++i) transforms.one_particle();
+            for (int i = 0; i < 20; ++i)
+                transforms.one_particle();
             const double seconds = seconds_since(start) / 20;
             if (seconds < fastest) {
                 fastest = seconds;
@@ -329,6 +357,20 @@ int fft_floor(const Arguments& arguments) {
             }
         }
     }
+    const Transforms alone(box, sizes, *best, flag);
+    const auto part = [&](auto&& transform) {
+        double least = 1e300;
+        for (int attempt = 0; attempt < 10; ++attempt) {
+            const auto start = Clock::now();
+            for (int i = 0; i < 20; ++i)
+                transform();
+            least = std::min(least, seconds_since(start) / 20 * 1e3);
+        }
+        return least;
+    };
+    const double rows = part([&] { alone.rows(); });
+    const double columns = part([&] { alone.columns(); });
+    const double inverses = part([&] { alone.inverses(); });
     std::vector<std::unique_ptr<Transforms>> states;
     for (std::size_t w = 0; w < workers; ++w) {
         states.push_back(std::make_unique<Transforms>(box, sizes, *best, flag));
@@ -338,29 +380,33 @@ int fft_floor(const Arguments& arguments) {
     const double seconds = timed(
         workers,
         [&](std::size_t w) {
-            for (int i = 0; i < 5; ++i) states[w]->one_particle();
+            for (int i = 0; i < 5; ++i)
+                states[w]->one_particle();
             return std::move(states[w]);
         },
         [&](const Transforms& transforms) {
             for (std::size_t at = next.fetch_add(kChunk); at < particles; at = next.fetch_add(kChunk)) {
-                for (std::size_t i = at; i < std::min(particles, at + kChunk); ++i) transforms.one_particle();
+                for (std::size_t i = at; i < std::min(particles, at + kChunk); ++i)
+                    transforms.one_particle();
             }
         });
-    std::printf("{\"seconds\": %.6f, \"ms_per_particle_and_worker\": %.5f, \"layout\": \"%s\", \"planner\": \"%s\", "
-                "\"fftw\": \"%s\"}\n",
-                seconds, seconds * static_cast<double>(workers) / static_cast<double>(particles) * 1e3, best->name,
-                planner.c_str(), fftwf_version);
+    std::printf("{\"seconds\": %.6f, \"ms_per_particle_and_worker\": %.5f, \"rows_ms\": %.5f, \"columns_ms\": %.5f, "
+                "\"inverses_ms\": %.5f, \"layout\": \"%s\", \"planner\": \"%s\", \"fftw\": \"%s\"}\n",
+                seconds, seconds * static_cast<double>(workers) / static_cast<double>(particles) * 1e3, rows, columns,
+                inverses, best->name, planner.c_str(), fftwf_version);
     return 0;
 }
 
-}  // namespace
+} // namespace
 
 int main(int argc, char** argv) {
     try {
         const std::string what = argc > 1 ? argv[1] : "";
         const Arguments arguments(argc, argv);
-        if (what == "copy") return copy_floor(arguments);
-        if (what == "fft") return fft_floor(arguments);
+        if (what == "copy")
+            return copy_floor(arguments);
+        if (what == "fft")
+            return fft_floor(arguments);
         throw std::invalid_argument("first argument must be copy or fft; got '" + what + "'");
     } catch (const std::exception& error) {
         std::cerr << "floors: " << error.what() << '\n';

@@ -1,4 +1,4 @@
-"""The machine under the benchmark: what it is, how it is made quiet before a clock starts, and how a program is timed."""
+"""The machine under the benchmark: what it is, how it is made quiet before a clock starts, how a program is timed."""
 
 from __future__ import annotations
 
@@ -132,7 +132,7 @@ def _fftw_flags() -> list[str]:
 def execute(command: Sequence[str], *, cwd: Path, log: Path | None = None) -> Finished:
     """Run a program to its end and measure it; an exit code other than 0 stops the benchmark with its output."""
     # One thread per worker everywhere: the arms bring their own workers.
-    single = {name: "1" for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")}
+    single = {"OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
     paths = [str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
     environment = os.environ | single | {"PYTHONPATH": os.pathsep.join(paths)}
     environment.setdefault("OMPI_MCA_rmaps_base_oversubscribe", "1")
