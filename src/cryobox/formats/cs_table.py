@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import struct
+import warnings
 from collections.abc import Callable
 from pathlib import Path
+from tokenize import TokenError
 from typing import IO, Any
 
 import numpy as np
@@ -21,6 +23,11 @@ NUMPY_MAGIC = b"\x93NUMPY"
 CSDAT_MAGIC = b"\x95CSDAT"
 MAX_HEADER = 16 * 2**20  # headers of some 10 kB are real; parsing takes about a hundred times the memory of the text
 MAX_LZ4_RATIO = 255  # one byte of a raw LZ4 block stands for at most this many
+# What NumPy's parser of headers was seen to raise for damaged ones, and what Python's own may.
+_HEADER_ERRORS = (
+    ValueError, TypeError, SyntaxError, TokenError, KeyError, IndexError, AttributeError, RecursionError, MemoryError,
+    OverflowError,
+)  # fmt: skip
 MAX_EXPANSION = 1000  # of a whole CSDAT file; uids are never compressed, which keeps honest files below about 100
 
 
@@ -101,18 +108,20 @@ def _read_numpy(path: Path, file: IO[bytes], size: int) -> Table:
 def _numpy_header(path: Path, file: IO[bytes], size: int) -> tuple[tuple[int, ...], np.dtype[Any]]:
     limit = min(size, MAX_HEADER)
     try:
-        version = np.lib.format.read_magic(file)
-        if version == (1, 0):
-            shape, _, dtype = np.lib.format.read_array_header_1_0(file, max_header_size=limit)
-        elif version in {(2, 0), (3, 0)}:
-            shape, _, dtype = np.lib.format.read_array_header_2_0(file, max_header_size=limit)
-            if version == (3, 0) and dtype.names is not None:  # differs from 2.0 in the names' encoding alone
-                dtype.names = tuple(name.encode("latin1").decode("utf-8") for name in dtype.names)
-        else:
-            raise InputError(f"{path}: NumPy format {version[0]}.{version[1]} is not known; expected 1.0, 2.0 or 3.0")
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # headers by Python 2, of CryoSPARC 2, say 100L; NumPy reads and warns
+            version = np.lib.format.read_magic(file)
+            if version == (1, 0):
+                shape, _, dtype = np.lib.format.read_array_header_1_0(file, max_header_size=limit)
+            elif version in {(2, 0), (3, 0)}:
+                shape, _, dtype = np.lib.format.read_array_header_2_0(file, max_header_size=limit)
+            else:
+                raise InputError(f"{path}: NumPy format {version[0]}.{version[1]} is not known; expected 1.0 to 3.0")
+        if version == (3, 0) and dtype.names is not None:  # differs from 2.0 in the encoding of names alone
+            dtype.names = tuple(name.encode("latin1").decode("utf-8") for name in dtype.names)
     except InputError:
         raise
-    except (ValueError, TypeError, SyntaxError, RecursionError, MemoryError, OverflowError, UnicodeError) as error:
+    except _HEADER_ERRORS as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise InputError(f"{path}: the NumPy header is damaged: {reason[:200]}") from error
     return shape, dtype
