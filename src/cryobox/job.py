@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from cryobox import __version__, formats
@@ -149,6 +149,8 @@ def run(
         resumed = len(plan.tasks) - len(todo)
         if todo or options.overwrite:
             withdraw_tables(folder)
+        if options.overwrite:
+            _remove_stacks(folder, ledger)
         tally = _Tally(plan, ledger, on_progress)
         setting = Setting(folder=str(folder.resolve()), threads=options.threads, fsync=options.fsync)
         _cut(todo, setting, options, executor, ledger, tally, stop)
@@ -197,8 +199,9 @@ def prepare(
     with ThreadPoolExecutor(HEADER_THREADS) as pool:
         headers = dict(zip(rows.tolist(), pool.map(_header, (table.paths[row] for row in rows)), strict=True))
     plan = build_plan(particles, table, recipe, match=match, headers=headers)
-    formats.check_tables(particles, table, plan.style)
-    del step
+    checks = formats.check_tables(particles, table, plan.style, refresh_ctf=recipe.refresh_ctf)
+    notes = (f"micrographs are matched to picks by {step}", *plan.notes)
+    plan = replace(plan, warnings=(*plan.warnings, *checks), notes=notes)
     return Inputs(particles=particles, micrographs=table, plan=plan)
 
 
@@ -250,8 +253,6 @@ def _finish(
     began: float,
 ) -> RunResult:
     """Write the tables, and `job.json` last."""
-    from dataclasses import replace
-
     plan, folder = inputs.plan, so_far.out
     found = Outcome(plan, results)
     withdraw_tables(folder)
@@ -351,6 +352,14 @@ def _is_done(folder: Path, task: Task, ledger: Ledger) -> bool:
     if not whole:
         del ledger.finished[task.id]
     return whole
+
+
+def _remove_stacks(folder: Path, ledger: Ledger) -> None:
+    """Remove the stacks that the run before this one recorded; no other file is touched."""
+    for result in ledger.previous.values():
+        for stack in result.stacks:
+            if stack.path.split("/")[0] in STACK_FOLDERS and ".." not in stack.path.split("/"):
+                (folder / stack.path).unlink(missing_ok=True)
 
 
 def _size(path: Path) -> int:

@@ -135,7 +135,7 @@ def do_task(task: Task, setting: Setting) -> TaskResult:
         extract_seconds=clock.seconds["extract"],
         write_seconds=clock.seconds["write"],
         bytes_read=_worker.reader.bytes_read,
-        warnings=_clamp_warning(task, infos),
+        warnings=(*_worker.reader.warnings, *_clamp_warning(task, infos)),
     )
 
 
