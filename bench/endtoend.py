@@ -284,10 +284,8 @@ def agreement(arms: Sequence[Arm]) -> list[dict[str, Any]]:
 
 def table(arms: Sequence[Arm]) -> str:
     """Seconds, particles per second and memory of every arm, then ratios and goals."""
-    lines = [
-        f"{'case':8s}{'arm':17s}{'seconds [band]':26s}{'planning':>9s}{'process':>9s}"
-        f"{'particles/s':>13s}{'peak MB':>9s}"
-    ]
+    head = f"{'case':8s}{'arm':17s}{'seconds [band]':26s}{'planning':>9s}{'process':>9s}"
+    lines = [head + f"{'particles/s':>13s}{'peak MB':>9s}"]
     for arm in arms:
         if arm.rounds:
             seconds = arm.seconds()
