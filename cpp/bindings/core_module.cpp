@@ -85,7 +85,7 @@ PYBIND11_MODULE(_core, module) {
                "threads"_a, "Cut, crop and normalize particles into `outputs`; returns (status, statistics).");
     module.def("fourier_crop", &bindings::fourier_crop, "images"_a.noconvert(), "output"_a.noconvert(), py::kw_only(),
                "threads"_a, "Crop square images in Fourier space, gray levels kept.");
-    module.attr("fftw_version") = std::string(fftw_version());
+    module.def("fftw_version", [] { return std::string(fftw_version()); }, "The FFTW library that is loaded.");
     module.attr("openmp") = has_openmp();
     module.attr("simd") = std::string(kernels().name);
     module.attr("max_threads") = max_threads();

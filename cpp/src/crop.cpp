@@ -1,48 +1,56 @@
-// Which coefficients of a box's transform make those of a smaller image.
-#include "cryobox/fft.hpp"
+// Index work of the Fourier crop; the transforms are in fft_fftw.cpp.
+#include "cryobox/crop.hpp"
+
 #include "cryobox/rules.hpp"
 
 namespace cryobox {
 
-namespace {
-
-void copy_scaled(const Complex* from, Complex* to, Index count, float scale) noexcept {
-    for (Index x = 0; x < count; ++x) {
-        to[x] = {from[x].real() * scale, from[x].imag() * scale};
+void interleave(const float* first, const float* second, Index length, Complex* both) noexcept {
+    for (Index x = 0; x < length; ++x) {
+        both[x] = {first[x], second[x]};
     }
 }
 
-} // namespace
+void separate(const Complex* both, Index length, float* first, float* second) noexcept {
+    for (Index x = 0; x < length; ++x) {
+        first[x] = both[x].real();
+        second[x] = both[x].imag();
+    }
+}
 
-void crop_spectrum(const Complex* spectrum, Index box, Index columns, Complex* cropped, Index size,
-                   float scale) noexcept {
+void split(const Complex* both, Index length, Index columns, Complex* to, Index stride) noexcept {
+    for (Index k = 0; k < columns; ++k) {
+        const Complex plus = both[k];
+        const Complex minus = both[k == 0 ? 0 : length - k];
+        to[k * stride] = {plus.real() + minus.real(), plus.imag() - minus.imag()};
+        to[k * stride + 1] = {plus.imag() + minus.imag(), minus.real() - plus.real()};
+    }
+}
+
+void crop_column(const Complex* column, Index box, Complex* cropped, Index size, float scale) noexcept {
     const Index half = size / 2;
-    const Index kept = half + 1;
-    for (Index k = 1 - half; k < half; ++k) {
-        copy_scaled(spectrum + place_of_frequency(k, box) * columns, cropped + place_of_frequency(k, size) * kept, kept,
-                    scale);
+    for (Index k = 0; k < half; ++k) {
+        cropped[k] = {column[k].real() * scale, column[k].imag() * scale};
     }
-    // Row size / 2: the average of both signs.
-    const Complex* positive = spectrum + half * columns;
-    const Complex* negative = spectrum + place_of_frequency(-half, box) * columns;
-    for (Index x = 0; x < kept; ++x) {
-        cropped[half * kept + x] = {(positive[x].real() + negative[x].real()) * 0.5F * scale,
-                                    (positive[x].imag() + negative[x].imag()) * 0.5F * scale};
+    for (Index k = 1 - half; k < 0; ++k) {
+        const Complex value = column[place_of_frequency(k, box)];
+        cropped[place_of_frequency(k, size)] = {value.real() * scale, value.imag() * scale};
     }
-    // Column size / 2: the average of (k, +size/2) and (k, -size/2), the latter being the conjugate of (-k, +size/2).
-    // A complex-to-real transform needs only this Hermitian part; here it is given nothing else, so that no algorithm
-    // of FFTW's can tell.
-    Complex* last = cropped + half;
-    for (Index k = 0; k <= half; ++k) {
-        Complex& plus = last[k * kept];
-        Complex& minus = last[place_of_frequency(k == half ? k : -k, size) * kept];
-        const float real = (plus.real() + minus.real()) * 0.5F;
-        const float imaginary = (plus.imag() - minus.imag()) * 0.5F;
-        plus = {real, imaginary};
-        minus = {real, -imaginary};
+    const Complex plus = column[half];
+    const Complex minus = column[place_of_frequency(-half, box)];
+    cropped[half] = {(plus.real() + minus.real()) * 0.5F * scale, (plus.imag() + minus.imag()) * 0.5F * scale};
+}
+
+void join(const Complex* columns, Index stride, Index size, Complex* both) noexcept {
+    const Index half = size / 2;
+    both[0] = {columns[0].real(), columns[1].real()};
+    for (Index k = 1; k < half; ++k) {
+        const Complex first = columns[k * stride];
+        const Complex second = columns[k * stride + 1];
+        both[k] = {first.real() - second.imag(), first.imag() + second.real()};
+        both[size - k] = {first.real() + second.imag(), second.real() - first.imag()};
     }
-    // Rows 0 and size / 2 of that column are their own conjugates: the loop left them real (plus is minus there, and
-    // its imaginary part was subtracted from itself).
+    both[half] = {columns[half * stride].real(), columns[half * stride + 1].real()};
 }
 
 } // namespace cryobox

@@ -15,6 +15,7 @@
 #endif
 
 #include "cryobox/buffer.hpp"
+#include "cryobox/crop.hpp"
 #include "cryobox/fft.hpp"
 #include "cryobox/kernels.hpp"
 #include "cryobox/normalize.hpp"
@@ -25,20 +26,21 @@ namespace {
 
 /// What one worker writes on: made once, grown to the largest plan it met, reused by later calls.
 struct Workspace {
-    Buffer<float> rows;           // a batch of the window's rows
-    Buffer<Complex> row_spectrum; // ... transformed
-    Buffer<Complex> spectrum;     // the kept columns of all rows
-    Buffer<Complex> cropped;      // the coefficients of one output
-    Buffer<float> image;          // an output before it is finished; or the window, where it is not cropped
+    Buffer<float> rows;      // two rows of the window
+    Buffer<Complex> before;  // what a transform reads
+    Buffer<Complex> after;   // what it writes
+    Buffer<Complex> columns; // the kept columns of the window's transform
+    Buffer<Complex> cropped; // the columns of every output, transformed back
+    Buffer<float> image;     // an output before it is finished
 
     [[nodiscard]] Index bytes() const noexcept {
-        return rows.bytes() + row_spectrum.bytes() + spectrum.bytes() + cropped.bytes() + image.bytes();
+        return rows.bytes() + before.bytes() + after.bytes() + columns.bytes() + cropped.bytes() + image.bytes();
     }
 };
 
 /// Workspaces between two calls. Leaked on purpose: a thread may return one after every static is gone.
 class WorkspacePool {
-  public:
+public:
     static WorkspacePool& instance() {
         static auto& pool = *new WorkspacePool;
         return pool;
@@ -63,7 +65,7 @@ class WorkspacePool {
         }
     }
 
-  private:
+private:
     WorkspacePool() { free_.reserve(256); }
 
     std::mutex mutex_;
@@ -72,7 +74,7 @@ class WorkspacePool {
 
 /// The workspaces of one call, one per thread.
 class Workspaces {
-  public:
+public:
     explicit Workspaces(int count) {
         list_.reserve(static_cast<std::size_t>(count));
         for (int i = 0; i < count; ++i) {
@@ -92,7 +94,7 @@ class Workspaces {
     [[nodiscard]] Workspace& operator[](int i) const noexcept { return *list_[static_cast<std::size_t>(i)]; }
     [[nodiscard]] int count() const noexcept { return static_cast<int>(list_.size()); }
 
-  private:
+private:
     std::vector<std::unique_ptr<Workspace>> list_;
 };
 
@@ -132,7 +134,7 @@ int threads_for(Index count, int threads) {
 
 /// A box inside or across the border of an image.
 class Window {
-  public:
+public:
     Window(const ImageView& image, Corner corner, Index box) noexcept
         : image_(image), top_(static_cast<Index>(corner.y)), left_(static_cast<Index>(corner.x)), box_(box),
           first_(std::max<Index>(left_, 0)), last_(std::min(left_ + box, image.width)),
@@ -173,7 +175,7 @@ class Window {
         }
     }
 
-  private:
+private:
     /// Rows of the image from `top` on, columns [begin, end); all of them inside it.
     [[nodiscard]] ImageView part(Index top, Index height, Index begin, Index end) const noexcept {
         ImageView view = image_;
@@ -195,62 +197,95 @@ class Window {
 /// One output's share of a plan.
 struct OutputPlan {
     StackView stack;
-    const InversePlan* inverse = nullptr; ///< null: the window as it is
     const Background* background = nullptr;
+    const Transform* backward = nullptr; ///< null: the window as it is
+    Index columns_begin = 0;             ///< where its columns stand in Workspace::cropped
 };
 
 /// Everything about a call that is decided before its first particle. Shared by its threads, never changed.
 struct Plan {
     const Kernels* kernels = nullptr;
-    const ForwardPlan* forward = nullptr; ///< null: no output is cropped
+    const Transform* forward = nullptr; ///< null: no output is cropped
     Index box = 0;
+    Index columns = 0; ///< columns of the window's transform that any output keeps
     bool normalize = false;
     bool ramp = false;
     bool invert = false;
     double scale_const = 0;
+    std::vector<OutputPlan> outputs;
 
-    void make_room(Workspace& workspace, Index largest_output) const {
-        workspace.image.reserve(largest_output * largest_output);
-        if (forward != nullptr) {
-            workspace.rows.reserve(forward->batch() * box);
-            workspace.row_spectrum.reserve(forward->batch() * (box / 2 + 1));
-            workspace.spectrum.reserve(box * forward->columns());
-            workspace.cropped.reserve(forward->columns() * 2 * forward->columns());
+    /// Plan the transforms of all outputs that are cropped.
+    void add_transforms() {
+        for (OutputPlan& output : outputs) {
+            if (output.stack.size < box) {
+                forward = &transform(box, Direction::forward);
+                output.backward = &transform(output.stack.size, Direction::backward);
+                output.columns_begin = cropped_room_;
+                const Index kept = output.stack.size / 2 + 1;
+                columns = std::max(columns, kept);
+                cropped_room_ += kept * column_stride(output.stack.size);
+            }
         }
     }
+
+    void make_room(Workspace& workspace) const {
+        const Index largest = outputs.front().stack.size;
+        workspace.image.reserve(largest * largest);
+        if (forward != nullptr) {
+            workspace.rows.reserve(2 * box);
+            workspace.before.reserve(box);
+            workspace.after.reserve(box);
+            workspace.columns.reserve(columns * column_stride(box));
+            workspace.cropped.reserve(cropped_room_);
+        }
+    }
+
+private:
+    Index cropped_room_ = 0;
 };
 
-/// The kept columns of the window's transform, its mean taken out, into `workspace.spectrum`.
-void transform(const Plan& plan, const Window& window, double mean, Workspace& workspace) noexcept {
-    const ForwardPlan& forward = *plan.forward;
-    const Index row_length = plan.box / 2 + 1;
-    for (Index done = 0; done < plan.box; done += forward.batch()) {
-        // Where the batch does not divide the box, the last one begins earlier and does some rows again.
-        const Index begin = std::min(done, plan.box - forward.batch());
-        window.read(*plan.kernels, begin, forward.batch(), mean, workspace.rows.data());
-        forward.transform_rows(workspace.rows.data(), workspace.row_spectrum.data());
-        for (Index y = 0; y < forward.batch(); ++y) {
-            std::memcpy(workspace.spectrum.data() + (begin + y) * forward.columns(),
-                        workspace.row_spectrum.data() + y * row_length,
-                        static_cast<std::size_t>(forward.columns()) * sizeof(Complex));
+/// The window, its mean taken out, into the columns of every output that is cropped.
+void crop_columns(const Plan& plan, const Window& window, double mean, Workspace& workspace) noexcept {
+    float* rows = workspace.rows.data();
+    Complex* before = workspace.before.data();
+    Complex* after = workspace.after.data();
+    const Index stride = column_stride(plan.box);
+    for (Index y = 0; y < plan.box; y += 2) {
+        window.read(*plan.kernels, y, 2, mean, rows);
+        interleave(rows, rows + plan.box, plan.box, before);
+        (*plan.forward)(before, after);
+        split(after, plan.box, plan.columns, workspace.columns.data() + y, stride);
+    }
+    const double points = static_cast<double>(plan.box) * static_cast<double>(plan.box);
+    const auto scale = static_cast<float>(0.5 / points); // `split` doubles
+    for (Index k = 0; k < plan.columns; ++k) {
+        (*plan.forward)(workspace.columns.data() + k * stride, after);
+        for (const OutputPlan& output : plan.outputs) {
+            const Index size = output.stack.size;
+            if (output.backward != nullptr && k <= size / 2) {
+                crop_column(after, plan.box, before, size, scale);
+                (*output.backward)(before, workspace.cropped.data() + output.columns_begin + k * column_stride(size));
+            }
         }
     }
-    forward.transform_columns(workspace.spectrum.data());
 }
 
 /// The output before it is finished, in `workspace.image`. Returns what it lacks of the window's gray levels.
 double make_image(const Plan& plan, const OutputPlan& output, const Window& window, double mean,
                   Workspace& workspace) noexcept {
-    if (output.inverse == nullptr) {
+    float* image = workspace.image.data();
+    if (output.backward == nullptr) {
         // Uncropped gray levels are the pixels themselves: nothing is subtracted and added again.
         const double level = plan.normalize ? mean : 0.0;
-        window.read(*plan.kernels, 0, plan.box, level, workspace.image.data());
+        window.read(*plan.kernels, 0, plan.box, level, image);
         return level;
     }
-    const double points = static_cast<double>(plan.box) * static_cast<double>(plan.box);
-    crop_spectrum(workspace.spectrum.data(), plan.box, plan.forward->columns(), workspace.cropped.data(),
-                  output.stack.size, static_cast<float>(1.0 / points));
-    output.inverse->transform(workspace.cropped.data(), workspace.image.data());
+    const Index size = output.stack.size;
+    for (Index y = 0; y < size; y += 2) {
+        join(workspace.cropped.data() + output.columns_begin + y, column_stride(size), size, workspace.before.data());
+        (*output.backward)(workspace.before.data(), workspace.after.data());
+        separate(workspace.after.data(), size, image + y * size, image + (y + 1) * size);
+    }
     return mean;
 }
 
@@ -274,15 +309,11 @@ Status finish_image(const Plan& plan, const OutputPlan& output, double window_me
         sd = variance > 0 ? std::sqrt(variance) : 0.0;
         level += missing_level;
         finish.plane.level += offset;
-        if (plan.scale_const > 0) {
-            finish.scale = 1 / plan.scale_const;
-        } else {
-            const double root_mean_square = std::sqrt(sums.square / background.count());
-            if (!std::isfinite(sd) || !(sd > smallest_contrast * root_mean_square)) {
-                return Status::no_contrast;
-            }
-            finish.scale = 1 / sd;
+        const double root_mean_square = std::sqrt(sums.square / background.count());
+        if (!std::isfinite(sd) || !(sd > smallest_contrast * root_mean_square)) {
+            return Status::no_contrast;
         }
+        finish.scale = 1 / (plan.scale_const > 0 ? plan.scale_const : sd);
     } else {
         finish.plane.level = -missing_level; // the mean is added back
         finish.shift = window_mean;
@@ -393,33 +424,23 @@ void extract(const ImageView& image, std::span<const Corner> corners, std::span<
         backgrounds.emplace_back(outputs[k].size, options.radii[k]);
     }
     const int threads = threads_for(static_cast<Index>(corners.size()), options.threads);
-    Plan plan{.kernels = &kernels(),
-              .forward = nullptr,
-              .box = options.box,
-              .normalize = options.normalize,
-              .ramp = options.ramp,
-              .invert = options.invert,
-              .scale_const = options.scale_const};
-    std::vector<OutputPlan> parts(outputs.size());
+    Plan plan;
+    plan.kernels = &kernels();
+    plan.box = options.box;
+    plan.normalize = options.normalize;
+    plan.ramp = options.ramp;
+    plan.invert = options.invert;
+    plan.scale_const = options.scale_const;
     for (std::size_t k = 0; k < outputs.size(); ++k) {
-        parts[k].stack = outputs[k];
-        parts[k].background = options.normalize ? &backgrounds[k] : nullptr;
+        plan.outputs.push_back({.stack = outputs[k], .background = options.normalize ? &backgrounds[k] : nullptr});
     }
-    // A box that fits nowhere plans nothing, however large.
-    const bool any = std::ranges::any_of(
-        corners, [&](Corner corner) { return may_be_cut(image, corner, options.box, options.pad); });
-    Workspaces workspaces(threads);
-    if (any) {
-        for (OutputPlan& part : parts) {
-            if (part.stack.size < options.box) {
-                part.inverse = &inverse_plan(part.stack.size);
-                if (plan.forward == nullptr) { // the largest that is cropped decides which columns are kept
-                    plan.forward = &forward_plan(options.box, part.stack.size / 2 + 1);
-                }
-            }
-        }
+    // Where no box may be cut, however large, nothing is planned.
+    const Workspaces workspaces(threads);
+    if (std::ranges::any_of(corners,
+                            [&](Corner corner) { return may_be_cut(image, corner, options.box, options.pad); })) {
+        plan.add_transforms();
         for (int i = 0; i < threads; ++i) {
-            plan.make_room(workspaces[i], outputs.front().size);
+            plan.make_room(workspaces[i]);
         }
     }
 
@@ -436,13 +457,13 @@ void extract(const ImageView& image, std::span<const Corner> corners, std::span<
             return Status::not_finite;
         }
         if (plan.forward != nullptr) {
-            transform(plan, window, window_mean, workspace);
+            crop_columns(plan, window, window_mean, workspace);
         }
         Status result = Status::ok;
-        for (std::size_t k = 0; k < parts.size() && result == Status::ok; ++k) {
-            const double missing = make_image(plan, parts[k], window, window_mean, workspace);
+        for (std::size_t k = 0; k < plan.outputs.size() && result == Status::ok; ++k) {
+            const double missing = make_image(plan, plan.outputs[k], window, window_mean, workspace);
             double* row = statistics.data() + (static_cast<Index>(k) * count + n) * statistics_count;
-            result = finish_image(plan, parts[k], window_mean, missing, n, workspace, row);
+            result = finish_image(plan, plan.outputs[k], window_mean, missing, n, workspace, row);
         }
         return result;
     };
@@ -471,17 +492,14 @@ void fourier_crop(const float* images, Index count, Index box, float* output, In
         std::memcpy(output, images, static_cast<std::size_t>(count * box * box) * sizeof(float));
         return;
     }
-    const Plan plan{.kernels = &kernels(),
-                    .forward = &forward_plan(box, size / 2 + 1),
-                    .box = box,
-                    .normalize = false,
-                    .ramp = false,
-                    .invert = false,
-                    .scale_const = 0};
-    const InversePlan& inverse = inverse_plan(size);
+    Plan plan;
+    plan.kernels = &kernels();
+    plan.box = box;
+    plan.outputs.push_back({.stack = {.float32 = output, .float16 = nullptr, .size = size}});
+    plan.add_transforms();
     const Workspaces workspaces(team);
     for (int i = 0; i < team; ++i) {
-        plan.make_room(workspaces[i], size);
+        plan.make_room(workspaces[i]);
     }
     for_each(count, workspaces, [&](Index n, Workspace& workspace) noexcept {
         const ImageView image{.data = reinterpret_cast<const std::byte*>(images + n * box * box),
@@ -492,11 +510,8 @@ void fourier_crop(const float* images, Index count, Index box, float* output, In
                               .swapped = false};
         const Window window(image, Corner{}, box);
         const double level = window.sum(*plan.kernels) / (static_cast<double>(box) * static_cast<double>(box));
-        const OutputPlan part{.stack = {.float32 = output, .float16 = nullptr, .size = size},
-                              .inverse = &inverse,
-                              .background = nullptr};
-        transform(plan, window, level, workspace);
-        make_image(plan, part, window, level, workspace);
+        crop_columns(plan, window, level, workspace);
+        make_image(plan, plan.outputs.front(), window, level, workspace);
         const Finish finish{.plane = {.level = -level, .slope_y = 0, .slope_x = 0}, .scale = 1, .shift = level};
         plan.kernels->finish(workspace.image.data(), size, finish, output + n * size * size, nullptr);
     });

@@ -16,7 +16,7 @@ template <class T>
 class Buffer {
     static_assert(std::is_trivially_destructible_v<T>);
 
-  public:
+public:
     Buffer() = default;
     explicit Buffer(Index count) { reserve(count); }
 
@@ -36,7 +36,7 @@ class Buffer {
     [[nodiscard]] T* data() const noexcept { return memory_.get(); }
     [[nodiscard]] Index bytes() const noexcept { return capacity_ * static_cast<Index>(sizeof(T)); }
 
-  private:
+private:
     struct Free {
         void operator()(T* memory) const noexcept { ::operator delete(memory, std::align_val_t{buffer_alignment}); }
     };

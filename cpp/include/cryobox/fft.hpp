@@ -1,8 +1,8 @@
-// Fourier transforms for cropping: plans that are made once, shared by all workers and never change. No FFTW here.
-// Everything handed to a plan is the beginning of a `Buffer`, since plans count on its alignment.
+// One-dimensional Fourier transforms: plans that are made once, shared by all workers and never change. No FFTW here.
 #pragma once
 
 #include <complex>
+#include <cstdint>
 #include <memory>
 #include <string_view>
 
@@ -14,58 +14,34 @@ namespace cryobox {
 
 using Complex = std::complex<float>;
 
-struct PlanDeleter {
-    void operator()(fftwf_plan_s* plan) const noexcept;
-};
-using PlanHandle = std::unique_ptr<fftwf_plan_s, PlanDeleter>;
+enum class Direction : std::uint8_t { forward, backward };
 
-/// The forward transform of box x box real pixels, of which only the first `columns` columns are wanted:
-/// rows first, some at a time, then only those columns.
-class ForwardPlan {
-  public:
-    ForwardPlan(Index box, Index columns);
+/// The transform of `length` adjacent complex numbers, unscaled.
+///
+/// Everything is made of this one kind, since it is FFTW's fastest (box 400: rows two by two as the parts of complex
+/// ones take half the time of real-to-complex ones, adjacent columns a third of strided ones), and since its bits
+/// depend on nothing but the length.
+class Transform {
+public:
+    Transform(Index length, Direction direction);
 
-    [[nodiscard]] Index box() const noexcept { return box_; }
-    [[nodiscard]] Index columns() const noexcept { return columns_; }
-    /// Rows per call of `transform_rows`; at most `box`.
-    [[nodiscard]] Index batch() const noexcept { return batch_; }
-    /// `batch` rows of `box` floats into `batch` rows of box / 2 + 1 coefficients. Destroys `from`.
-    void transform_rows(float* from, Complex* to) const noexcept;
-    /// The columns of `box` rows of `columns` coefficients, in place.
-    void transform_columns(Complex* spectrum) const noexcept;
+    [[nodiscard]] Index length() const noexcept { return length_; }
+    /// Both are aligned as the beginning of a `Buffer`; `from` is destroyed.
+    void operator()(Complex* from, Complex* to) const noexcept;
 
-  private:
-    Index box_;
-    Index columns_;
-    Index batch_;
-    PlanHandle rows_;
-    PlanHandle columns_plan_;
+private:
+    struct Destroy {
+        void operator()(fftwf_plan_s* plan) const noexcept;
+    };
+    Index length_;
+    std::unique_ptr<fftwf_plan_s, Destroy> plan_;
 };
 
-/// The inverse transform to size x size real pixels, unscaled.
-class InversePlan {
-  public:
-    explicit InversePlan(Index size);
-
-    [[nodiscard]] Index size() const noexcept { return size_; }
-    /// `size` rows of size / 2 + 1 coefficients, which it destroys, into the image.
-    void transform(Complex* spectrum, float* image) const noexcept;
-
-  private:
-    Index size_;
-    PlanHandle plan_;
-};
-
-/// Plans from the cache of this process; they stay valid until it ends.
+/// The plan from the cache of this process; it stays valid until it ends.
 /// @throws std::runtime_error if FFTW cannot plan, std::bad_alloc
-const ForwardPlan& forward_plan(Index box, Index columns);
-const InversePlan& inverse_plan(Index size);
+const Transform& transform(Index length, Direction direction);
 
-/// Coefficients of a box (`box` rows of `columns`) to those of an image of `size`, times `scale`. At frequency
-/// size / 2 both signs are averaged, which makes the crop the separable real operator of docs/conventions.md.
-void crop_spectrum(const Complex* spectrum, Index box, Index columns, Complex* cropped, Index size,
-                   float scale) noexcept;
-
+/// The version of the FFTW library that is loaded.
 std::string_view fftw_version() noexcept;
 
 } // namespace cryobox

@@ -1,5 +1,6 @@
 // float32 <-> float16 in plain integer arithmetic, IEEE round to nearest even: the same bits as F16C and NumPy.
-// Always inlined, and calling nothing of the library, so that a build of one function for AVX2 never becomes everyone's.
+// Always inlined, and calling nothing of the library, so that a build of one function for AVX2 never becomes
+// everyone's.
 #pragma once
 
 #include <cstdint>
@@ -13,7 +14,8 @@ namespace cryobox {
     const std::uint32_t sign = bits & 0x80000000U;
     const std::uint32_t magnitude = bits ^ sign;
     // Subnormal result: adding 0.5 lets the float unit shift and round, as the last bit of 0.5f is 2^-24.
-    const std::uint32_t small = __builtin_bit_cast(std::uint32_t, __builtin_bit_cast(float, magnitude) + 0.5F) - 0x3F000000U;
+    const std::uint32_t small =
+        __builtin_bit_cast(std::uint32_t, __builtin_bit_cast(float, magnitude) + 0.5F) - 0x3F000000U;
     // Normal result: move the exponent's bias from 127 to 15 and round the 13 bits that go.
     const std::uint32_t normal = (magnitude - 0x38000000U + 0xFFFU + (magnitude >> 13U & 1U)) >> 13U;
     const std::uint32_t special = magnitude > 0x7F800000U ? 0x7E00U | (magnitude >> 13U & 0x3FFU) : 0x7C00U;
@@ -29,8 +31,8 @@ namespace cryobox {
     const std::uint32_t exponent = shifted & 0x0F800000U;
     const std::uint32_t normal = shifted + 0x38000000U;
     // Subnormal: 2^-14 plus the fraction is a normal float; taking 2^-14 off again is exact.
-    const std::uint32_t small =
-        __builtin_bit_cast(std::uint32_t, __builtin_bit_cast(float, shifted + 0x38800000U) - __builtin_bit_cast(float, 0x38800000U));
+    const std::uint32_t small = __builtin_bit_cast(std::uint32_t, __builtin_bit_cast(float, shifted + 0x38800000U) -
+                                                                      __builtin_bit_cast(float, 0x38800000U));
     std::uint32_t result = exponent == 0 ? small : normal;
     result = exponent == 0x0F800000U ? shifted + 0x70000000U : result;
     return result | sign;

@@ -32,7 +32,7 @@ struct BackgroundRuns {
 /// The pixels beyond a radius in an image of one size, as two runs per row, and the normal equations of a
 /// least-squares plane through them, solved once. Immutable; shared by all workers.
 class Background {
-  public:
+public:
     /// @throws std::invalid_argument unless 1 <= radius < size / 2
     Background(Index size, double radius);
 
@@ -43,7 +43,7 @@ class Background {
     /// The least-squares plane through pixels with these sums.
     [[nodiscard]] Plane fit(const BackgroundSums& sums) const noexcept;
 
-  private:
+private:
     Index size_;
     double count_ = 0;
     double mean_i_ = 0;

@@ -1,0 +1,26 @@
+"""What the compiled core on the CPU offers; `cryobox.core` is its face."""
+
+import numpy as np
+from numpy.typing import NDArray
+from typing import Any
+
+openmp: bool
+simd: str
+max_threads: int
+
+def extract(
+    image: NDArray[Any],
+    corners: NDArray[np.int64],
+    outputs: list[NDArray[Any]],
+    *,
+    box: int,
+    radii: list[float],
+    pad: bool,
+    normalize: bool,
+    ramp: bool,
+    invert: bool,
+    scale_const: float,
+    threads: int,
+) -> tuple[NDArray[np.uint8], NDArray[np.float64]]: ...
+def fourier_crop(images: NDArray[np.float32], output: NDArray[np.float32], *, threads: int) -> None: ...
+def fftw_version() -> str: ...

@@ -1,0 +1,322 @@
+"""The numerical core on arrays in memory: `extract` and `fourier_crop`. No files, no state.
+
+Only this module and `gpu` see compiled code. A backend is a module with the functions of `_core`; which one works is
+decided in `_backend`, everything else is the same for all of them.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Sequence
+from enum import IntEnum
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cryobox.boxes import check_even
+from cryobox.centering import box_corners
+from cryobox.errors import BackendError, OptionError
+from cryobox.options import Edges, Recipe, Rounding, StoredDtype
+
+__all__ = [
+    "PIXEL_TYPES",
+    "STATISTICS",
+    "Status",
+    "extract",
+    "extract_windows",
+    "fftw_version",
+    "fourier_crop",
+]
+
+_DEFAULT: dict[str, Any] = {field.name: field.default for field in dataclasses.fields(Recipe)}
+
+PIXEL_TYPES = ("int8", "uint8", "int16", "uint16", "float16", "float32")
+"""The types of pixels that the core reads, in either byte order."""
+
+STATISTICS = ("minimum", "maximum", "mean", "sd", "background_mean", "background_sd", "clamped")
+"""Columns of the statistics. The first four are those of the stored image before a cast to float16; the background's
+are in gray levels of the micrograph, the mean before and the sd after the ramp is subtracted (0 without `normalize`);
+`clamped` counts pixels beyond ±65504 in float16."""
+
+
+class Status(IntEnum):
+    """What became of one particle; the values are the core's."""
+
+    OK = 0
+    OUTSIDE = 1
+    NOT_FINITE = 2
+    NO_CONTRAST = 3
+
+
+def extract_windows(
+    image: NDArray[Any],
+    corners: NDArray[np.int64],
+    outputs: Sequence[NDArray[Any]],
+    *,
+    box: int,
+    radii: Sequence[float],
+    pad: bool,
+    normalize: bool,
+    ramp: bool,
+    invert: bool,
+    scale_const: float | None,
+    threads: int,
+    device: str = "cpu",
+) -> tuple[NDArray[np.uint8], NDArray[np.float64]]:
+    """Cut, crop and normalize windows into stacks that the caller owns; nothing is copied or cast on the way in.
+
+    Parameters
+    ----------
+    image : ndarray, shape (ny, nx)
+        One of `PIXEL_TYPES`, either byte order; pixels of a row adjacent, rows may be padded.
+    corners : ndarray, shape (n, 2), int64
+        (y, x) of the first pixel of each window.
+    outputs : sequence of ndarray, shape (n, m, m), float32 or float16
+        One per size, largest first, each C-contiguous; `m` even and at most `box`.
+    radii : sequence of float
+        Background radius of each output in its own pixels, 1 <= radius < m / 2; used only to normalize.
+    pad : bool
+        Repeat the nearest pixel of the edge where a window hangs over, instead of rejecting it.
+    scale_const : float, optional
+        Divide by this instead of each particle's own background sd.
+    threads : int
+        OpenMP threads; any number gives the same bits.
+
+    Returns
+    -------
+    status : ndarray, shape (n,), uint8
+        A `Status` per particle. One that is not OK is zeros in every output.
+    statistics : ndarray, shape (number of outputs, n, 7), float64
+        Columns as `STATISTICS`.
+
+    Raises
+    ------
+    OptionError
+        If an array or a number is not as above; nothing has been written then.
+    BackendError
+        If the backend is missing or fails.
+    """
+    backend = _backend(device)
+    try:
+        result: tuple[NDArray[np.uint8], NDArray[np.float64]] = backend.extract(
+            image,
+            corners,
+            list(outputs),
+            box=box,
+            radii=list(radii),
+            pad=pad,
+            normalize=normalize,
+            ramp=ramp,
+            invert=invert,
+            scale_const=0.0 if scale_const is None else scale_const,
+            threads=threads,
+        )
+    except ValueError as error:
+        raise OptionError(str(error)) from error
+    except RuntimeError as error:
+        raise BackendError(f"{device}: {error}") from error
+    return result
+
+
+def extract(
+    image: NDArray[Any],
+    centers: NDArray[Any] | Sequence[Sequence[float]],
+    *,
+    box: int,
+    sizes: int | tuple[int, ...] | None = None,
+    normalize: bool = _DEFAULT["normalize"],
+    ramp: bool = _DEFAULT["ramp"],
+    invert: bool = False,
+    dtype: StoredDtype = _DEFAULT["dtype"],
+    background_radius: float | None = None,
+    edges: Edges = _DEFAULT["edges"],
+    rounding: Rounding = _DEFAULT["rounding"],
+    scale_const: float | None = None,
+    threads: int = 1,
+    device: str = "cpu",
+) -> tuple[Any, NDArray[np.bool_]]:
+    """Cut particles out of a micrograph in memory.
+
+    Parameters
+    ----------
+    image : ndarray, shape (ny, nx)
+        The micrograph: int8, uint8, int16, uint16, float16 or float32, in either byte order. Rows may be padded; an
+        array whose pixels are not adjacent (a transposed one, or every other column) is copied once.
+    centers : array_like, shape (n, 2)
+        (y, x) in pixels; pixel (0, 0) is the center of the first one. Rows with nan or infinity are not kept.
+    box : int
+        Side of the window in the micrograph, in pixels. Even.
+    sizes : int or tuple of int, optional
+        Sides of the images to make, largest first, by Fourier cropping. Default `box`.
+    normalize, ramp : bool
+        Subtract the background's plane (`ramp`) and mean, and divide by its standard deviation.
+    invert : bool
+        Multiply by -1, so that dark particles become white.
+    dtype : {"float32", "float16"}
+        Type of the images; what lies beyond ±65504 is clamped in float16.
+    background_radius : float, optional
+        Pixels of the first (largest) image beyond which it is background; scaled for the others. Default
+        int(0.375 * size) of each.
+    edges : {"reject", "pad"}
+        Leave out a box that hangs over the edge, or fill it with the nearest pixel.
+    rounding : {"truncate", "nearest"}
+        How a center becomes the pixel that the box is cut around: index box / 2 of the window.
+    scale_const : float, optional
+        Divide by this number instead of each particle's own background standard deviation.
+    threads : int
+        Threads to share the particles; any number gives the same bits.
+    device : str
+        "cpu".
+
+    Returns
+    -------
+    images : ndarray, shape (n_kept, size, size), or a tuple of them
+        A tuple where `sizes` is a tuple of more than one.
+    kept : ndarray, shape (n,), bool
+        Which centers have an image: those whose box may be cut, has only finite pixels, and contrast to normalize.
+
+    Raises
+    ------
+    OptionError
+        If an argument is not as above.
+    BackendError
+        If the device is missing or fails.
+
+    Examples
+    --------
+    >>> images, kept = cryobox.extract(micrograph, [(1024.0, 980.5)], box=256, sizes=128)  # doctest: +SKIP
+    """
+    wanted = () if sizes is None else tuple(sizes) if isinstance(sizes, Sequence) else (sizes,)
+    recipe = Recipe(
+        box=box,
+        sizes=wanted,
+        dtype=dtype,
+        normalize=normalize,
+        ramp=ramp,
+        invert=invert,
+        background_radius=background_radius,
+        scale_const=scale_const,
+        edges=edges,
+        rounding=rounding,
+    )
+    _check_threads(threads)
+    image = _readable(image)
+    centers = _as_centers(centers)
+    kept = np.isfinite(centers).all(axis=1)
+    corners = box_corners(centers[kept], recipe.box, rounding=recipe.rounding)
+    stacks = [np.empty((len(corners), size, size), dtype=recipe.dtype) for size in recipe.sizes]
+    status, _ = extract_windows(
+        image,
+        corners,
+        stacks,
+        box=recipe.box,
+        radii=[recipe.radius_in_pixels(size, math.nan) for size in recipe.sizes],
+        pad=recipe.edges == "pad",
+        normalize=recipe.normalize,
+        ramp=recipe.ramp,
+        invert=invert,
+        scale_const=recipe.scale_const,
+        threads=threads,
+        device=device,
+    )
+    good = status == Status.OK
+    kept[kept] = good
+    images = tuple(stack if good.all() else stack[good] for stack in stacks)
+    return (images if len(images) > 1 else images[0]), kept
+
+
+def fourier_crop(images: NDArray[np.float32], size: int, *, threads: int = 1) -> NDArray[np.float32]:
+    """Make square images smaller by leaving out their high frequencies; gray levels stay as they are.
+
+    Parameters
+    ----------
+    images : ndarray, shape (n, side, side) or (side, side), float32
+        Even `side`. An image with a pixel that is not finite becomes nan.
+    size : int
+        Side of the results, in pixels. Even, at most `side`.
+    threads : int
+        Threads to share the images.
+
+    Returns
+    -------
+    ndarray, shape (n, size, size) or (size, size), float32
+
+    Raises
+    ------
+    OptionError
+        If an argument is not as above.
+    """
+    if not isinstance(images, np.ndarray) or images.dtype.kind != "f" or images.dtype.itemsize != 4:
+        raise OptionError(f"images must be a float32 array; got {_described(images)}: use images.astype('float32')")
+    if images.ndim not in (2, 3) or images.shape[-1] != images.shape[-2]:
+        raise OptionError(f"images must have the shape (n, side, side) or (side, side); got {images.shape}")
+    side = images.shape[-1]
+    check_even("the side of the images", side)
+    check_even("size", size)
+    if size > side:
+        raise OptionError(f"a Fourier crop makes images smaller; got size {size} for images of {side} pixels")
+    _check_threads(threads)
+    stack = np.ascontiguousarray(images, dtype=np.float32).reshape(-1, side, side)
+    out = np.empty((len(stack), size, size), dtype=np.float32)
+    try:
+        _backend("cpu").fourier_crop(stack, out, threads=threads)
+    except ValueError as error:
+        raise OptionError(str(error)) from error
+    return out.reshape(*images.shape[:-2], size, size)
+
+
+def fftw_version() -> str:
+    """The version of FFTW that the core runs; other versions may differ in the last bits."""
+    version: str = _backend("cpu").fftw_version()
+    return version
+
+
+def _backend(device: str) -> ModuleType:
+    """The compiled module that works on `device`."""
+    if device != "cpu":
+        raise BackendError(f"device must be cpu, the only one that this version of cryobox works on; got {device!r}")
+    try:
+        from cryobox import _core
+    except ImportError as error:
+        raise BackendError(f"cryobox's compiled core cannot be loaded: {error}") from error
+    return _core
+
+
+def _readable(image: NDArray[Any]) -> NDArray[Any]:
+    """The image itself where the core can read it as it lies in memory, else a copy in order."""
+    if not isinstance(image, np.ndarray):
+        raise OptionError(f"image must be a NumPy array; got {_described(image)}")
+    if image.ndim != 2:
+        raise OptionError(f"image must have 2 dimensions, (ny, nx); got the shape {image.shape}")
+    if image.dtype.newbyteorder("=").name not in PIXEL_TYPES:
+        raise OptionError(
+            f"image must be one of {', '.join(PIXEL_TYPES)}; got {image.dtype}: use image.astype('float32')"
+        )
+    ny, nx = image.shape
+    row_stride, stride = image.strides
+    adjacent = (nx <= 1 or stride == image.itemsize) and (ny <= 1 or row_stride >= nx * image.itemsize)
+    return image if adjacent else np.ascontiguousarray(image)
+
+
+def _as_centers(centers: NDArray[Any] | Sequence[Sequence[float]]) -> NDArray[np.float64]:
+    try:
+        columns = np.asarray(centers, dtype=np.float64)
+    except (TypeError, ValueError) as error:
+        raise OptionError(f"centers must be numbers with the shape (n, 2), as (y, x): {error}") from error
+    if columns.size == 0 and columns.ndim <= 2:
+        return columns.reshape(0, 2)
+    if columns.ndim != 2 or columns.shape[1] != 2:
+        raise OptionError(f"centers must have the shape (n, 2), as (y, x); got {columns.shape}")
+    return columns
+
+
+def _check_threads(threads: int) -> None:
+    if isinstance(threads, bool) or not isinstance(threads, int) or threads < 1:
+        raise OptionError(f"threads must be a number of at least 1; got {threads!r}")
+
+
+def _described(value: object) -> str:
+    return f"an array of {value.dtype}" if isinstance(value, np.ndarray) else type(value).__name__
