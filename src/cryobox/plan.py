@@ -484,8 +484,9 @@ def _bases(
     base = base * factor
     if leading is None:
         return base, None
-    ratio = leading.pixel_size[alive] / pixel_size[micrograph[alive]]
-    return base, leading.shift[alive] * ratio[:, None]
+    # First times, then over, as RELION does: 1.2 Å at 0.8 Å per pixel is then just below a pixel and a half for both.
+    shift = leading.shift[alive] * leading.pixel_size[alive][:, None]
+    return base, shift / pixel_size[micrograph[alive]][:, None]
 
 
 def _moved_alignments(
