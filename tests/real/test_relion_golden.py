@@ -6,6 +6,7 @@ Every comparison runs against the golden files, and, where RELION is on PATH, ag
 from __future__ import annotations
 
 import math
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from cryobox import centering, reference
+import cryobox
+from cryobox import centering, core, reference
 from cryobox.options import Recipe, default_background_radius
 from golden.make_golden import (
     BOX_SIZES,
@@ -29,7 +31,6 @@ from golden.make_golden import (
     Case,
     digest,
     make_micrograph,
-    relion_version,
     run_relion,
     write_inputs,
 )
@@ -91,10 +92,15 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
+@pytest.fixture(scope="session")
+def outputs() -> dict[tuple[str, str], Output]:
+    """What was read or run in this session, by source and case."""
+    return {}
+
+
 @pytest.fixture(scope="session", params=["stored", pytest.param("fresh", marks=pytest.mark.relion)])
-def relion(request: pytest.FixtureRequest, project: Path) -> Any:
+def relion(request: pytest.FixtureRequest, project: Path, outputs: dict[tuple[str, str], Output]) -> Any:
     """A function from a case to RELION's output, stored or made now."""
-    cache: dict[str, Output] = {}
 
     def stored(case: Case) -> Output:
         folder = GOLDEN / case.name
@@ -105,15 +111,12 @@ def relion(request: pytest.FixtureRequest, project: Path) -> Any:
         return read_output(folder / "particles.star", lambda stack: project / stack)
 
     make = stored if request.param == "stored" else fresh
-    if request.param == "fresh":
-        version = relion_version()
-        if version is None:
-            pytest.skip("relion_preprocess is not on PATH")
 
     def output(name: str) -> Output:
-        if name not in cache:
-            cache[name] = make(BY_NAME[name])
-        return cache[name]
+        key = (request.param, name)
+        if key not in outputs:
+            outputs[key] = make(BY_NAME[name])
+        return outputs[key]
 
     return output
 
@@ -170,7 +173,67 @@ def by_reference(case: Case, pixels: dict[str, NDArray[np.float32]], places: Any
     return images
 
 
-MAKERS = {"reference": by_reference}
+def by_core(case: Case, pixels: dict[str, NDArray[np.float32]], places: Any) -> list[Floats]:
+    images = []
+    for stem, (y, x) in places:
+        image = np.empty((1, case.size, case.size), np.float32)
+        status, _ = core.extract_windows(
+            pixels[stem],
+            np.array([[y - case.box // 2, x - case.box // 2]]),
+            [image],
+            box=case.box,
+            radii=[radius(case)],
+            pad=True,
+            normalize=case.normalize,
+            ramp=case.ramp,
+            invert=case.invert,
+            scale_const=None,
+            threads=1,
+        )
+        assert status.tolist() == [core.Status.OK]
+        images.append(image[0].astype(np.float64))
+    return images
+
+
+def run_ours(case: Case, project: Path, out: Path) -> Output:
+    """A whole run of cryobox on the files that RELION reads."""
+    picks: Path = project / "aligned.star"
+    if case.suffix:
+        # RELION is told the suffix of the pick files; a folder that holds one set of them says the same.
+        picks = out / "picks"
+        picks.mkdir(parents=True)
+        for stem in PICKS[case.suffix]:
+            shutil.copy(project / "Micrographs" / f"{stem}{case.suffix}", picks)
+    recipe = Recipe(
+        box=case.box,
+        sizes=(case.size,),
+        normalize=case.normalize,
+        ramp=case.ramp,
+        invert=case.invert,
+        background_radius=case.background_radius,
+        edges="pad",
+        recenter=case.name == "recentered",
+        style="relion",
+    )
+    table = next(word for word in case.command if word.startswith("micrographs"))
+    cryobox.run(picks, micrographs=project / table, out=out / "job", recipe=recipe, root=project)
+    return read_output(out / "job" / "particles.star", lambda stack: project / stack)
+
+
+@pytest.fixture(scope="session")
+def job(project: Path, tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """A function from a case to the output of a whole run."""
+    cache: dict[str, Output] = {}
+
+    def output(name: str) -> Output:
+        if name not in cache:
+            cache[name] = run_ours(BY_NAME[name], project, tmp_path_factory.mktemp(name))
+        return cache[name]
+
+    return output
+
+
+MAKERS = {"reference": by_reference, "core": by_core}
 
 
 @pytest.fixture(scope="session")
@@ -178,15 +241,17 @@ def pixels() -> dict[str, NDArray[np.float32]]:
     return {micrograph.stem: make_micrograph(micrograph) for micrograph in MICROGRAPHS}
 
 
-@pytest.fixture(scope="session", params=list(MAKERS))
+@pytest.fixture(scope="session", params=[*MAKERS, "job"])
 def ours(request: pytest.FixtureRequest, pixels: dict[str, NDArray[np.float32]]) -> Any:
     """A function from a case to our images, in the order of RELION's table."""
-    maker = MAKERS[request.param]
     cache: dict[str, list[Floats]] = {}
 
     def images(name: str) -> list[Floats]:
         if name not in cache:
-            cache[name] = maker(BY_NAME[name], pixels, centers(BY_NAME[name]))
+            if request.param == "job":
+                cache[name] = request.getfixturevalue("job")(name).images
+            else:
+                cache[name] = MAKERS[request.param](BY_NAME[name], pixels, centers(BY_NAME[name]))
         return cache[name]
 
     return images
@@ -294,8 +359,6 @@ def test_a_box_over_the_edge_is_rejected_by_default_where_relion_repeats_the_edg
 
 @pytest.mark.relion
 def test_a_box_outside_is_rejected_where_relion_ends_the_whole_job(tmp_path: Path) -> None:
-    if relion_version() is None:
-        pytest.skip("relion_preprocess is not on PATH")
     write_inputs(tmp_path / "project")
     case = BY_NAME["edges_raw"]
     picks = tmp_path / "project" / "Micrographs" / f"first{case.suffix}"
@@ -363,3 +426,49 @@ def test_an_exact_half_pixel_stays_where_relion_moves_the_box_and_would_move_it_
 
 def test_one_half_pixel_is_among_the_rows() -> None:
     assert len(HALF) == 1
+
+
+# Whole runs ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", list(BY_NAME))
+def test_the_table_of_a_run_agrees_with_that_of_relion(name: str, relion: Any, job: Any) -> None:
+    ours, theirs = job(name), relion(name)
+    rows = NOT_HALF if name == "recentered" else list(range(len(theirs.images)))
+    assert len(ours.images) == len(theirs.images)
+    for tag in ("_rlnMicrographName", "_rlnOpticsGroup"):
+        assert ours.columns[tag] == theirs.columns[tag]
+    for tag in ("_rlnDefocusU", "_rlnDefocusV", "_rlnDefocusAngle"):
+        assert ours.numbers(tag) == pytest.approx(theirs.numbers(tag))
+    for tag in ("_rlnCoordinateX", "_rlnCoordinateY"):
+        assert np.trunc(ours.numbers(tag)[rows]).tolist() == np.trunc(theirs.numbers(tag)[rows]).tolist()
+    for tag in ("_rlnOriginXAngst", "_rlnOriginYAngst"):
+        if tag in theirs.columns:
+            assert ours.numbers(tag)[rows] == pytest.approx(theirs.numbers(tag)[rows], abs=2e-6)
+
+
+@pytest.mark.parametrize("name", list(BY_NAME))
+def test_the_optics_groups_of_a_run_agree_with_those_of_relion(name: str, relion: Any, job: Any) -> None:
+    ours, theirs = job(name).optics, relion(name).optics
+    used = set(job(name).columns["_rlnOpticsGroup"])
+    tags = ("ImagePixelSize", "ImageSize", "ImageDimensionality", "Voltage", "SphericalAberration", "AmplitudeContrast")
+    found = []
+    for optics in (ours, theirs):
+        columns = zip(*(map(float, optics[f"_rln{tag}"]) for tag in tags), strict=True)
+        groups = zip(optics["_rlnOpticsGroup"], optics["_rlnOpticsGroupName"], columns, strict=True)
+        found.append({group: (label, values) for group, label, values in groups if group in used})
+    assert found[0] == found[1]
+
+
+def test_after_a_run_the_coordinates_are_whole_pixels(job: Any) -> None:
+    for tag in ("_rlnCoordinateX", "_rlnCoordinateY"):
+        numbers = job("recentered").numbers(tag)
+        assert np.array_equal(numbers, np.trunc(numbers))
+
+
+def test_a_run_that_does_not_recenter_keeps_the_text_of_coordinates_and_origins(job: Any) -> None:
+    columns = job("not_recentered").columns
+    assert columns["_rlnCoordinateX"] == [row.x for row in REEXTRACTED]
+    assert columns["_rlnCoordinateY"] == [row.y for row in REEXTRACTED]
+    assert columns["_rlnOriginXAngst"] == [row.origin_x_angstrom for row in REEXTRACTED]
+    assert columns["_rlnOriginYAngst"] == [row.origin_y_angstrom for row in REEXTRACTED]
