@@ -21,8 +21,10 @@ from cryobox.errors import InputError, MissingExtraError, OptionError
 from cryobox.formats import cs
 from cryobox.formats.cs_output import fraction_of
 from cryobox.formats.cs_table import Table, read_table
-from cryobox.micrograph import Micrographs, Optics
+from cryobox.micrograph import ImageHeader, Micrographs, Optics
+from cryobox.options import Recipe
 from cryobox.particles import Extracted, Particles
+from cryobox.plan import build_plan, match_micrographs
 
 TABLES = (
     "tables/alignments2D.cs",
@@ -764,6 +766,74 @@ def test_incomplete_micrographs_are_listed_with_the_reason(tmp_path: Path) -> No
     assert cs.read_micrographs(tmp_path / "inc.cs").names == ("bb.mrc",)
     cs.write_incomplete(tmp_path / "inc.cs", star_micrographs(), np.array([0]), ("gone",))
     assert cs.read_micrographs(tmp_path / "inc.cs").names == ("a.mrc",)
+
+
+@pytest.mark.parametrize("read", [True, False])
+def test_a_table_of_no_particles_is_whole(tmp_path: Path, read: bool) -> None:
+    particles, micrographs = load(tmp_path, {}, CTF) if read else (plain_picks(), star_micrographs())
+    nothing = {
+        name: np.zeros(shape, kind)
+        for name, shape, kind in (
+            ("rows", 0, np.intp),
+            ("micrograph", 0, np.intp),
+            ("slot", 0, np.int64),
+            ("center", (0, 2), np.int64),
+            ("moved", 0, np.bool_),
+        )
+    }
+    out = cs.build_particles(particles, micrographs, extracted(particles, micrographs, **nothing))
+    assert len(out) == 0
+    assert {"uid", "blob/path", "location/micrograph_path", "ctf/df1_A"} <= set(fields(out))
+    assert len(cs.read_particles(saved(tmp_path / "none.cs", out))) == 0
+
+
+@pytest.mark.real
+@pytest.mark.parametrize(
+    "name", ["J6/J6_particles.csg", "J8/J8_particles_exported.csg", "J8/J8_particles_exported_csdat.cs"]
+)
+def test_recentered_particles_point_at_the_true_centers_also_after_writing(
+    real_data: Path, tmp_path: Path, name: str
+) -> None:
+    project = real_data / "cryosparc_project"
+    truth = np.load(project / "truth.npz")
+    micrographs = cs.read_micrographs(project / "J3/J3_exposures.csg")
+    header = ImageHeader(
+        shape=(384, 512), dtype=np.dtype("<f4"), offset=1024, pixel_size=1.25, file_size=787456, mtime_ns=0
+    )
+    particles = cs.read_particles(project / name)
+    before = None
+    for _ in range(2):  # the second time from our own table
+        plan = build_plan(
+            particles,
+            micrographs,
+            Recipe(box=64, sizes=(32,)),
+            match=match_micrographs(particles, micrographs)[0],
+            headers=dict.fromkeys(range(3), header),
+        )
+        rows = np.sort(plan.rows)
+        moved = extracted(
+            particles,
+            micrographs,
+            rows=rows,
+            micrograph=plan.micrograph[rows],
+            slot=np.arange(len(rows)),
+            center=plan.center[rows],
+            moved=plan.moved[rows],
+            alignments=tuple(replace(a, shift=a.shift[rows], pixel_size=a.pixel_size[rows]) for a in plan.alignments),
+        )
+        table = cs.build_particles(particles, micrographs, moved)
+        particles = cs.read_particles(saved(tmp_path / "out.cs", table))
+        order = {int(uid): row for row, uid in enumerate(truth["uid"])}
+        of = [order[int(uid)] for uid in particles.table["uid"]]
+        true = np.stack([truth["y"], truth["x"]], axis=1)[of]
+        center = np.stack([particles.y, particles.x], axis=1)
+        leading = next(a for kind in ("3d", "2d") for a in particles.alignments if a.kind == kind)
+        residual = leading.shift * leading.pixel_size[:, None] / 1.25
+        assert len(center) == 23
+        assert np.abs(center - true).max() <= 0.5 + 1e-4
+        assert np.abs(center - residual - true).max() < 1e-4
+        assert before is None or (plan.center[rows] == before).all()
+        before = plan.center[rows]
 
 
 def test_the_same_particles_are_written_as_the_same_bytes(tmp_path: Path) -> None:

@@ -164,7 +164,7 @@ def read_micrographs(path: Path | str, *, root: Path | None = None) -> Micrograp
 
 
 def _load(path: Path) -> tuple[Table, tuple[str, ...]]:
-    return read_group(path) if path.suffix == ".csg" else (read_table(path), ())
+    return read_group(path) if path.suffix.lower() == ".csg" else (read_table(path), ())
 
 
 def _present(table: Table) -> str:
@@ -209,7 +209,7 @@ def _name(source: str, raw: bytes | str) -> str:
 def _distinct(columns: list[NDArray[Any]], n: int) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
     """Number the distinct rows in the order of their first appearance: the number of each row, and the first rows.
 
-    Only rows that differ from the one above are looked up, since tables are nearly always sorted by micrograph.
+    Only rows that differ from the one above are looked up: tables are nearly always sorted by micrograph.
     """
     starts_run = np.zeros(n, dtype=bool)
     starts_run[:1] = True

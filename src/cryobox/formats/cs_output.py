@@ -29,6 +29,7 @@ REASON = "cryobox/reject_reason"
 INCOMPLETE_REASON = "cryobox/incomplete_reason"
 # The terms that only refinement knows, and their widths: zero in CTF values that come from an exposure.
 HIGHER_ORDER = {"shift_A": 2, "tilt_A": 2, "trefoil_A": 2, "tetra_A": 4, "anisomag": 4, "bfactor": 0}
+ROWS_AT_A_TIME = 4096  # while a table is put together: rows that fit a cache, since columns lie scattered over them
 NEGATIVE_MARGIN = 2e-3  # pixels: clear of the guard that readers put around integers (1e-3)
 
 
@@ -203,8 +204,14 @@ class _Columns:
             if name != "uid":
                 fields.append((name, dtype))
         table = np.zeros(len(self._rows), dtype=fields)
-        for name, _ in fields:
-            table[name] = self.get(name)
+        for start in range(0, len(table), ROWS_AT_A_TIME):
+            part = slice(start, start + ROWS_AT_A_TIME)
+            old = None if self._old is None else self._old[self._rows[part]]
+            for name, _ in fields:
+                if name in self._new:
+                    table[name][part] = self._new[name][part]
+                elif old is not None:
+                    table[name][part] = old[name]
         return table
 
 
@@ -289,17 +296,16 @@ def _put_location(
         return
     micrograph, pick_micrograph = extracted.micrograph, particles.micrograph[extracted.rows]
     rewritten = np.isin(pick_micrograph, pick_micrograph[moved])
-    pick_names = as_bytes(particles.micrograph_names)[pick_micrograph]
     # One entry more than there are micrographs, for rows (-1) whose micrograph is not among them.
-    names = np.append(as_bytes(_file_names(micrographs)), b"")[micrograph]
-    names = np.where(micrograph >= 0, names, pick_names)
     shape = np.concatenate([extracted.shape, np.zeros((1, 2), np.int64)])[micrograph]
     if not own or micrographs.uids is not None:
         uids = np.append(_file_uids(micrographs), np.uint64(0))[micrograph]
         columns.put("location/micrograph_uid", "<u8", uids, rewritten)
     if not own:
         columns.put("location/exp_group_id", "<u4", _group_ids(micrographs, micrograph))
-    columns.put_text("location/micrograph_path", names, rewritten & (names != pick_names) if own else None)
+    names, renamed = _location_names(particles, micrographs, pick_micrograph, micrograph)
+    if not own or (rewritten & renamed).any():
+        columns.put_text("location/micrograph_path", names, rewritten & renamed if own else None)
     columns.put("location/micrograph_shape", ("<u4", (2,)), shape, rewritten)
     columns.put("location/micrograph_psize_A", "<f4", np.append(extracted.pixel_size, np.nan)[micrograph], rewritten)
     for side, axis in ((1, "x"), (0, "y")):
@@ -307,6 +313,23 @@ def _put_location(
         columns.put(f"location/center_{axis}_frac", "<f4", fraction, moved)
     if not own:
         columns.put("location/min_dist_A", "<f4", 0)
+
+
+def _location_names(
+    particles: Particles, micrographs: Micrographs, pick_micrograph: NDArray[np.intp], micrograph: NDArray[np.intp]
+) -> tuple[NDArray[np.bytes_], NDArray[np.bool_]]:
+    """The name of each row's micrograph as its file is called, and whether the picks call it otherwise.
+
+    Found for each distinct pair of names: comparing a million strings takes seconds.
+    """
+    key = pick_micrograph * (len(micrographs) + 1) + micrograph + 1
+    pairs, pair = np.unique(key, return_inverse=True)
+    in_picks, in_files = np.divmod(pairs, len(micrographs) + 1)
+    ours = [particles.micrograph_names[number] for number in in_picks.tolist()]
+    files = ["", *_file_names(micrographs)]
+    names = [files[number] or own for number, own in zip(in_files.tolist(), ours, strict=True)]
+    renamed = np.array([name != own for name, own in zip(names, ours, strict=True)], dtype=bool)
+    return as_bytes(names)[pair], renamed[pair]
 
 
 def _fraction(center: NDArray[Any], extent: NDArray[np.int64]) -> NDArray[np.float32]:
