@@ -83,7 +83,7 @@ PICKS: dict[str, dict[str, tuple[tuple[str, str], ...]]] = {
         ),
     },
     "_large.star": {"large": (("215.600000", "220.200000"), ("220.000000", "216.000000"))},
-    # EMAN1 boxes: corner x, corner y, width, height; one of odd size, one with fractional corners.
+    # EMAN1 boxes: corner x, corner y; sizes are below. Two are of odd size, one of them with fractional corners.
     "_eman.box": {
         "first": (("76", "66"), ("226", "136"), ("100.75", "60.5")),
         "second": (("126", "56"),),
@@ -94,7 +94,7 @@ PICKS: dict[str, dict[str, tuple[tuple[str, str], ...]]] = {
         "second": (("150.25", "80.75"),),
     },
 }
-BOX_SIZES = {("first", 1): 47}  # the second EMAN box of "first" is odd
+BOX_SIZES = {("first", 1): 47, ("first", 2): 47}  # by micrograph and number of the box; the others have EMAN_SIZE
 EMAN_SIZE = 48
 
 

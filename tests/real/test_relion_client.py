@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 import cryobox
 from cryobox import reference
 from cryobox.simulate import PARTICLE_BOX, make_dataset
+from golden.make_golden import relion_version
 
 pytestmark = pytest.mark.relion
 
@@ -104,6 +105,21 @@ def positions(table: Path) -> NDArray[np.float64]:
     raise AssertionError(f"{table}: no data_particles")
 
 
+def test_relion_3_1_says_that_it_does_not_read_half_precision(tmp_path: Path) -> None:
+    version = relion_version()
+    if version is None or not version.startswith("3.1"):
+        pytest.skip(f"this RELION reads half precision: {version}")
+    make_dataset(tmp_path, micrographs=1, shape=(512, 640), picks=8)
+    with contextlib.chdir(tmp_path):
+        recipe = cryobox.Recipe(box=PARTICLE_BOX, sizes=(SIZE,), dtype="float16")
+        cryobox.run("picks.star", micrographs="micrographs.star", out="Extract/job010", recipe=recipe)
+    command = ("relion_stack_create", "--i", TABLE, "--o", "joined")
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode != 0
+    assert "half-precision" in done.stdout + done.stderr
+
+
+@pytest.mark.slow
 def test_a_two_dimensional_classification_shows_the_particle_with_its_hand(project: Project) -> None:
     (project.root / "Class2D").mkdir()
     options = (

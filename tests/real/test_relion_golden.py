@@ -130,7 +130,7 @@ def centers(case: Case) -> list[tuple[str, tuple[int, int]]]:
         places = []
         for stem, picks in PICKS[case.suffix].items():
             for number, (x, y) in enumerate(picks):
-                half = BOX_SIZES.get((stem, number), EMAN_SIZE) / 2 if case.suffix.endswith(".box") else 0.0
+                half = BOX_SIZES.get((stem, number), EMAN_SIZE) // 2 if case.suffix.endswith(".box") else 0
                 place = reference.recenter((float(y) + half, float(x) + half))
                 places.append((stem, place.center))
         return places

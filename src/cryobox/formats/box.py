@@ -26,7 +26,8 @@ def read_box(path: str | Path) -> tuple[Floats, Floats, Floats | None]:
     Returns
     -------
     tuple of ndarray, float64
-        y and x of the centers (corner + size / 2) in pixels, and the scores, or None where there are none.
+        y and x of the centers in pixels, and the scores, or None where there are none. The center is the corner plus
+        the whole half of the size, which is the middle pixel of an odd box; RELION reads it so, too.
     """
     name = str(path)
     try:
@@ -53,7 +54,7 @@ def read_box(path: str | Path) -> tuple[Floats, Floats, Floats | None]:
             raise InputError(f"{name}: line {number}: {len(rows[-1])} values, expected {len(rows[0])} as above")
     columns = np.array(rows, np.float64).reshape(len(rows), -1).T if rows else np.empty((4, 0))
     score = columns[4] if len(columns) == 5 and not _EMAN_MARKS.issuperset(columns[4].tolist()) else None
-    return columns[1] + columns[3] / 2, columns[0] + columns[2] / 2, score
+    return columns[1] + columns[3] // 2, columns[0] + columns[2] // 2, score
 
 
 def read_cbox(path: str | Path) -> tuple[Floats, Floats, Floats | None]:
