@@ -437,7 +437,7 @@ def test_a_location_without_a_path_is_known_by_its_uid(tmp_path: Path) -> None:
         ),
         ({"location/micrograph_psize_A": ("<f4", [1, 1, 1, 2])}, "two pixel sizes .* 1 and 2 Å"),
         ({"location/micrograph_shape": (("<u4", (2,)), 0)}, "is 0 x 0, so its fractions have no meaning"),
-        ({"location/micrograph_shape": ("<u4", 7)}, "holds uint32, expected arrays of 2 numbers"),
+        ({"location/micrograph_shape": ("<u4", 7)}, "holds uint32, expected arrays of 2 integers"),
         ({"location/center_x_frac": ("S4", b"0.5")}, "center_x_frac' holds .*, expected numbers"),
         ({"location/micrograph_path": ("<f4", 0)}, "expected strings"),
         ({"location/micrograph_path": ("S4", b""), "location/micrograph_uid": None}, "'' is not the path of a micr"),

@@ -67,21 +67,19 @@ def read_particles(path: Path | str, *, root: Path | None = None) -> Particles:
     _require(source, table, ("location/center_x_frac", "location/center_y_frac", "location/micrograph_shape"))
     names = table.dtype.names or ()
     paths = _text_column(source, table, "location/micrograph_path") if "location/micrograph_path" in names else None
-    uids = _column(source, table, "location/micrograph_uid") if "location/micrograph_uid" in names else None
+    uids = _integers(source, table, "location/micrograph_uid") if "location/micrograph_uid" in names else None
     if paths is None and uids is None:
         raise InputError(f"{source}: location/micrograph_path is missing, and location/micrograph_uid too")
     micrograph, first = _distinct([column for column in (paths, uids) if column is not None], len(table))
     micrograph_uids = None if uids is None or not uids[first].any() else uids[first].astype(np.uint64)
-    grid_shape = _column(source, table, "location/micrograph_shape", (2,))[first].astype(np.int64)
+    grid_shape = _integers(source, table, "location/micrograph_shape", (2,))[first].astype(np.int64)
     micrograph_names = _micrograph_names(source, table, first, micrograph_uids)
     _check_grid(source, table, micrograph, grid_shape, micrograph_names)
     y, x = (
-        _column(source, table, f"location/center_{axis}_frac").astype(np.float64) * grid_shape[micrograph, side]
+        _floats(source, table, f"location/center_{axis}_frac") * grid_shape[micrograph, side]
         for side, axis in enumerate("yx")
     )
-    score = (
-        _column(source, table, "pick_stats/ncc_score").astype(np.float64) if "pick_stats/ncc_score" in names else None
-    )
+    score = _floats(source, table, "pick_stats/ncc_score") if "pick_stats/ncc_score" in names else None
     return Particles(
         family="cs",
         source=source,
@@ -127,21 +125,21 @@ def read_micrographs(path: Path | str, *, root: Path | None = None) -> Micrograp
             f"Give the exposures' or micrographs' .cs or .csg"
         )
     raw_paths = [_name(source, raw) for raw in _text_column(source, table, f"{blob}/path").tolist()]
-    if f"{blob}/idx" in names and (index := _column(source, table, f"{blob}/idx")).any():
+    if f"{blob}/idx" in names and (index := _integers(source, table, f"{blob}/idx")).any():
         row = int(np.argmax(index != 0))
         raise InputError(
             f"{source}: {raw_paths[row]}: is image {index[row]} of a stack; one file per micrograph is needed"
         )
-    uids = _column(source, table, "uid").astype(np.uint64) if "uid" in names else None
+    uids = _integers(source, table, "uid").astype(np.uint64) if "uid" in names else None
     _check_unique(source, uids)
     places = search_places(path, root)
     exported = (path.resolve().parent, *places)
     n = len(table)
     pixel_size = (
-        _positive(_column(source, table, f"{blob}/psize_A")) if f"{blob}/psize_A" in names else np.full(n, np.nan)
+        _positive(_floats(source, table, f"{blob}/psize_A")) if f"{blob}/psize_A" in names else np.full(n, np.nan)
     )
     shape = (
-        _column(source, table, f"{blob}/shape", (2,)).astype(np.int64)
+        _integers(source, table, f"{blob}/shape", (2,)).astype(np.int64)
         if f"{blob}/shape" in names
         else np.zeros((n, 2), np.int64)
     )
@@ -183,11 +181,22 @@ def _require(source: str, table: Table, fields: tuple[str, ...]) -> None:
         )
 
 
-def _column(source: str, table: Table, field: str, shape: tuple[int, ...] = ()) -> NDArray[Any]:
-    """One numeric column, of the shape per row that its meaning needs."""
+def _floats(source: str, table: Table, field: str, shape: tuple[int, ...] = ()) -> NDArray[np.float64]:
+    """One column of numbers as float64, of the shape per row that its meaning needs."""
+    column = _column(source, table, field, shape, "fiu")
+    with np.errstate(invalid="ignore"):  # the bytes of a damaged file may be a signaling nan
+        return column.astype(np.float64)
+
+
+def _integers(source: str, table: Table, field: str, shape: tuple[int, ...] = ()) -> NDArray[Any]:
+    return _column(source, table, field, shape, "iu")
+
+
+def _column(source: str, table: Table, field: str, shape: tuple[int, ...], kinds: str) -> NDArray[Any]:
     column: NDArray[Any] = table[field]
-    if column.dtype.kind not in "fiu" or column.shape[1:] != shape:
-        expected = "numbers" if not shape else f"arrays of {' x '.join(map(str, shape))} numbers"
+    if column.dtype.kind not in kinds or column.shape[1:] != shape:
+        noun = "numbers" if "f" in kinds else "integers"
+        expected = noun if not shape else f"arrays of {' x '.join(map(str, shape))} {noun}"
         raise InputError(f"{source}: column {field!r} holds {table.dtype[field]}, expected {expected}")
     return column
 
@@ -259,9 +268,8 @@ def _check_grid(
         )
 
 
-def _positive(column: NDArray[Any]) -> NDArray[np.float64]:
-    """Pixel sizes as float64; nan where they are not positive numbers."""
-    values = column.astype(np.float64)
+def _positive(values: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Pixel sizes; nan where they are not positive numbers."""
     return np.where(np.isfinite(values) & (values > 0), values, np.nan)
 
 
@@ -270,9 +278,10 @@ def _grid_pixel_size(
 ) -> NDArray[np.float64]:
     if "location/micrograph_psize_A" not in (table.dtype.names or ()):
         return np.full(len(first), np.nan)
-    values = _positive(_column(source, table, "location/micrograph_psize_A"))
+    values = _positive(_floats(source, table, "location/micrograph_psize_A"))
     per_micrograph = values[first]
-    differs = np.abs(values / per_micrograph[micrograph] - 1) > PIXEL_SIZE_TOLERANCE
+    reference = per_micrograph[micrograph]
+    differs = np.abs(values - reference) > PIXEL_SIZE_TOLERANCE * reference
     if differs.any():
         row = int(np.argmax(differs))
         raise InputError(
@@ -290,9 +299,9 @@ def _alignments(source: str, table: Table) -> tuple[Alignment, ...]:
         if name == field or f"{name}/psize_A" not in names:
             continue
         several = len(table.dtype[field].shape) == 2
-        shift = _column(source, table, field, (*table.dtype[field].shape[:1], 2) if several else (2,))
+        shift = _floats(source, table, field, (*table.dtype[field].shape[:1], 2) if several else (2,))
         width = table.dtype[f"{name}/psize_A"].shape
-        pixel_size = _column(source, table, f"{name}/psize_A", width).astype(np.float64)
+        pixel_size = _floats(source, table, f"{name}/psize_A", width)
         if width:
             columns = pixel_size.reshape(len(table), -1)
             if columns.shape[1] == 0 or (columns != columns[:, :1]).any():
@@ -302,7 +311,7 @@ def _alignments(source: str, table: Table) -> tuple[Alignment, ...]:
             Alignment(
                 name=name,
                 kind=ALIGNMENT_KINDS.get(name, "other"),
-                shift=np.ascontiguousarray(shift[..., ::-1], dtype=np.float64),
+                shift=np.ascontiguousarray(shift[..., ::-1]),
                 pixel_size=pixel_size,
             )
         )
@@ -312,7 +321,7 @@ def _alignments(source: str, table: Table) -> tuple[Alignment, ...]:
 def _copies(source: str, table: Table) -> NDArray[np.int64] | None:
     if "sym_expand/src_uid" not in (table.dtype.names or ()):
         return None
-    origin = _column(source, table, "sym_expand/src_uid")
+    origin = _integers(source, table, "sym_expand/src_uid")
     _, codes = np.unique(origin, return_inverse=True)
     return np.where(origin == 0, -1, codes.reshape(len(table))).astype(np.int64)
 
@@ -335,7 +344,7 @@ def _optics(source: str, table: Table, pixel_size: NDArray[np.float64]) -> tuple
     def first_of(field: str, otherwise: float) -> NDArray[np.float64]:
         for prefix in ("ctf", "mscope_params"):
             if f"{prefix}/{field}" in names:
-                return _column(source, table, f"{prefix}/{field}").astype(np.float64)
+                return _floats(source, table, f"{prefix}/{field}")
         return np.full(len(table), otherwise)
 
     columns = [
@@ -370,6 +379,6 @@ def _neutral_ctf(source: str, table: Table) -> dict[str, NDArray[np.float64]]:
     found = {}
     for key, field in fields:
         if field in (table.dtype.names or ()):
-            values = _column(source, table, field).astype(np.float64)
+            values = _floats(source, table, field)
             found[key] = np.degrees(values) if key.endswith("degrees") else values
     return found
