@@ -66,6 +66,7 @@ _NAME = "_rlnMicrographName"
 _IMAGE = "_rlnImageName"
 _SCORE = "_rlnAutopickFigureOfMerit"
 _LIST = "_rlnMicrographCoordinates"
+_REJECTED = "_cryoboxRejectReason"
 _COORDINATES = ("_rlnCoordinateY", "_rlnCoordinateX")
 _ORIGINS = ("_rlnOriginYAngst", "_rlnOriginXAngst")
 _ORIGINS_30 = ("_rlnOriginY", "_rlnOriginX")
@@ -93,6 +94,7 @@ _DROPPED = frozenset(
         "_rlnImageDimensionality",
         MICROGRAPH_PIXEL,
         ORIGINAL_PIXEL,
+        _REJECTED,
     )
 )
 
@@ -119,7 +121,9 @@ def _open(path: str | Path, preferred: tuple[str, ...], wanted: tuple[str, ...])
     groups = blocks["optics"].table()
     groups.require(GROUP)
     optics = tuple(groups.row(i) for i in range(len(groups)))
-    group = group_of_rows(table, optics) if GROUP in table else None
+    group = np.zeros(len(table), np.intp) if len(optics) == 1 else None
+    if GROUP in table:
+        group = group_of_rows(table, optics)
     return StarTable(table=table, optics=optics, group=group, others=others, optics_raw=blocks["optics"].raw)
 
 
@@ -475,7 +479,7 @@ def _origin_columns(star: StarTable | None, particles: Particles, extracted: Ext
         if in_angstrom:
             column = star.table.tags.index(tag)
             kept = Run(star.table, extracted.rows, column, column)
-        made[tag] = Numbers(angstrom[:, axis] + 0.0, extracted.moved, kept)  # + 0.0: no "-0.000000"
+        made[tag] = Numbers(np.round(angstrom[:, axis], 6) + 0.0, extracted.moved, kept)  # + 0.0: no "-0.000000"
     return made
 
 
@@ -513,7 +517,7 @@ def write_rejected(path: str | Path, particles: Particles, micrographs: Microgra
         names = [encode(name) for name in (*micrographs.names, *particles.micrograph_names)]
         own = len(micrographs) + particles.micrograph[extracted.rows]
         made[_NAME] = Lookup(np.where(extracted.micrograph < 0, own, extracted.micrograph), names)
-    made["_cryoboxRejectReason"] = _reasons(extracted.reasons or ("",) * len(extracted))
+    made[_REJECTED] = _reasons(extracted.reasons or ("",) * len(extracted))
     _write_rows_of(path, star, "particles", extracted.rows, made)
 
 
@@ -549,4 +553,4 @@ def _write_rows_of(
         for raw in (star.optics_raw, *star.others) if star is not None else ():
             if raw:
                 file.write(b"\n" + raw.strip() + b"\n\n")
-        write_loop(file, block if star is None else star.table.block or block, tags, pieces, len(rows))
+        write_loop(file, block if star is None else star.table.block, tags, pieces, len(rows))

@@ -87,12 +87,12 @@ def micrograph_optics(star: StarTable) -> tuple[tuple[Optics, ...], Codes]:
     table = star.table
     if star.optics:
         groups = [_optics(row, number(row.get(MICROGRAPH_PIXEL))) for row in star.optics]
-        if star.group is None and len(groups) > 1:
+        if star.group is None:
             raise InputError(
                 f"{table.path}: data_optics has {len(groups)} groups, and data_{table.block} has no column {GROUP} "
                 "that says which one each micrograph belongs to"
             )
-        return tuple(groups), np.zeros(len(table), np.intp) if star.group is None else star.group
+        return tuple(groups), star.group
     rows, index, pixel_size = _optics_of_rows(table)
     return tuple(_optics(row, size) for row, size in zip(rows, pixel_size, strict=True)), index
 
@@ -186,7 +186,7 @@ def reconcile_optics(particles: Particles, micrographs: Micrographs) -> OpticsGr
             for own in own_rows:
                 candidates = [row for row in rows if _contradiction(own, row) is None]
                 if not candidates:
-                    _check_microscope("the microscope", own, rows[0], particles, micrographs)
+                    _check_microscope("the microscope of the picks", own, rows[0], particles, micrographs)
         elif own_rows:
             rows, of_particle = own_rows, index
     if (of_micrograph < 0).any() and (of_particle is None or not rows):
@@ -196,8 +196,8 @@ def reconcile_optics(particles: Particles, micrographs: Micrographs) -> OpticsGr
         lacking = [tag for tag in MICROSCOPE if tag not in row]
         if lacking:
             warnings.append(
-                f"{micrographs.source}: optics group {row[GROUP_NAME]!r} has no {', '.join(lacking)}; "
-                "RELION needs them for CTF correction"
+                f"{micrographs.source}: optics group {row[GROUP_NAME]!r} has no {', '.join(lacking)}, which RELION "
+                "needs for CTF correction"
             )
     return OpticsGroups(
         rows=tuple(_renumber(rows)), of_micrograph=of_micrograph, of_particle=of_particle, warnings=tuple(warnings)
@@ -226,8 +226,8 @@ def _check_microscope(
     tag = _contradiction(own, other)
     if tag is not None:
         raise InputError(
-            f"{particles.source}: {what} has {tag} {own[tag]}, but {other[tag]} in {micrographs.source}; "
-            "correct the table that is wrong, or give different groups different names"
+            f"{particles.source}: {what} has {tag} {own[tag]}, but {micrographs.source} says {other[tag]}; "
+            "correct the table that is wrong, or name the optics groups differently if both are right"
         )
 
 

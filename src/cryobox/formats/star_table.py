@@ -11,6 +11,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -41,7 +42,7 @@ Codes = NDArray[np.intp]
 Piece = Callable[[slice], list[bytes]]  # the texts of one column, or of a run of them, for a range of output rows
 
 _READ_CHUNK = 16 << 20  # bytes split into values at a time: the masks stay small beside the file
-_WRITE_CHUNK = 50_000  # rows built at a time
+_ROWS = 50_000  # made or built as Python objects at a time
 _SPACE = rb"\x00-\x20"  # whatever is not printable separates, so that \r needs no case of its own
 _TOKEN = re.compile(
     rb"""#[^\n]*|"[^\n]*?"(?=[%b]|\Z)|'[^\n]*?'(?=[%b]|\Z)|[^%b]+""" % (_SPACE, _SPACE, _SPACE)  #
@@ -60,7 +61,8 @@ def encode(text: str) -> bytes:
     raw = re.sub(r"[\x00-\x1f]", " ", text).encode("utf-8", "surrogateescape")
     if raw and b" " not in raw and raw[0] not in b"\"'#":
         return raw
-    quote = b"'" if b'"' in raw else b'"'
+    # A quote inside ends the value only where a blank follows; a value with both kinds of that cannot be written.
+    quote = min((b'"', b"'"), key=lambda mark: (mark + b" " in raw, mark in raw))
     return quote + raw + quote
 
 
@@ -136,7 +138,13 @@ class Table:
     def codes(self, tag: str) -> tuple[Codes, list[str]]:
         """A column of few distinct texts: index per row, and the texts in order of first appearance."""
         index: dict[bytes, int] = {}
-        codes = np.fromiter((index.setdefault(value, len(index)) for value in self.raw(tag)), np.intp, len(self))
+        codes = np.empty(len(self), np.intp)
+        values = iter(self.raw(tag))
+        for begin in range(0, len(self), _ROWS):
+            some = list(islice(values, _ROWS))
+            for value in dict.fromkeys(some):
+                index.setdefault(value, len(index))
+            codes[begin : begin + len(some)] = list(map(index.__getitem__, some))
         texts = [decode(value) for value in index]
         distinct = list(dict.fromkeys(texts))
         if len(distinct) < len(texts):  # the same name with and without quotes
@@ -207,7 +215,7 @@ def read_blocks(path: str | Path) -> dict[str, Block]:
         data = data[3:]
     if b"\0" in data:
         raise InputError(f"{name}: not a STAR file: it holds zero bytes, expected text")
-    if not data.strip():
+    if not data or data.isspace():
         raise InputError(f"{name}: the file is empty, expected a STAR table")
     if b"\n" not in data:
         data = data.replace(b"\r", b"\n")  # line ends of the old Macintosh
@@ -412,7 +420,7 @@ class Numbers:
 def write_loop(file: BinaryIO, block: str, tags: Sequence[str], pieces: Sequence[Piece], n: int) -> None:
     file.write(b"\ndata_%b\n\nloop_\n" % block.encode("utf-8", "surrogateescape"))
     file.writelines(b"%b #%d\n" % (tag.encode("utf-8", "surrogateescape"), i) for i, tag in enumerate(tags, 1))
-    for begin in range(0, n, _WRITE_CHUNK):
-        part = slice(begin, min(begin + _WRITE_CHUNK, n))
+    for begin in range(0, n, _ROWS):
+        part = slice(begin, min(begin + _ROWS, n))
         file.write(b"\n".join(map(b" ".join, zip(*(piece(part) for piece in pieces), strict=True))) + b"\n")
     file.write(b"\n")
