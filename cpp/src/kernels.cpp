@@ -17,9 +17,6 @@
 #define CRYOBOX_TEXT_OF(name) #name
 #define CRYOBOX_TEXT(name) CRYOBOX_TEXT_OF(name)
 
-// Vectors of these types never cross a function's boundary that is not inlined.
-#pragma GCC diagnostic ignored "-Wpsabi"
-
 namespace cryobox {
 namespace {
 
@@ -325,7 +322,8 @@ ImageStatistics finish_into(const float* image, Index size, const Finish& finish
                 }
                 beyond -= outside;
                 const U16x8 halves = as_half(v);
-                __builtin_memcpy(float16 + y * size + x, &halves, static_cast<std::size_t>(count) * sizeof(Half));
+                __builtin_memcpy(static_cast<void*>(float16 + y * size + x), &halves,
+                                 static_cast<std::size_t>(count) * sizeof(Half));
             } else {
                 __builtin_memcpy(float32 + y * size + x, &v, static_cast<std::size_t>(count) * sizeof(float));
             }

@@ -1,8 +1,9 @@
 """What the compiled core on the CPU offers; `cryobox.core` is its face."""
 
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
-from typing import Any
 
 openmp: bool
 simd: str

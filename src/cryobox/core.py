@@ -205,7 +205,7 @@ def extract(
     _check_threads(threads)
     image = _readable(image)
     centers = _as_centers(centers)
-    kept = np.isfinite(centers).all(axis=1)
+    kept: NDArray[np.bool_] = np.asarray(np.isfinite(centers).all(axis=1))
     corners = box_corners(centers[kept], recipe.box, rounding=recipe.rounding)
     stacks = [np.empty((len(corners), size, size), dtype=recipe.dtype) for size in recipe.sizes]
     status, _ = extract_windows(

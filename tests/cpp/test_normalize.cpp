@@ -1,0 +1,66 @@
+// The background: its pixels counted one by one, and planes found again.
+#include <cmath>
+#include <stdexcept>
+
+#include "check.hpp"
+#include "cryobox/kernels.hpp"
+#include "cryobox/normalize.hpp"
+#include "cryobox/rules.hpp"
+
+using namespace cryobox;
+
+namespace {
+
+void the_runs_hold_exactly_the_pixels_beyond_the_radius() {
+    for (const Index size : {4, 6, 22, 64}) {
+        for (double radius = 1; radius < static_cast<double>(size) / 2; radius += 0.37) {
+            const Background background(size, radius);
+            const BackgroundRuns runs = background.runs();
+            double count = 0;
+            for (Index y = 0; y < size; ++y) {
+                for (Index x = 0; x < size; ++x) {
+                    const bool in_runs = x < runs.first_run_end[y] || x >= runs.second_run_begin[y];
+                    const bool wanted = is_background(y - size / 2, x - size / 2, radius);
+                    CHECK(in_runs == wanted);
+                    count += wanted ? 1 : 0;
+                }
+            }
+            CHECK(background.count() == count);
+        }
+    }
+}
+
+void a_plane_is_found_again_at_the_smallest_and_the_widest_radius() {
+    for (const Index size : {4, 30, 128}) {
+        for (const double radius : {1.0, static_cast<double>(size) / 2 - 0.01}) {
+            const Background background(size, radius);
+            std::vector<float> image(static_cast<std::size_t>(size * size));
+            for (Index y = 0; y < size; ++y) {
+                for (Index x = 0; x < size; ++x) {
+                    image[static_cast<std::size_t>(y * size + x)] =
+                        static_cast<float>(7 + 2 * (y - size / 2) - 3 * (x - size / 2));
+                }
+            }
+            for (const Kernels* build : runnable_kernels()) {
+                const Plane plane = background.fit(build->background_sums(image.data(), background.runs()));
+                CHECK(std::abs(plane.level - 7) < 1e-10);
+                CHECK(std::abs(plane.slope_y - 2) < 1e-11);
+                CHECK(std::abs(plane.slope_x + 3) < 1e-11);
+            }
+        }
+    }
+}
+
+void a_radius_outside_its_range_is_refused() {
+    for (const double radius : {0.99, 16.0, -1.0, std::nan(""), HUGE_VAL}) {
+        CHECK(testing::throws<std::invalid_argument>([&] { const Background b(32, radius); }, "radius"));
+    }
+}
+
+} // namespace
+
+int main() {
+    return testing::run(the_runs_hold_exactly_the_pixels_beyond_the_radius,
+                        a_plane_is_found_again_at_the_smallest_and_the_widest_radius,
+                        a_radius_outside_its_range_is_refused);
+}
