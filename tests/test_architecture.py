@@ -1,4 +1,4 @@
-"""The rules of docs/architecture.md that import-linter cannot say: includes, compiled modules, light imports."""
+"""The rules of docs/architecture.md that import-linter cannot say: includes, compiled modules, light imports, links."""
 
 from __future__ import annotations
 
@@ -177,3 +177,15 @@ def test_the_first_line_of_every_file_says_what_it_is_for() -> None:
         if rule and lines and not re.match(rule, lines[0]):
             silent.append(f"{path.relative_to(ROOT)}: {lines[0]}")
     assert silent == []
+
+
+def test_every_relative_link_in_a_document_leads_to_a_file() -> None:
+    link = re.compile(r"\]\((?!https?:|#|mailto:)([^)\s#]+)")
+    broken = [
+        f"{page.relative_to(ROOT)}: {target}"
+        for page in tracked_files()
+        if page.suffix == ".md"
+        for target in link.findall(page.read_text())
+        if not (page.parent / target).exists()
+    ]
+    assert broken == []
