@@ -310,7 +310,7 @@ def _sizes(box: int, fcrop: int | None, small: int | None) -> tuple[int, ...]:
 
 
 def _dry_run(picks: Path, micrographs: str, recipe: Recipe, root: Path | None, *, verbose: bool) -> None:
-    from cryobox.job import prepare
+    from cryobox.inputs import prepare
 
     plan = prepare(picks, micrographs=micrographs, recipe=recipe, root=root).plan
     _print_plan(plan, verbose=verbose)

@@ -8,30 +8,25 @@ import os
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Executor, ThreadPoolExecutor
+from concurrent.futures import Executor
 from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from cryobox import __version__, formats
+from cryobox import __version__
 from cryobox.core import fftw_version
 from cryobox.engine.futures import map_unordered
 from cryobox.engine.ledger import Ledger, ledger_path
 from cryobox.engine.local import available_cores, local_executor
 from cryobox.engine.progress import Progress, ProgressCallback
 from cryobox.engine.task import Setting, TaskResult, do_task, remove_temporary
-from cryobox.errors import AbortedError, CryoboxError, InputError, MicrographError, OutputError
-from cryobox.formats.images import read_header
-from cryobox.micrograph import ImageHeader, Micrographs
+from cryobox.errors import AbortedError, CryoboxError, InputError, OutputError
+from cryobox.inputs import Inputs, prepare
 from cryobox.options import Recipe, RunOptions
-from cryobox.particles import Particles
-from cryobox.plan import STACK_FOLDERS, Plan, Task, build_plan, match_micrographs, micrographs_with_picks
+from cryobox.plan import STACK_FOLDERS, Plan, Task
 from cryobox.tables import Outcome, publish_file, tables_present, withdraw_tables, write_tables
 
-__all__ = ["Inputs", "RunResult", "prepare", "run"]
-
-HEADER_THREADS = 16  # reading headers waits for the file system, not for the processor
-
+__all__ = ["RunResult", "run"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunResult:
@@ -75,15 +70,6 @@ class RunResult:
     resumed: int = 0
     interrupted: bool = False
     exit_code: int = 0
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Inputs:
-    """The tables that were read, and the plan made of them."""
-
-    particles: Particles
-    micrographs: Micrographs
-    plan: Plan
 
 
 def run(
@@ -177,41 +163,6 @@ def run(
         return _finish(inputs, results, result, root_path, options, began)
 
 
-def prepare(
-    picks: str | os.PathLike[str],
-    *,
-    micrographs: str | os.PathLike[str],
-    recipe: Recipe,
-    root: Path | None = None,
-) -> Inputs:
-    """Read the tables and the headers of the micrographs, and decide everything. Writes nothing.
-
-    Raises
-    ------
-    OptionError, InputError
-    """
-    table = formats.read_micrographs(os.fspath(micrographs), root=root)
-    particles = formats.read_particles(os.fspath(picks), micrographs=table, recipe=recipe, root=root)
-    if len(particles) == 0:
-        raise InputError(f"{particles.source}: holds no picks")
-    match, step = match_micrographs(particles, table)
-    rows = micrographs_with_picks(particles, match, recipe.limit)
-    with ThreadPoolExecutor(HEADER_THREADS) as pool:
-        headers = dict(zip(rows.tolist(), pool.map(_header, (table.paths[row] for row in rows)), strict=True))
-    plan = build_plan(particles, table, recipe, match=match, headers=headers)
-    checks = formats.check_tables(particles, table, plan.style, refresh_ctf=recipe.refresh_ctf)
-    notes = (f"micrographs are matched to picks by {step}", *plan.notes)
-    plan = replace(plan, warnings=(*plan.warnings, *checks), notes=notes)
-    return Inputs(particles=particles, micrographs=table, plan=plan)
-
-
-def _header(path: str) -> ImageHeader | MicrographError:
-    try:
-        return read_header(path)
-    except MicrographError as error:
-        return error
-
-
 def _cut(
     todo: list[Task],
     setting: Setting,
@@ -283,7 +234,7 @@ def _job_json(inputs: Inputs, result: RunResult) -> bytes:
         "cryobox": __version__,
         "fftw": fftw_version(),
         "recipe": plan.recipe.as_dict(),
-        "inputs": {"picks": inputs.particles.source, "micrographs": inputs.micrographs.source},
+        "inputs": inputs.given.as_dict(),
         "picks": result.picks,
         "extracted": result.extracted,
         "rejected": result.rejected,

@@ -1,0 +1,111 @@
+"""What a run starts from: the paths a user gave, the tables behind them, and the plan made of these."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from cryobox import formats
+from cryobox.errors import InputError, MicrographError
+from cryobox.formats.images import read_header
+from cryobox.micrograph import ImageHeader, Micrographs
+from cryobox.options import Recipe
+from cryobox.particles import Particles
+from cryobox.plan import Plan, build_plan, match_micrographs, micrographs_with_picks
+
+__all__ = ["Given", "Inputs", "prepare"]
+
+HEADER_THREADS = 16  # reading headers waits for the file system, not for the processor
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Given:
+    """The paths that a user gave, so that they can be recorded and found again.
+
+    Parameters
+    ----------
+    picks, micrographs : str
+        As given.
+    root : str, optional
+    directory : str
+        Where relative ones start.
+    """
+
+    picks: str
+    micrographs: str
+    root: str | None
+    directory: str
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain JSON-ready values."""
+        return dataclasses.asdict(self)
+
+    @classmethod
+    def from_dict(cls, record: Mapping[str, Any]) -> Given:
+        """The paths from what `as_dict` gave.
+
+        Raises
+        ------
+        InputError
+            If the record is of another kind.
+        """
+        try:
+            return cls(**{field.name: record[field.name] for field in dataclasses.fields(cls)})
+        except (KeyError, TypeError) as error:
+            raise InputError(f"the record of the inputs has no {error}; was it written by another version?") from error
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Inputs:
+    """The tables that were read, and the plan made of them."""
+
+    given: Given
+    particles: Particles
+    micrographs: Micrographs
+    plan: Plan
+
+
+def prepare(
+    picks: str | os.PathLike[str],
+    *,
+    micrographs: str | os.PathLike[str],
+    recipe: Recipe,
+    root: Path | None = None,
+) -> Inputs:
+    """Read the tables and the headers of the micrographs, and decide everything. Writes nothing.
+
+    Raises
+    ------
+    OptionError, InputError
+    """
+    given = Given(
+        picks=os.fspath(picks),
+        micrographs=os.fspath(micrographs),
+        root=None if root is None else os.fspath(root),
+        directory=os.getcwd(),
+    )
+    table = formats.read_micrographs(given.micrographs, root=root)
+    particles = formats.read_particles(given.picks, micrographs=table, recipe=recipe, root=root)
+    if len(particles) == 0:
+        raise InputError(f"{particles.source}: holds no picks")
+    match, step = match_micrographs(particles, table)
+    rows = micrographs_with_picks(particles, match, recipe.limit)
+    with ThreadPoolExecutor(HEADER_THREADS) as pool:
+        headers = dict(zip(rows.tolist(), pool.map(_header, (table.paths[row] for row in rows)), strict=True))
+    plan = build_plan(particles, table, recipe, match=match, headers=headers)
+    checks = formats.check_tables(particles, table, plan.style, refresh_ctf=recipe.refresh_ctf)
+    notes = (f"micrographs are matched to picks by {step}", *plan.notes)
+    plan = replace(plan, warnings=(*plan.warnings, *checks), notes=notes)
+    return Inputs(given=given, particles=particles, micrographs=table, plan=plan)
+
+
+def _header(path: str) -> ImageHeader | MicrographError:
+    try:
+        return read_header(path)
+    except MicrographError as error:
+        return error
