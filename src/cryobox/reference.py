@@ -162,13 +162,14 @@ def window(
 
 @lru_cache(maxsize=64)
 def _crop_matrix(n: int, m: int) -> Floats:
-    # The phase k*(i/m - j/n) is taken modulo 1 in integers, so that a cosine never sees a large argument.
-    difference = np.arange(m, dtype=np.int64)[:, None] * n - np.arange(n, dtype=np.int64)[None, :] * m
-    total = np.ones((m, n), np.float64)
-    for k in range(1, m // 2):
-        total += 2 * np.cos(2 * np.pi * (k * difference % (m * n)) / (m * n))
-    total += np.cos(2 * np.pi * (m // 2 * difference % (m * n)) / (m * n))
-    matrix: Floats = total / n
+    # The sum in closed form, sin(theta m/2) / tan(theta/2) with theta = 2 pi (i/m - j/n): the literal sum of m/2 terms
+    # takes minutes where m is a thousand. theta is a whole multiple of 2 pi / (m n), taken modulo its periods in
+    # integers, so that a sine never sees a large argument.
+    multiple = np.arange(m, dtype=np.int64)[:, None] * n - np.arange(n, dtype=np.int64)[None, :] * m
+    half_theta = np.pi * (multiple % (m * n)) / (m * n)
+    zero = half_theta == 0
+    total = np.sin(np.pi * (multiple % (2 * n)) / n) / np.tan(np.where(zero, 1.0, half_theta))
+    matrix: Floats = np.where(zero, m, total) / n
     matrix.setflags(write=False)
     return matrix
 

@@ -48,6 +48,15 @@ def test_the_crop_is_what_a_full_discrete_fourier_transform_gives(n: int, m: int
     np.testing.assert_allclose(reference.fourier_crop(image, m), crop_by_spectrum(image, m), atol=1e-12)
 
 
+@pytest.mark.parametrize(("n", "m"), [*CROPS, (62, 34), (100, 98), (256, 64), (400, 128)])
+def test_the_crops_matrix_is_the_sum_of_cosines_that_defines_it(n: int, m: int) -> None:
+    i, j = np.mgrid[:m, :n]
+    terms = [np.ones((m, n))]
+    terms += [2 * np.cos(2 * np.pi * k * (i / m - j / n)) for k in range(1, m // 2)]
+    terms += [np.cos(np.pi * m * (i / m - j / n))]
+    np.testing.assert_allclose(reference.crop_matrix(n, m), np.sum(terms, axis=0) / n, atol=1e-13)
+
+
 @pytest.mark.parametrize("n", [2, 4, 34, 256])
 def test_a_crop_to_the_same_size_is_the_identity(n: int) -> None:
     np.testing.assert_allclose(reference.crop_matrix(n, n), np.eye(n), atol=1e-12)
