@@ -21,6 +21,9 @@ from bench.machine import cores, save, spread
 
 __all__ = ["main"]
 
+# Of equal builds, all ratios fall on one side of 1.00 by chance once in 2^(rounds - 1): 1 in 32 here, 1 in 128 for 8.
+LEAST_ROUNDS = 6
+
 
 def main() -> None:
     """Parse the arguments, measure, print, save."""
@@ -31,10 +34,12 @@ def main() -> None:
     parser.add_argument("--cases", default="A,B")
     parser.add_argument("--micrographs", type=int, default=12)
     parser.add_argument("--workers", default=str(cores()))
-    parser.add_argument("--rounds", type=int, default=6)
+    parser.add_argument("--rounds", type=int, default=8)
     parser.add_argument("--key", default="work_seconds", help="work_seconds, seconds, process_seconds or cpu_seconds")
     parser.add_argument("--check", action="store_true", help="compare the stacks as well")
     arguments = parser.parse_args()
+    if arguments.rounds < LEAST_ROUNDS:
+        raise SystemExit(f"--rounds must be at least {LEAST_ROUNDS} to tell two builds apart; got {arguments.rounds}")
     workers = [int(count) for count in arguments.workers.split(",")]
     pairs: list[tuple[Arm, Arm]] = []
     for name in arguments.cases.split(","):
