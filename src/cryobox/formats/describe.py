@@ -71,20 +71,14 @@ def _describe_cs(path: Path) -> list[str]:
 
 
 def _describe_star(path: Path) -> list[str]:
-    from gemmi import cif
+    from cryobox.formats.star_table import read_blocks
 
-    try:
-        document = cif.read(str(path))
-    except (OSError, RuntimeError, ValueError) as error:
-        raise InputError(f"{path}: is no STAR file that can be read: {error}") from error
-    lines = [f"{path}: STAR file of {len(document)} blocks"]
-    for block in document:
-        for item in block:
-            if item.loop is not None:
-                lines.append(f"  data_{block.name}: {item.loop.length()} rows, {item.loop.width()} columns")
-                lines += [f"    {tag}" for tag in item.loop.tags[:SHOWN_COLUMNS]]
-            elif item.pair is not None:
-                lines.append(f"  data_{block.name}: {' '.join(item.pair)}")
+    blocks = read_blocks(path)
+    lines = [f"{path}: STAR file of {len(blocks)} blocks"]
+    for name, block in blocks.items():
+        table = block.table()
+        lines.append(f"  data_{name}: {len(table)} rows, {len(table.tags)} columns")
+        lines += [f"    {tag}" for tag in table.tags[:SHOWN_COLUMNS]]
     return lines
 
 
