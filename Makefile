@@ -17,7 +17,7 @@ unexport PYTHONPATH PYTHONHOME PIP_TARGET PIP_PREFIX
 
 # An editable install: Python edits count at once, and an edit of anything below builds again.
 BUILD_INPUTS := pyproject.toml CMakeLists.txt CMakePresets.json $(shell find cpp -type f 2>/dev/null)
-CXX_FILES := $(shell find cpp tests/cpp -type f \( -name '*.[ch]pp' -o -name '*.cu' -o -name '*.cuh' \) 2>/dev/null)
+CXX_FILES := $(shell find cpp tests/cpp bench -type f \( -name '*.[ch]pp' -o -name '*.cu' -o -name '*.cuh' \) 2>/dev/null)
 
 # Tests are typed where they like; a None that should not be there fails them anyway.
 TYPES_OF_TESTS := --allow-untyped-defs --allow-incomplete-defs --allow-untyped-calls --allow-untyped-decorators \
@@ -65,7 +65,8 @@ asan: $(INSTALLED)
 	cmake --workflow --preset asan
 
 bench: $(INSTALLED)
-	$(PY) bench/endtoend.py $(BENCH_ARGS)
+	$(PY) -m pip install -q scipy
+	$(PY) -m bench $(BENCH_ARGS)
 
 # The wheel as others get it: FFTW inside, in an environment that has nothing else, away from the source tree.
 wheel: $(INSTALLED)

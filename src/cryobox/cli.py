@@ -269,6 +269,24 @@ def info(file: Annotated[Path, typer.Argument(help="A micrograph, a stack or a t
 
 
 @app.command()
+def verify(
+    folder: Annotated[Path, typer.Argument(help="Output folder of a finished run")],
+    sample: Annotated[int, typer.Option(help="Images to recompute, for each stored size")] = 100,
+    everything: Annotated[bool, typer.Option("--all", help="Recompute every image")] = False,
+    seed: Annotated[int, typer.Option(help="Of the random sample")] = 0,
+) -> None:
+    """Recompute images in float64 from the micrographs; compare tables, stacks, ledger. Exit code 1 if they differ."""
+    from cryobox.verification import verify as check
+
+    found = check(folder, sample=sample, everything=everything, seed=seed)
+    for problem in found.problems:
+        print(f"cryobox: {problem}", file=sys.stderr)
+    print(f"checked {found.rows} table rows, recomputed {found.images} images: {len(found.problems) or 'no'} problems")
+    print(f"largest difference: {found.worst:.2f} of what is allowed")
+    raise typer.Exit(1 if found.problems else 0)
+
+
+@app.command()
 def demo(folder: Annotated[Path, typer.Argument(help="Folder to write to")] = Path("demo")) -> None:
     """Simulate three micrographs, extract their particles at two sizes, and say what was made."""
     from cryobox.job import run

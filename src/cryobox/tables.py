@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,10 +19,10 @@ from cryobox.micrograph import Micrographs
 from cryobox.particles import Alignment, Extracted, Particles, Reason
 from cryobox.plan import REASONS, Plan
 
-__all__ = ["Outcome", "publish_file", "stack_text", "tables_present", "withdraw_tables", "write_tables"]
+__all__ = ["TABLE_NAMES", "Outcome", "publish_file", "stack_text", "tables_present", "withdraw_tables", "write_tables"]
 
-_NAMES = ("particles", "particles_small")
-_ALL = (*_NAMES, "rejected", "micrographs_incomplete")
+TABLE_NAMES = ("particles", "particles_small")
+_ALL = (*TABLE_NAMES, "rejected", "micrographs_incomplete")
 _SUFFIXES = (".star", ".cs", ".csg")
 
 
@@ -77,10 +79,25 @@ class Outcome:
         return dict(sorted(found.items(), key=lambda item: -item[1]))
 
 
-def withdraw_tables(folder: Path) -> None:
-    """Remove the tables of an earlier run: `job.json`, which says that all is whole, first, `particles` next."""
+def withdraw_tables(folder: Path, *, fsync: bool) -> None:
+    """Remove the tables of an earlier run: `job.json`, which says that all is whole, first, `particles` next.
+
+    Raises
+    ------
+    OutputError
+    """
+    removed = False
     for name in ("job.json", *(f"{name}{suffix}" for name in _ALL for suffix in _SUFFIXES)):
-        (folder / name).unlink(missing_ok=True)
+        try:
+            (folder / name).unlink()
+            removed = True
+        except FileNotFoundError:
+            pass
+        except OSError as error:
+            raise OutputError(f"{folder / name}: cannot be removed: {error.strerror}") from error
+    # Else a power cut could bring tables back beside stacks that were replaced after them.
+    if removed and fsync:
+        sync_folder(folder)
 
 
 def tables_present(folder: Path) -> list[str]:
@@ -111,7 +128,7 @@ def write_tables(
         jobs.append(("rejected", lambda path: writer.write_rejected(path, particles, micrographs, rejected)))
     if len(found.rows):
         table = _extracted(particles, plan, found.rows, found.slot)
-        for index, (name, size) in reversed(list(enumerate(zip(_NAMES, plan.recipe.sizes, strict=False)))):
+        for index, (name, size) in reversed(list(enumerate(zip(TABLE_NAMES, plan.recipe.sizes, strict=False)))):
             stacks = [""] * len(micrographs)
             for task, row in zip(plan.tasks, plan.task_micrograph.tolist(), strict=True):
                 stacks[row] = stack_text(folder, task.outputs[index].path, writer.suffix, root)
@@ -151,8 +168,9 @@ def publish_file(path: Path, data: bytes, *, fsync: bool) -> None:
         if fsync:
             sync_folder(path.parent)
     except OSError as error:
-        temporary.unlink(missing_ok=True)
-        raise OutputError(f"{path}: cannot be written: {error.strerror}") from error
+        with suppress(OSError):
+            temporary.unlink()
+        raise _not_written(path, error) from error
 
 
 def _particles_job(
@@ -182,15 +200,14 @@ def _publish_table(folder: Path, name: str, write: Callable[[Path], None], *, fs
         if fsync:
             sync_folder(folder)
     except OSError as error:
-        if isinstance(error, OutputError):
-            raise
-        raise OutputError(f"{folder / name}: cannot be written: {error.strerror or error}") from error
+        raise _not_written(folder / name, error) from error
     finally:
-        if hidden.is_dir():
-            for file in hidden.iterdir():
-                file.unlink()
-            hidden.rmdir()
+        shutil.rmtree(hidden, ignore_errors=True)
     return [folder / file.name for file in made]
+
+
+def _not_written(path: Path, error: OSError) -> OutputError:
+    return error if isinstance(error, OutputError) else OutputError(f"{path}: cannot be written: {error.strerror}")
 
 
 def _sync_file(path: Path) -> None:

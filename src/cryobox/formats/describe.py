@@ -61,10 +61,10 @@ def _describe_cs(path: Path) -> list[str]:
     from cryobox.formats.csg import read_group
 
     table = read_group(path)[0] if path.suffix.lower() == ".csg" else read_table(path)
-    fields = table.dtype.fields or {}
+    fields = table.dtype.names or ()
     kind = "group" if path.suffix.lower() == ".csg" else "table"
     lines = [f"{path}: CryoSPARC {kind} of {len(table)} rows, {len(fields)} fields"]
-    for name in list(fields)[:SHOWN_COLUMNS]:
+    for name in fields[:SHOWN_COLUMNS]:
         dtype = table.dtype[name]
         lines.append(f"  {name}: {dtype.base.str}{list(dtype.shape) or ''}")
     return lines

@@ -1,0 +1,187 @@
+"""`verify` finds nothing in a good run, and names each thing that is wrong in a bad one."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import pytest
+
+import cryobox
+from cryobox.cli import main
+from cryobox.errors import InputError
+from cryobox.simulate import make_dataset
+from cryobox.verification import verify
+
+FAST = cryobox.RunOptions(fsync=False)
+Style = Literal["relion", "cryosparc"]
+
+
+def make_run(folder: Path, style: Style = "relion", **recipe: object) -> Path:
+    data = make_dataset(folder / "data", micrographs=2, shape=(300, 400), picks=12, style=style, shifts=True)
+    values: dict[str, object] = {"box": 96, "sizes": (48, 32)} | recipe
+    cryobox.run(
+        data.picks,
+        micrographs=data.micrographs,
+        out=folder / "out",
+        recipe=cryobox.Recipe(**values),  # type: ignore[arg-type]
+        options=FAST,
+        root=data.folder,
+    )
+    return folder / "out"
+
+
+@pytest.fixture(scope="module")
+def good(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_run(tmp_path_factory.mktemp("good"))
+
+
+@pytest.fixture
+def out(tmp_path: Path) -> Path:
+    """A run that a test may damage."""
+    return make_run(tmp_path)
+
+
+def first_stack(out: Path) -> Path:
+    return min((out / "stacks").iterdir())
+
+
+def problems(out: Path) -> str:
+    return "\n".join(verify(out, everything=True).problems)
+
+
+@pytest.mark.parametrize("style", ["relion", "cryosparc"])
+@pytest.mark.parametrize(
+    "recipe",
+    [{}, {"dtype": "float16"}, {"edges": "pad", "normalize": False}, {"sizes": (96,), "ramp": False, "invert": False}],
+    ids=["cropped", "float16", "padded raw", "uncropped"],
+)
+def test_a_good_run_has_no_problems(tmp_path: Path, style: Style, recipe: dict[str, object]) -> None:
+    found = verify(make_run(tmp_path, style, **recipe), everything=True)
+    assert found.problems == ()
+    assert found.images == found.rows > 0
+    assert found.worst <= 1.0
+
+
+def test_the_sample_is_seeded_and_as_large_as_asked(good: Path) -> None:
+    found = verify(good, sample=3)
+    assert found.images == 6
+    assert found.problems == ()
+
+
+def test_a_flipped_byte_in_a_stack_names_stack_and_image(out: Path) -> None:
+    stack = sorted((out / "stacks").iterdir())[1]
+    data = bytearray(stack.read_bytes())
+    data[1024 + 2 * 48 * 48 * 4 + 4 * 1000 + 3] ^= 0x40
+    stack.write_bytes(data)
+    assert f"{stack.name}: image 3 (particles.star row" in problems(out)
+
+
+def test_swapped_rows_name_table_and_rows(out: Path) -> None:
+    table = out / "particles.star"
+    lines = table.read_text().splitlines(keepends=True)
+    rows = [number for number, line in enumerate(lines) if "@" in line]
+    lines[rows[1]], lines[rows[4]] = lines[rows[4]], lines[rows[1]]
+    table.write_text("".join(lines))
+    found = problems(out)
+    assert "particles.star: row 2: image is number 5, expected 2" in found
+    assert "particles.star: row 5: image is number 2, expected 5" in found
+
+
+def test_swapped_images_are_not_the_particles_that_the_rows_say(out: Path) -> None:
+    stack = min((out / "stacks_small").iterdir())
+    images = np.memmap(stack, dtype="<f4", mode="r+", offset=1024).reshape(-1, 32, 32)
+    images[[0, 1]] = images[[1, 0]]
+    images.flush()
+    found = problems(out)
+    assert f"{stack.name}: image 1 (particles_small.star row" in found
+    assert f"{stack.name}: image 2 (particles_small.star row" in found
+
+
+def test_a_stale_stack_from_other_options_is_found(out: Path, tmp_path: Path) -> None:
+    other = make_run(tmp_path / "other", ramp=False)
+    name = first_stack(out).name
+    shutil.copyfile(other / "stacks" / name, out / "stacks" / name)
+    assert f"{name}: image 1 (particles.star row 1) is not the particle" in problems(out)
+
+
+def test_a_truncated_stack_is_named_with_both_sizes(out: Path) -> None:
+    stack = first_stack(out)
+    size = stack.stat().st_size
+    with open(stack, "r+b") as file:
+        file.truncate(size - 100)
+    found = problems(out)
+    assert stack.name in found
+    assert f"({size - 1024} bytes), file holds {size - 1124}" in found
+
+
+def test_a_missing_stack_and_a_stranger_are_named(out: Path) -> None:
+    stack = first_stack(out)
+    stack.rename(stack.with_name("other.mrcs"))
+    found = problems(out)
+    assert f"{stack}: " in found
+    assert "other.mrcs: belongs to no micrograph of this run" in found
+
+
+def test_a_wrong_pixel_size_in_a_header_is_named(out: Path) -> None:
+    stack = first_stack(out)
+    data = bytearray(stack.read_bytes())
+    data[40:44] = np.float32(999.0).tobytes()
+    stack.write_bytes(data)
+    assert f"{stack.name}: header says" in problems(out)
+
+
+def test_a_lost_row_is_counted(out: Path) -> None:
+    table = out / "particles.star"
+    lines = table.read_text().splitlines(keepends=True)
+    del lines[next(number for number, line in enumerate(lines) if "@" in line)]
+    table.write_text("".join(lines))
+    assert "particles.star: has" in problems(out)
+
+
+def test_a_lost_rejected_table_is_named(out: Path) -> None:
+    (out / "rejected.star").unlink()
+    assert "rejected.star: is not there" in problems(out)
+
+
+def test_a_ledger_that_lacks_a_micrograph_is_named(out: Path) -> None:
+    ledger = out / "ledger.jsonl"
+    ledger.write_text("".join(ledger.read_text().splitlines(keepends=True)[:-1]))
+    assert "the ledger has no record of this micrograph" in problems(out)
+
+
+def test_other_counts_in_the_record_are_named(out: Path) -> None:
+    record = json.loads((out / "job.json").read_text())
+    (out / "job.json").write_text(json.dumps(record | {"extracted": record["extracted"] + 1}))
+    assert f"job.json: extracted is {record['extracted'] + 1}, expected {record['extracted']}" in problems(out)
+
+
+def test_a_changed_micrograph_is_named(tmp_path: Path) -> None:
+    out = make_run(tmp_path)
+    micrograph = min((tmp_path / "data" / "micrographs").iterdir())
+    data = bytearray(micrograph.read_bytes())
+    data[-4:] = b"\0\0\0\0"
+    micrograph.write_bytes(data)
+    assert f"{micrograph}: the ledger has no record" in problems(out)
+
+
+def test_an_unfinished_run_is_refused(out: Path) -> None:
+    (out / "job.json").unlink()
+    with pytest.raises(InputError, match=r"job.json: is not there; is the run finished"):
+        verify(out)
+
+
+def test_the_command_exits_with_1_on_any_difference_and_0_on_none(
+    out: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as fine:
+        main(["verify", str(out), "--sample", "5"])
+    assert fine.value.code == 0
+    (out / "rejected.star").unlink()
+    with pytest.raises(SystemExit) as wrong:
+        main(["verify", str(out), "--sample", "5"])
+    assert wrong.value.code == 1
+    assert "rejected.star" in capsys.readouterr().err
