@@ -45,7 +45,7 @@ py::tuple extract(const py::array& image, const py::array& corners, std::vector<
     py::array_t<std::uint8_t> status(count);
     py::array_t<double> statistics(
         std::vector<py::ssize_t>{static_cast<py::ssize_t>(outputs.size()), count, statistics_count});
-    const std::span<Status> status_span(static_cast<Status*>(static_cast<void*>(status.mutable_data())), rows.size());
+    const std::span<Status> status_span(reinterpret_cast<Status*>(status.mutable_data()), rows.size());
     const std::span<double> statistics_span(statistics.mutable_data(), static_cast<std::size_t>(statistics.size()));
     {
         const py::gil_scoped_release released;

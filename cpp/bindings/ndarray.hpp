@@ -66,7 +66,10 @@ inline ImageView image_view(const py::array& image) {
                          .row_stride = image.strides(0),
                          .type = pixel_type(image.dtype()),
                          .swapped = is_swapped(image.dtype())};
-    // The stride of an axis with one element, or none, says nothing.
+    // The strides of an image without pixels, and of an axis with one, say nothing.
+    if (view.height == 0 || view.width == 0) {
+        return view;
+    }
     if (view.width > 1 && image.strides(1) != image.itemsize()) {
         throw std::invalid_argument("pixels of the image's rows must be adjacent");
     }

@@ -44,10 +44,10 @@ Builds find_builds() noexcept {
     builds.list[builds.count++] = &baseline::kernels;
 #ifdef CRYOBOX_HAVE_X86_BUILDS
     __builtin_cpu_init();
-    if (__builtin_cpu_supports("avx2") != 0 && has_f16c()) {
+    if (__builtin_cpu_supports("avx2") && has_f16c()) {
         builds.list[builds.count++] = &avx2::kernels;
-        if (__builtin_cpu_supports("avx512f") != 0 && __builtin_cpu_supports("avx512vl") != 0 &&
-            __builtin_cpu_supports("avx512bw") != 0 && __builtin_cpu_supports("avx512dq") != 0) {
+        if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512vl") &&
+            __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512dq")) {
             builds.list[builds.count++] = &avx512::kernels;
         }
     }

@@ -14,6 +14,7 @@
 #include <omp.h>
 #endif
 
+#include "cryobox/arguments.hpp"
 #include "cryobox/buffer.hpp"
 #include "cryobox/crop.hpp"
 #include "cryobox/fft.hpp"
@@ -47,7 +48,7 @@ public:
     }
 
     std::unique_ptr<Workspace> take() {
-        const std::lock_guard lock(mutex_);
+        const std::scoped_lock lock(mutex_);
         if (free_.empty()) {
             return std::make_unique<Workspace>();
         }
@@ -58,7 +59,7 @@ public:
 
     void give_back(std::unique_ptr<Workspace> workspace) noexcept {
         constexpr Index worth_keeping = Index{64} << 20U; // bytes; a box of 2000 needs half of it
-        const std::lock_guard lock(mutex_);
+        const std::scoped_lock lock(mutex_);
         // Room was reserved below, so this cannot throw.
         if (workspace->bytes() <= worth_keeping && free_.size() < free_.capacity()) {
             free_.push_back(std::move(workspace));
@@ -310,7 +311,7 @@ Status finish_image(const Plan& plan, const OutputPlan& output, double window_me
         level += missing_level;
         finish.plane.level += offset;
         const double root_mean_square = std::sqrt(sums.square / background.count());
-        if (!std::isfinite(sd) || !(sd > smallest_contrast * root_mean_square)) {
+        if (!has_contrast(sd, root_mean_square)) {
             return Status::no_contrast;
         }
         finish.scale = 1 / (plan.scale_const > 0 ? plan.scale_const : sd);
@@ -349,49 +350,7 @@ void clear(const StackView& stack, Index n) noexcept {
 }
 
 bool may_be_cut(const ImageView& image, Corner corner, Index box, bool pad) noexcept {
-    const Placement y = place(corner.y, box, image.height);
-    const Placement x = place(corner.x, box, image.width);
-    if (y == Placement::outside || x == Placement::outside) {
-        return false;
-    }
-    return pad || (y == Placement::inside && x == Placement::inside);
-}
-
-void require(bool condition, const char* message) {
-    if (!condition) {
-        throw std::invalid_argument(message);
-    }
-}
-
-void check_image(const ImageView& image) {
-    require(image.height >= 0 && image.width >= 0, "the image has a negative side");
-    require(image.width <= std::numeric_limits<Index>::max() / 8, "the image is too wide");
-    require(image.height <= 1 || image.row_stride >= image.width * bytes_per_pixel(image.type),
-            "rows of the image must not overlap, and must follow each other downward");
-}
-
-void check_box(const char* message, Index size, Index most) {
-    require(size >= 2 && size % 2 == 0 && size <= most, message);
-}
-
-void check(std::span<const Corner> corners, std::span<const StackView> outputs, const ExtractOptions& options,
-           std::span<Status> status, std::span<double> statistics) {
-    check_box("box must be an even number of pixels, at least 2 and at most 32768", options.box, largest_box);
-    require(!outputs.empty(), "at least one output is needed");
-    Index previous = options.box + 1;
-    for (const StackView& output : outputs) {
-        check_box("every output must have an even size, at least 2, at most the box; largest first, all different",
-                  output.size, previous - 1);
-        previous = output.size;
-        require((output.float32 == nullptr) != (output.float16 == nullptr) || corners.empty(),
-                "every output must be float32 or float16");
-    }
-    require(!options.normalize || options.radii.size() == outputs.size(), "one radius is needed for every output");
-    require(std::isfinite(options.scale_const) && options.scale_const >= 0,
-            "scale_const must be a positive number, or 0 for each particle's own");
-    require(status.size() == corners.size(), "one status is needed for every corner");
-    require(statistics.size() == corners.size() * outputs.size() * statistics_count,
-            "statistics need a row for every output and corner");
+    return may_be_cut(corner.y, corner.x, box, image.height, image.width, pad);
 }
 
 } // namespace
@@ -415,7 +374,7 @@ int max_threads() noexcept {
 void extract(const ImageView& image, std::span<const Corner> corners, std::span<const StackView> outputs,
              const ExtractOptions& options, std::span<Status> status, std::span<double> statistics) {
     check_image(image);
-    check(corners, outputs, options, status, statistics);
+    check_arguments(corners, outputs, options, status, statistics);
 
     // Backgrounds first: a wrong radius is refused even where no corner is inside.
     std::vector<Background> backgrounds;

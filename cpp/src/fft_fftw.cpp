@@ -29,7 +29,7 @@ fftwf_plan make_plan(Index length, Direction direction) {
     const Buffer<Complex> from(length);
     const Buffer<Complex> to(length);
     const int sign = direction == Direction::forward ? FFTW_FORWARD : FFTW_BACKWARD;
-    const std::lock_guard lock(planner_mutex());
+    const std::scoped_lock lock(planner_mutex());
     // ESTIMATE, because a measured plan may differ from run to run, and with it the last bits of the images.
     fftwf_plan plan = fftwf_plan_dft_1d(static_cast<int>(length), raw(from.data()), raw(to.data()), sign,
                                         FFTW_ESTIMATE | FFTW_DESTROY_INPUT);
@@ -48,7 +48,7 @@ public:
 
     const Transform& get(Index length, Direction direction) {
         const std::pair key{length, direction};
-        const std::lock_guard lock(mutex_);
+        const std::scoped_lock lock(mutex_);
         const auto found = plans_.find(key);
         // std::map never moves its entries, and none is ever removed.
         return found != plans_.end() ? found->second : plans_.try_emplace(key, length, direction).first->second;
@@ -62,7 +62,7 @@ private:
 } // namespace
 
 void Transform::Destroy::operator()(fftwf_plan_s* plan) const noexcept {
-    const std::lock_guard lock(planner_mutex());
+    const std::scoped_lock lock(planner_mutex());
     fftwf_destroy_plan(plan);
 }
 

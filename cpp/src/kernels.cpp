@@ -3,7 +3,7 @@
 // on a processor without AVX2).
 #include <cstdint>
 
-#if defined(__F16C__)
+#ifdef __F16C__
 #include <immintrin.h>
 #endif
 
@@ -53,7 +53,7 @@ CRYOBOX_INLINE U8 as_bits(F8 value) noexcept { return load<U8>(&value); }
 CRYOBOX_INLINE double total(D8 v) noexcept { return ((v[0] + v[1]) + (v[2] + v[3])) + ((v[4] + v[5]) + (v[6] + v[7])); }
 
 CRYOBOX_INLINE F8 from_half(U16x8 half) noexcept {
-#if defined(__F16C__)
+#ifdef __F16C__
     const __m256 value = _mm256_cvtph_ps(load<__m128i>(&half));
     return load<F8>(&value);
 #else
@@ -66,7 +66,7 @@ CRYOBOX_INLINE F8 from_half(U16x8 half) noexcept {
 }
 
 CRYOBOX_INLINE U16x8 to_half(F8 value) noexcept {
-#if defined(__F16C__)
+#ifdef __F16C__
     const __m128i half = _mm256_cvtps_ph(load<__m256>(&value), _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
     return load<U16x8>(&half);
 #else
@@ -96,7 +96,7 @@ CRYOBOX_INLINE F8 pixels(const std::byte* from) noexcept {
         const U8 bits = load<U8>(from);
         return as_float(swapped ? swap(bits) : bits);
     } else {
-        U16x8 raw = load<U16x8>(from);
+        auto raw = load<U16x8>(from);
         if constexpr (swapped) {
             raw = swap(raw);
         }

@@ -12,8 +12,8 @@ using namespace cryobox;
 namespace {
 
 double exact(std::uint16_t bits) {
-    const int exponent = bits >> 10U & 0x1FU;
-    const int fraction = bits & 0x3FFU;
+    const int exponent = static_cast<int>(bits >> 10U & 0x1FU);
+    const int fraction = static_cast<int>(bits & 0x3FFU);
     const double magnitude = exponent == 0 ? std::ldexp(fraction, -24) : std::ldexp(1024 + fraction, exponent - 25);
     return (bits & 0x8000U) != 0 ? -magnitude : magnitude;
 }

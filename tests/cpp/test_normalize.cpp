@@ -13,7 +13,8 @@ namespace {
 
 void the_runs_hold_exactly_the_pixels_beyond_the_radius() {
     for (const Index size : {4, 6, 22, 64}) {
-        for (double radius = 1; radius < static_cast<double>(size) / 2; radius += 0.37) {
+        for (int hundredths = 100; hundredths < 50 * size; hundredths += 37) {
+            const double radius = hundredths / 100.0;
             const Background background(size, radius);
             const BackgroundRuns runs = background.runs();
             double count = 0;
@@ -34,11 +35,12 @@ void a_plane_is_found_again_at_the_smallest_and_the_widest_radius() {
     for (const Index size : {4, 30, 128}) {
         for (const double radius : {1.0, static_cast<double>(size) / 2 - 0.01}) {
             const Background background(size, radius);
+            const Index half = size / 2;
             std::vector<float> image(static_cast<std::size_t>(size * size));
             for (Index y = 0; y < size; ++y) {
                 for (Index x = 0; x < size; ++x) {
                     image[static_cast<std::size_t>(y * size + x)] =
-                        static_cast<float>(7 + 2 * (y - size / 2) - 3 * (x - size / 2));
+                        static_cast<float>(7 + 2 * y - size - 3 * x + 3 * half);
                 }
             }
             for (const Kernels* build : runnable_kernels()) {

@@ -15,7 +15,8 @@ void many_callers_at_once_get_the_bits_of_one() {
         Index size;
     };
     // Several boxes, so that callers meet while planning.
-    const std::vector<Case> cases = {{50, 24}, {48, 20}, {40, 40}, {36, 30}, {50, 22}, {50, 24}};
+    const std::vector<Case> cases = {{.box = 50, .size = 24}, {.box = 48, .size = 20}, {.box = 40, .size = 40},
+                                     {.box = 36, .size = 30}, {.box = 50, .size = 22}, {.box = 50, .size = 24}};
     const auto work = [&](const Case& one) {
         ExtractOptions options;
         options.box = one.box;
@@ -25,6 +26,7 @@ void many_callers_at_once_get_the_bits_of_one() {
     std::vector<testing::Made> together(cases.size() * 3);
     {
         std::vector<std::jthread> callers;
+        callers.reserve(together.size());
         for (std::size_t i = 0; i < together.size(); ++i) {
             callers.emplace_back([&, i] { together[i] = work(cases[i % cases.size()]); });
         }

@@ -22,6 +22,27 @@ struct BackgroundSums {
     double square = 0;
 };
 
+/// The least-squares plane through the background of images of one size, solved but for the pixels: how many there are,
+/// their mean position, and the inverse of the 2 x 2 matrix of their central second moments.
+struct PlaneFit {
+    double count = 0;
+    double mean_i = 0;
+    double mean_j = 0;
+    double inverse_ii = 0;
+    double inverse_ij = 0;
+    double inverse_jj = 0;
+
+    /// The plane through pixels with these sums.
+    [[nodiscard]] constexpr Plane operator()(const BackgroundSums& sums) const noexcept {
+        const double mean = sums.value / count;
+        const double vi = sums.value_i - mean_i * sums.value;
+        const double vj = sums.value_j - mean_j * sums.value;
+        const double slope_y = inverse_ii * vi + inverse_ij * vj;
+        const double slope_x = inverse_ij * vi + inverse_jj * vj;
+        return Plane{.level = mean - slope_y * mean_i - slope_x * mean_j, .slope_y = slope_y, .slope_x = slope_x};
+    }
+};
+
 /// Which pixels of an image are background: in row y the columns [0, first_run_end[y]) and [second_run_begin[y], size).
 struct BackgroundRuns {
     Index size = 0;
@@ -36,22 +57,17 @@ public:
     /// @throws std::invalid_argument unless 1 <= radius < size / 2
     Background(Index size, double radius);
 
-    [[nodiscard]] double count() const noexcept { return count_; }
+    [[nodiscard]] double count() const noexcept { return fit_.count; }
     [[nodiscard]] BackgroundRuns runs() const noexcept {
         return {.size = size_, .first_run_end = first_run_end_.data(), .second_run_begin = second_run_begin_.data()};
     }
+    [[nodiscard]] const PlaneFit& fit() const noexcept { return fit_; }
     /// The least-squares plane through pixels with these sums.
-    [[nodiscard]] Plane fit(const BackgroundSums& sums) const noexcept;
+    [[nodiscard]] Plane fit(const BackgroundSums& sums) const noexcept { return fit_(sums); }
 
 private:
     Index size_;
-    double count_ = 0;
-    double mean_i_ = 0;
-    double mean_j_ = 0;
-    // Inverse of the 2 x 2 matrix of central second moments.
-    double inverse_ii_ = 0;
-    double inverse_ij_ = 0;
-    double inverse_jj_ = 0;
+    PlaneFit fit_;
     std::vector<Index> first_run_end_;
     std::vector<Index> second_run_begin_;
 };

@@ -40,6 +40,17 @@ constexpr Placement place(std::int64_t corner, std::int64_t box, std::int64_t ex
     return corner >= 0 && corner <= extent - box ? Placement::inside : Placement::overhanging;
 }
 
+/// Whether a box with its first pixel at (`y`, `x`) is cut from an image, or its particle is `Status::outside`.
+constexpr bool may_be_cut(std::int64_t y, std::int64_t x, std::int64_t box, std::int64_t height, std::int64_t width,
+                          bool pad) noexcept {
+    const Placement vertical = place(y, box, height);
+    const Placement horizontal = place(x, box, width);
+    if (vertical == Placement::outside || horizontal == Placement::outside) {
+        return false;
+    }
+    return pad || (vertical == Placement::inside && horizontal == Placement::inside);
+}
+
 /// The nearest index inside an axis of `extent` pixels.
 constexpr std::ptrdiff_t nearest_inside(std::ptrdiff_t index, std::ptrdiff_t extent) noexcept {
     if (index < 0) {
@@ -51,6 +62,17 @@ constexpr std::ptrdiff_t nearest_inside(std::ptrdiff_t index, std::ptrdiff_t ext
 /// Where frequency `k` (which may be negative) stands in a transform of `size` points.
 constexpr std::ptrdiff_t place_of_frequency(std::ptrdiff_t k, std::ptrdiff_t size) noexcept {
     return k < 0 ? k + size : k;
+}
+
+/// Which frequency stands at `place` in a transform of `size` points: 0 ... size / 2, then the negative ones.
+constexpr std::ptrdiff_t frequency_at(std::ptrdiff_t place, std::ptrdiff_t size) noexcept {
+    return place <= size / 2 ? place : place - size;
+}
+
+/// Whether a background varies by more than rounding; `root_mean_square` is that of its pixels, mean and plane in it.
+/// Not where its sd is nan or infinite.
+constexpr bool has_contrast(double sd, double root_mean_square) noexcept {
+    return sd > smallest_contrast * root_mean_square && sd - sd == 0;
 }
 
 /// Whether a pixel is background; `i`, `j` count from the image's center, index size / 2.
