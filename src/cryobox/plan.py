@@ -289,7 +289,7 @@ def stack_names(names: Sequence[str]) -> list[str]:
     for text in safe:
         folded[text.casefold()] = folded.get(text.casefold(), 0) + 1
     return [
-        f"{text}_{_hash(name.encode())[:10]}" if folded[text.casefold()] > 1 else text
+        f"{text}_{_hash(name.encode('utf-8', 'surrogateescape'))[:10]}" if folded[text.casefold()] > 1 else text
         for text, name in zip(safe, names, strict=True)
     ]
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -79,8 +79,10 @@ class Outcome:
         return dict(sorted(found.items(), key=lambda item: -item[1]))
 
 
-def withdraw_tables(folder: Path, *, fsync: bool) -> None:
+def withdraw_tables(folder: Path, *, keep: Collection[str] = (), fsync: bool = True) -> None:
     """Remove the tables of an earlier run: `job.json`, which says that all is whole, first, `particles` next.
+
+    Tables named in `keep` stay.
 
     Raises
     ------
@@ -88,6 +90,8 @@ def withdraw_tables(folder: Path, *, fsync: bool) -> None:
     """
     removed = False
     for name in ("job.json", *(f"{name}{suffix}" for name in _ALL for suffix in _SUFFIXES)):
+        if name in keep:
+            continue
         try:
             (folder / name).unlink()
             removed = True

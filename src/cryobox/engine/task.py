@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import os
+import re
 import shutil
 import socket
 import threading
@@ -16,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cryobox.core import STATISTICS, Status, extract_windows
-from cryobox.errors import CryoboxError, MicrographError
+from cryobox.errors import BackendError, CryoboxError, MicrographError, OutputError
 from cryobox.formats.images import PixelReader
 from cryobox.formats.mrc import StackWriter
 from cryobox.particles import Reason
@@ -118,7 +119,10 @@ def do_task(task: Task, setting: Setting) -> TaskResult:
     except MicrographError as error:
         return TaskResult(id=task.id, read_seconds=clock.seconds["read"], error=str(error))
     with _Stacks(task, setting) as stacks:
-        status, statistics = _cut(task, setting, image, stacks, clock)
+        try:
+            status, statistics = _cut(task, setting, image, stacks, clock)
+        except MemoryError as error:
+            raise BackendError(f"{task.path}: its particles need more memory than this process can get") from error
         kept = status == Status.OK
         with clock.time("write"):
             infos = stacks.publish(statistics[:, kept]) if kept.any() else ()
@@ -221,7 +225,10 @@ class _Stacks:
         for writer, output, of_size in zip(self.writers, self._outputs, statistics, strict=True):
             infos.append(_finish(writer, output, of_size, fsync=self._setting.fsync))
         for temporary, final in zip(self._temporary, self._final, strict=True):
-            os.replace(temporary, final)
+            try:
+                os.replace(temporary, final)
+            except OSError as error:
+                raise OutputError(f"{final}: cannot be given its name: {error.strerror}") from error
         self.writers = []
         if self._setting.fsync:
             for folder in dict.fromkeys(path.parent for path in self._final):
@@ -255,22 +262,41 @@ def temporary_name(name: str, part: str) -> str:
 
 
 def remove_temporary(folder: Path, part: str) -> None:
-    """Remove what an earlier attempt at this part left unfinished in the output folder; other parts' files stay."""
-    for place in (folder, *(folder / name for name in STACK_FOLDERS)):
-        for path in place.glob(f".*.{part or 'all'}.*.tmp"):
-            if path.is_dir():
-                shutil.rmtree(path, ignore_errors=True)
-            else:
-                path.unlink(missing_ok=True)
+    """Remove what an earlier attempt at this part left unfinished in the output folder; other parts' files stay.
+
+    Raises
+    ------
+    OutputError
+    """
+    ours = re.compile(rf"\..*\.{re.escape(part or 'all')}\.[^.]*\.\d+\.\d+\.tmp", re.DOTALL)
+    try:
+        for place in (folder, *(folder / name for name in STACK_FOLDERS)):
+            for path in place.iterdir() if place.is_dir() else ():
+                if not ours.fullmatch(path.name):
+                    continue
+                if path.is_dir() and not path.is_symlink():
+                    shutil.rmtree(path)
+                else:
+                    path.unlink(missing_ok=True)
+    except OSError as error:
+        raise OutputError(f"{folder}: what an earlier run left cannot be removed: {error}") from error
 
 
 def sync_folder(folder: Path) -> None:
-    """Force the entries of a folder to the disk."""
-    descriptor = os.open(folder, os.O_RDONLY | getattr(os, "O_DIRECTORY", 0))
+    """Force the entries of a folder to the disk.
+
+    Raises
+    ------
+    OutputError
+    """
     try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+        descriptor = os.open(folder, os.O_RDONLY | getattr(os, "O_DIRECTORY", 0))
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+    except OSError as error:
+        raise OutputError(f"{folder}: cannot be forced to the disk: {error.strerror}") from error
 
 
 class _Clock:
