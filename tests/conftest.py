@@ -56,12 +56,24 @@ def _no_mpi() -> str | None:
     return None if shutil.which("mpiexec") else "mpiexec is not on the PATH"
 
 
+def _no_chromium() -> str | None:
+    if chromium():
+        return None
+    return "neither chromium nor google-chrome is on the PATH (Debian: apt-get install chromium)"
+
+
+def chromium() -> str | None:
+    """Path of a Chromium, None where there is none."""
+    return shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+
+
 _WHY_NOT: dict[str, Callable[[], str | None]] = {
     "real": cache(_no_real_data),
     "relion": cache(_no_relion),
     "gpu": cache(_no_gpu),
     "slurm": cache(_no_slurm),
     "mpi": cache(_no_mpi),
+    "chromium": cache(_no_chromium),
 }
 
 

@@ -20,8 +20,8 @@ MODULES = {
 }
 
 
-# Asking the core which FFTW it is built with touches no pixel; the ledger records the answer.
-NO_PIXELS = {"cryobox.core.fftw_version"}
+# Asking the core what it is built with touches no pixel; the ledger and `--version` record the answer.
+NO_PIXELS = {"cryobox.core.build_facts", "cryobox.core.fftw_version"}
 
 
 def imported_by(path: Path) -> set[str]:

@@ -5,11 +5,27 @@ The list holds even sizes without a prime factor above 7 (CONVENTIONS: "Box size
 
 from __future__ import annotations
 
+import math
 from bisect import bisect_left
+from dataclasses import dataclass
 
 from cryobox.errors import OptionError
 
-__all__ = ["FAST_BOXES", "check_even", "fast_box", "is_fast", "neighbors"]
+__all__ = [
+    "FAST_BOXES",
+    "Proposal",
+    "check_even",
+    "crop_for",
+    "fast_box",
+    "is_fast",
+    "neighbors",
+    "nearby",
+    "propose",
+]
+
+BOX_PER_DIAMETER = 1.5  # room for the delocalized signal, and for background around the particle
+CLASSES_2D_ANGSTROM = 6.0  # resolution at which 2D classes show secondary structure; a first crop need not reach more
+SORTING_ANGSTROM = 15.0  # enough to tell particles from junk
 
 # fmt: off
 FAST_BOXES: tuple[int, ...] = (
@@ -44,6 +60,87 @@ def neighbors(n: int) -> tuple[int, ...]:
     below = [size for size in FAST_BOXES if size < n][-1:]
     above = [size for size in FAST_BOXES if size > n][:1]
     return (*below, *above)
+
+
+def nearby(n: int, count: int = 2) -> tuple[int, ...]:
+    """Return `n` and up to `count` recommended sizes on either side of it, ascending."""
+    below = [size for size in FAST_BOXES if size < n][-count:]
+    above = [size for size in FAST_BOXES if size > n][:count]
+    return (*below, n, *above)
+
+
+def crop_for(box: int, pixel_size: float, target_pixel_size: float) -> int:
+    """Return the smallest recommended size at which a box of side `box` has pixels of at most `target_pixel_size` Å.
+
+    Never more than `box`, which is what comes back where its own pixels are not finer than the target.
+    """
+    _check_positive("the target pixel size", target_pixel_size)
+    _check_positive("the pixel size", pixel_size)
+    return min(box, fast_box(min(max(1, math.ceil(box * pixel_size / target_pixel_size - 1e-9)), FAST_BOXES[-1])))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Proposal:
+    """Sizes for a particle, in pixels, and why.
+
+    Parameters
+    ----------
+    box : int
+        Side of the window in the micrograph.
+    crop : int
+        Side to store for 2D classification and a first map.
+    small : int
+        Side to store for sorting particles from junk; smaller than `crop`.
+    reasons : tuple of str
+        A sentence for each of the three.
+    """
+
+    box: int
+    crop: int
+    small: int
+    reasons: tuple[str, str, str]
+
+
+def propose(diameter_angstrom: float, pixel_size: float) -> Proposal:
+    """Propose sizes for a particle of this longest diameter in micrographs of this pixel size, both in Å.
+
+    Raises
+    ------
+    OptionError
+        If a number is not positive, or the box would be larger than the largest recommended one.
+    """
+    _check_positive("the diameter", diameter_angstrom)
+    _check_positive("the pixel size", pixel_size)
+    wanted = math.ceil(BOX_PER_DIAMETER * diameter_angstrom / pixel_size - 1e-9)
+    if wanted > FAST_BOXES[-1]:
+        raise OptionError(
+            f"a particle of {diameter_angstrom:g} Å needs a box of {wanted} pixels at {pixel_size:g} Å per pixel, more "
+            f"than {FAST_BOXES[-1]}; is the diameter in Å, and the pixel size right?"
+        )
+    box = fast_box(wanted)
+    crop = crop_for(box, pixel_size, CLASSES_2D_ANGSTROM / 2)
+    small = min(crop_for(box, pixel_size, SORTING_ANGSTROM / 2), max(size for size in (16, *FAST_BOXES) if size < crop))
+    return Proposal(
+        box=box,
+        crop=crop,
+        small=small,
+        reasons=(
+            f"box {box}: {BOX_PER_DIAMETER} x {diameter_angstrom:g} Å are {wanted} pixels of {pixel_size:.4g} Å; "
+            f"the next fast size is {box} ({box * pixel_size:.0f} Å)",
+            _stored("2D classes and a first map", crop, box, pixel_size),
+            _stored("sorting particles from junk", small, box, pixel_size),
+        ),
+    )
+
+
+def _stored(purpose: str, size: int, box: int, pixel_size: float) -> str:
+    stored = pixel_size * box / size
+    return f"{size} for {purpose}: {stored:.3g} Å per pixel, {2 * stored:.3g} Å at best"
+
+
+def _check_positive(what: str, value: float) -> None:
+    if not (math.isfinite(value) and value > 0):
+        raise OptionError(f"{what} must be a positive number of Å; got {value!r}")
 
 
 def check_even(name: str, n: int) -> None:

@@ -25,6 +25,7 @@ __all__ = [
     "PIXEL_TYPES",
     "STATISTICS",
     "Status",
+    "build_facts",
     "extract",
     "extract_windows",
     "fftw_version",
@@ -272,6 +273,13 @@ def fftw_version() -> str:
     """The version of FFTW that the core runs; other versions may differ in the last bits."""
     version: str = _backend("cpu").fftw_version()
     return version
+
+
+def build_facts() -> dict[str, str]:
+    """What the compiled core is made of and uses on this machine, for `cryobox --version --verbose`."""
+    core = _backend("cpu")
+    threads = f"yes, up to {core.max_threads} threads here" if core.openmp else "no: one thread a worker"
+    return {"FFTW": core.fftw_version(), "SIMD": core.simd, "OpenMP": threads}
 
 
 def _backend(device: str) -> ModuleType:

@@ -18,7 +18,7 @@ from cryobox.options import Recipe
 from cryobox.particles import Particles
 from cryobox.plan import Plan, build_plan, match_micrographs, micrographs_with_picks
 
-__all__ = ["Given", "Inputs", "prepare"]
+__all__ = ["Given", "Inputs", "prepare", "read_pixel_size"]
 
 HEADER_THREADS = 16  # reading headers waits for the file system, not for the processor
 
@@ -102,6 +102,18 @@ def prepare(
     notes = (f"micrographs are matched to picks by {step}", *plan.notes)
     plan = replace(plan, warnings=(*plan.warnings, *checks), notes=notes)
     return Inputs(given=given, particles=particles, micrographs=table, plan=plan)
+
+
+def read_pixel_size(micrographs: str | os.PathLike[str], *, root: Path | None = None) -> float:
+    """Å per pixel of the first micrograph that says it, by its table or else its header; nan where none does."""
+    table = formats.read_micrographs(os.fspath(micrographs), root=root)
+    for size, path in zip(table.pixel_size.tolist(), table.paths, strict=True):
+        if size > 0:
+            return float(size)
+        header = _header(path)
+        if isinstance(header, ImageHeader):
+            return header.pixel_size
+    return float("nan")
 
 
 def _header(path: str) -> ImageHeader | MicrographError:

@@ -1,0 +1,399 @@
+"""What a run shows while it works and when it ends: a bar, plain lines, JSON events or nothing, and the summary."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import sys
+import time
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any, Protocol, TextIO
+
+if TYPE_CHECKING:
+    from rich.console import Console, Group
+
+    from cryobox.engine.progress import Progress
+    from cryobox.job import RunResult
+    from cryobox.plan import Plan
+
+__all__ = [
+    "EVENT_VERSION",
+    "Display",
+    "choose_display",
+    "error_event",
+    "explain_plan",
+    "in_bytes",
+    "plan_lines",
+    "summary_rows",
+    "warn",
+]
+
+EVENT_VERSION = 1  # of the JSON events; rises when a field changes its meaning or goes (docs/pipelines.md)
+SHOWN_WARNINGS = 10
+LINE_SECONDS = 5.0  # between two lines of progress where there is no terminal
+REDRAWS_PER_SECOND = 5
+
+
+class Display(Protocol):
+    """What a run tells; `close` may be called at any time, and ends whatever is drawn."""
+
+    def plan(self, plan: Plan) -> None: ...
+    def progress(self, now: Progress) -> None: ...
+    def end(self, result: RunResult) -> None: ...
+    def close(self) -> None: ...
+
+
+def choose_display(*, json_events: bool = False, quiet: bool = False, verbose: bool = False) -> Display:
+    """JSON lines if asked for, nothing if asked for; else a bar on a terminal, and lines where there is none."""
+    if json_events:
+        return _JsonLines()
+    if quiet:
+        return _Quiet()
+    # A terminal that cannot move its cursor, or says that it is none.
+    if sys.stderr.isatty() and os.environ.get("TERM", "") not in ("dumb", ""):
+        return _Bar(verbose=verbose)
+    return _Lines(verbose=verbose)
+
+
+# Texts ---------------------------------------------------------------------------------------------------------------
+
+
+def in_bytes(count: float) -> str:
+    """A number of bytes with a unit, decimal: 1.5 GB."""
+    for unit in ("bytes", "kB", "MB", "GB", "TB"):
+        if count < 1000 or unit == "TB":
+            return f"{count:.0f} {unit}" if unit == "bytes" or count >= 100 else f"{count:.3g} {unit}"
+        count /= 1000
+    raise AssertionError
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    whole = round(seconds)
+    hours, rest = divmod(whole, 3600)
+    return f"{hours}:{rest // 60:02d}:{rest % 60:02d}" if hours else f"{rest // 60}:{rest % 60:02d} min"
+
+
+def warn(warnings: Iterable[str], stream: TextIO | None = None) -> None:
+    """Print warnings to stderr; beyond `SHOWN_WARNINGS` only how many more there are."""
+    texts = list(dict.fromkeys(warnings))
+    for text in texts[:SHOWN_WARNINGS]:
+        print(f"cryobox: warning: {text}", file=stream or sys.stderr)
+    if len(texts) > SHOWN_WARNINGS:
+        print(f"cryobox: warning: and {len(texts) - SHOWN_WARNINGS} more", file=stream or sys.stderr)
+
+
+def plan_lines(plan: Plan) -> list[str]:
+    """What will be done with the picks, in counts."""
+    rejected = plan.counts()
+    total = sum(rejected.values())
+    lines = [f"{len(plan.reason):,} picks: {len(plan.rows):,} to extract from {len(plan.tasks):,} micrographs, {total:,} rejected"]
+    lines += [f"  {count:,} {reason}" for reason, count in rejected.items()]
+    lines += [f"  left out: {why}" for why in list(plan.incomplete.values())[:SHOWN_WARNINGS]]
+    return lines
+
+
+def explain_plan(plan: Plan) -> list[str]:
+    """Why things are done as they are: for `-v`."""
+    recipe = plan.recipe
+    lines = list(plan.notes)
+    stacks = "white particles" if recipe.invert else "particles as they are in the micrographs"
+    lines.append(
+        f"style {recipe.style}: {'.star tables and .mrcs' if recipe.style == 'relion' else '.cs tables and .mrc'} stacks, "
+        f"{stacks}"
+    )
+    if plan.tasks:
+        first = plan.tasks[0]
+        own = first.outputs[0].pixel_size * first.outputs[0].size / recipe.box
+        lines.append(f"{first.micrograph}: read from {first.path}; {own:.5g} Å per pixel, {first.header.dtype.name}")
+        for output in first.outputs:
+            background = f"background beyond {output.background_radius:g} pixels of the center" if recipe.normalize else "gray levels kept"
+            lines.append(
+                f"box {recipe.box} stored as {output.size}: {output.pixel_size:.4g} Å per pixel, "
+                f"so {2 * output.pixel_size:.3g} Å at best; {background}"
+            )
+    how = "left out" if recipe.edges == "reject" else "filled with the nearest pixel"
+    lines.append(f"boxes over the edge are {how}; fractional picks are {_ROUNDED[recipe.rounding]}")
+    return lines
+
+
+_ROUNDED = {"truncate": "truncated", "nearest": "rounded to the nearest pixel"}
+
+
+def summary_rows(result: RunResult, plan: Plan | None) -> list[tuple[str, str]]:
+    """The summary of a run: (label, text); an empty label continues the one above."""
+    rows = [("picks", f"{result.picks:,} in {result.micrographs:,} micrographs")]
+    share = f" ({100 * result.extracted / result.picks:.1f} %)" if result.picks else ""
+    rows.append(("extracted", f"{result.extracted:,}{share}"))
+    rejected = sum(result.rejected.values())
+    rows.append(("rejected", f"{rejected:,}"))
+    rows += [("", f"{count:,} {reason}") for reason, count in result.rejected.items()]
+    if result.incomplete:
+        rows.append(("incomplete", f"{len(result.incomplete):,} micrographs, for example"))
+        rows += [("", why) for why in list(result.incomplete.values())[:3]]
+    if result.resumed:
+        rows.append(("resumed", f"{result.resumed:,} micrographs were done before"))
+    if plan is not None and result.extracted:
+        rows += _stored_rows(plan, result)
+    rows += _speed_rows(result)
+    rows += [("tables" if i == 0 else "", str(path)) for i, path in enumerate(result.tables)]
+    return rows + [("next" if i == 0 else "", text) for i, text in enumerate(next_steps(result))]
+
+
+def _stored_rows(plan: Plan, result: RunResult) -> list[tuple[str, str]]:
+    pixel = 2 if plan.recipe.dtype == "float16" else 4
+    rows = []
+    for index, size in enumerate(plan.recipe.sizes):
+        angstrom = f", {plan.tasks[0].outputs[index].pixel_size:.4g} Å per pixel" if plan.tasks else ""
+        total = in_bytes(result.extracted * size * size * pixel)
+        rows.append(("stored" if index == 0 else "", f"{size} x {size} {plan.recipe.dtype}{angstrom}: {total}"))
+    return rows
+
+
+def _speed_rows(result: RunResult) -> list[tuple[str, str]]:
+    rows = [("time", f"{_duration(result.seconds)}, of which planning {_duration(result.planning_seconds)}")]
+    if result.bytes_written and result.cutting_seconds > 0:
+        cutting = result.cutting_seconds
+        rows.append(
+            (
+                "speed",
+                f"read {in_bytes(result.bytes_read)} at {in_bytes(result.bytes_read / cutting)}/s, "
+                f"wrote {in_bytes(result.bytes_written)} at {in_bytes(result.bytes_written / cutting)}/s",
+            )
+        )
+    return rows
+
+
+def next_steps(result: RunResult) -> list[str]:
+    """What a user does now, in the words of the program that goes on."""
+    steps = []
+    if result.incomplete:
+        table = next((path.name for path in result.tables if path.stem == "micrographs_incomplete"), "")
+        steps.append(f"repair what {table or 'micrographs_incomplete'} lists, then the same command again")
+    main = result.tables[0] if result.tables and result.tables[0].stem == "particles" else None
+    if main is None:
+        if not result.incomplete:
+            steps.append(f"nothing was extracted; {result.out}/rejected.* says why, pick by pick")
+        return steps
+    if main.suffix == ".star":
+        steps.append(f"RELION: Import, tab Others, node type 'Particles STAR file', input file {main};")
+        steps.append("or name that file as input of Class2D; run RELION in the folder in which you are now")
+    else:
+        steps.append(f"CryoSPARC: job 'Import Result Group', path {main.with_suffix('.csg').resolve()}")
+    return steps
+
+
+# Displays ------------------------------------------------------------------------------------------------------------
+
+
+class _Quiet:
+    """Errors and warnings only."""
+
+    def plan(self, plan: Plan) -> None:
+        self._shown = set(plan.warnings)
+        warn(plan.warnings)
+
+    def progress(self, now: Progress) -> None:
+        if now.error:
+            print(f"cryobox: micrograph left out: {now.error}", file=sys.stderr)
+
+    def end(self, result: RunResult) -> None:
+        warn(text for text in result.warnings if text not in self._shown)
+
+    def close(self) -> None:
+        pass
+
+
+class _Lines:
+    """Lines with the time of day, for logs."""
+
+    def __init__(self, *, verbose: bool) -> None:
+        self._verbose = verbose
+        self._last = time.monotonic()
+        self._plan: Plan | None = None
+
+    def plan(self, plan: Plan) -> None:
+        self._plan = plan
+        warn(plan.warnings)
+        for line in (*plan_lines(plan), *(explain_plan(plan) if self._verbose else ())):
+            self._say(line)
+
+    def progress(self, now: Progress) -> None:
+        if now.error:
+            print(f"cryobox: micrograph left out: {now.error}", file=sys.stderr)
+        if self._verbose and now.micrograph and not now.error:
+            self._say(f"{now.micrograph}: done")
+        if time.monotonic() - self._last >= LINE_SECONDS:
+            self._last = time.monotonic()
+            self._say(f"{now.micrographs:,} of {now.micrographs_total:,} micrographs; {_numbers(now)}; {_left(now)}")
+
+    def end(self, result: RunResult) -> None:
+        warn(text for text in result.warnings if self._plan is None or text not in self._plan.warnings)
+        if result.interrupted:
+            print(_interrupted(result))
+            return
+        rows = summary_rows(result, self._plan)
+        width = max(len(label) for label, _ in rows)
+        for label, text in rows:
+            print(f"{label:<{width}}  {text}")
+
+    def close(self) -> None:
+        pass
+
+    def _say(self, text: str) -> None:
+        print(f"{time.strftime('%H:%M:%S')} {text}", file=sys.stderr, flush=True)
+
+
+class _Bar:
+    """A bar and the numbers under it, redrawn in place; the summary as a table."""
+
+    def __init__(self, *, verbose: bool) -> None:
+        from rich.console import Console
+        from rich.live import Live
+
+        self._verbose = verbose
+        self._console: Console = Console(stderr=True, highlight=False)
+        self._live: Live | None = None
+        self._plan: Plan | None = None
+        self._now: Progress | None = None
+
+    def plan(self, plan: Plan) -> None:
+        from rich.live import Live
+
+        self._plan = plan
+        for text in list(dict.fromkeys(plan.warnings))[:SHOWN_WARNINGS]:
+            self._warn(text)
+        if len(plan.warnings) > SHOWN_WARNINGS:
+            self._warn(f"and {len(plan.warnings) - SHOWN_WARNINGS} more")
+        for line in plan_lines(plan):
+            self._console.print(line, markup=False)
+        for line in explain_plan(plan) if self._verbose else ():
+            self._console.print(line, style="dim", markup=False)
+        self._live = Live(get_renderable=self._draw, console=self._console, refresh_per_second=REDRAWS_PER_SECOND)
+        self._live.start()
+
+    def progress(self, now: Progress) -> None:
+        self._now = now
+        if now.error:
+            self._console.print(f"left out: {now.error}", style="yellow", markup=False)
+        elif self._verbose and now.micrograph:
+            self._console.print(f"{now.micrograph}: done", style="dim", markup=False)
+
+    def end(self, result: RunResult) -> None:
+        self.close()
+        planned = self._plan.warnings if self._plan is not None else ()
+        for text in [text for text in result.warnings if text not in planned][:SHOWN_WARNINGS]:
+            self._warn(text)
+        if result.interrupted:
+            self._console.print(_interrupted(result), style="yellow", markup=False)
+            return
+        from rich.console import Console
+
+        out = Console(highlight=False)
+        out.print(_summary_panel(result, self._plan))
+
+    def close(self) -> None:
+        if self._live is not None:
+            self._live.stop()
+            self._live = None
+
+    def _warn(self, text: str) -> None:
+        self._console.print(f"warning: {text}", style="yellow", markup=False)
+
+    def _draw(self) -> Group | str:
+        from rich.console import Group
+        from rich.progress_bar import ProgressBar
+        from rich.table import Table
+        from rich.text import Text
+
+        now = self._now
+        if now is None:
+            return ""
+        line = Table.grid(padding=(0, 1))
+        share = 100 * now.micrographs / now.micrographs_total if now.micrographs_total else 100
+        line.add_row(
+            Text(f"{now.micrographs:,} of {now.micrographs_total:,} micrographs"),
+            ProgressBar(total=max(now.micrographs_total, 1), completed=now.micrographs, width=24),
+            Text(f"{share:.0f} %"),
+            Text(_left(now), style="cyan"),
+        )
+        return Group(line, Text(_numbers(now), style="dim"))
+
+
+class _JsonLines:
+    """One JSON object a line on standard output."""
+
+    def plan(self, plan: Plan) -> None:
+        _emit(
+            "plan",
+            picks=len(plan.reason),
+            accepted=len(plan.rows),
+            rejected=plan.counts(),
+            micrographs=len(plan.tasks),
+            incomplete=list(plan.incomplete.values()),
+            warnings=list(plan.warnings),
+            notes=list(plan.notes),
+        )
+
+    def progress(self, now: Progress) -> None:
+        _emit("progress", **dataclasses.asdict(now))
+
+    def end(self, result: RunResult) -> None:
+        _emit("end", **dataclasses.asdict(result))
+
+    def close(self) -> None:
+        pass
+
+
+def error_event(message: str, exit_code: int) -> None:
+    """The event that stands where `end` would, when a run was refused or aborted."""
+    _emit("error", message=message, exit_code=exit_code)
+
+
+def _emit(event: str, **values: Any) -> None:
+    print(json.dumps({"event": event, "version": EVENT_VERSION} | values, default=str), flush=True)
+
+
+def _interrupted(result: RunResult) -> str:
+    return f"interrupted with {result.extracted:,} particles in {result.out}; the same command resumes"
+
+
+def _numbers(now: Progress) -> str:
+    seconds = max(now.seconds, 1e-9)
+    done = now.particles - _before(now)
+    return (
+        f"{now.particles:,} particles, {done / seconds:,.0f}/s; read {in_bytes(now.bytes_read / seconds)}/s, "
+        f"write {in_bytes(now.bytes_written / seconds)}/s; {now.rejected:,} rejected"
+    )
+
+
+def _before(now: Progress) -> int:
+    """Particles that an earlier run had stored, where the event says so: they are no part of this run's speed."""
+    return int(getattr(now, "particles_before", 0))
+
+
+def _left(now: Progress) -> str:
+    if now.micrographs >= now.micrographs_total:
+        return "writing tables"
+    before = int(getattr(now, "micrographs_before", 0))
+    done = now.micrographs - before
+    if done <= 0:
+        return "starting"
+    return f"{_duration(now.seconds / done * (now.micrographs_total - now.micrographs))} left"
+
+
+def _summary_panel(result: RunResult, plan: Plan | None) -> Any:
+    from rich.panel import Panel
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table.grid(padding=(0, 2))
+    table.add_column(style="bold", no_wrap=True)
+    table.add_column(overflow="fold")
+    for label, text in summary_rows(result, plan):
+        table.add_row(label, Text(text))
+    good = result.exit_code == 0
+    title = "complete" if good else "finished, but look at what is incomplete" if result.extracted else "nothing extracted"
+    return Panel(table, title=title, title_align="left", border_style="green" if good else "yellow", expand=False)
