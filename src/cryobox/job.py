@@ -2,31 +2,40 @@
 
 from __future__ import annotations
 
-import itertools
+import contextlib
 import json
 import os
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Executor
-from contextlib import nullcontext
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from cryobox import __version__
 from cryobox.core import fftw_version
-from cryobox.engine.futures import map_unordered
+from cryobox.engine.dispatch import Engine, Incidents, carry_out, check_engine
 from cryobox.engine.ledger import Ledger, ledger_path
-from cryobox.engine.local import available_cores, local_executor
-from cryobox.engine.progress import Progress, ProgressCallback
-from cryobox.engine.task import Setting, TaskResult, do_task, remove_temporary
+from cryobox.engine.progress import ProgressCallback, Tally
+from cryobox.engine.shards import (
+    TABLE_FOLDER,
+    check_company,
+    check_whole,
+    open_parts,
+    part_name,
+    parts_present,
+    picks_of_share,
+    run_record,
+    share,
+)
+from cryobox.engine.task import Setting, remove_temporary
 from cryobox.errors import AbortedError, CryoboxError, InputError, OutputError
 from cryobox.inputs import Inputs, prepare
 from cryobox.options import Recipe, RunOptions
 from cryobox.plan import STACK_FOLDERS, Plan, Task
 from cryobox.tables import Outcome, publish_file, tables_present, withdraw_tables, write_tables
 
-__all__ = ["RunResult", "run"]
+__all__ = ["RunResult", "merge", "run"]
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunResult:
@@ -49,6 +58,10 @@ class RunResult:
     planning_seconds, cutting_seconds, seconds : float
     resumed : int
         Micrographs that an earlier run had finished.
+    retried : int
+        Micrographs that were done again, since a worker died or did not answer; `warnings` says more.
+    shard : str
+        "3-of-16", "" for a whole run. Then the counts are those of this shard.
     interrupted : bool
     exit_code : int
         0 complete, 1 finished with incomplete micrographs or nothing extracted, 130 interrupted.
@@ -68,6 +81,8 @@ class RunResult:
     cutting_seconds: float = 0.0
     seconds: float = 0.0
     resumed: int = 0
+    retried: int = 0
+    shard: str = ""
     interrupted: bool = False
     exit_code: int = 0
 
@@ -80,7 +95,7 @@ def run(
     recipe: Recipe,
     options: RunOptions | None = None,
     root: str | os.PathLike[str] | None = None,
-    executor: Executor | None = None,
+    executor: Engine | None = None,
     on_plan: Callable[[Plan], None] | None = None,
     on_progress: ProgressCallback | None = None,
     stop: threading.Event | None = None,
@@ -101,8 +116,9 @@ def run(
         How the work is run.
     root : path, optional
         Where relative paths in tables start; default: see `cryobox.paths.search_places`.
-    executor : concurrent.futures.Executor, optional
-        Runs the tasks; default: threads on this host.
+    executor : concurrent.futures.Executor or callable, optional
+        Runs the tasks; default: threads on this host. A function that makes an executor lets a pool of processes be
+        replaced when one of them dies. Workers of other processes need the same version and the same files.
     on_plan, on_progress : callable, optional
         Called with the plan before work starts, and after each micrograph.
     stop : threading.Event, optional
@@ -110,76 +126,150 @@ def run(
 
     Raises
     ------
-    OptionError, InputError, OutputError
+    OptionError, InputError, OutputError, BackendError
         Before any work, if the run cannot be done as asked.
     AbortedError
         If it began and could not go on.
     """
     options = options or RunOptions()
-    stop = stop or threading.Event()
     began = time.perf_counter()
-    folder, root_path = Path(out), None if root is None else Path(root)
-    inputs = prepare(picks, micrographs=micrographs, recipe=recipe, root=root_path)
-    plan = inputs.plan
-    check_stack_paths(folder, [picks, micrographs])
+    check_engine(executor, options)
+    inputs = prepare(picks, micrographs=micrographs, recipe=recipe, root=None if root is None else Path(root))
+    check_stack_paths(Path(out), [picks, micrographs])
     if on_plan is not None:
-        on_plan(plan)
-    _make_folders(folder, recipe, overwrite=options.overwrite)
+        on_plan(inputs.plan)
+    return carry_out_plan(
+        inputs,
+        Path(out),
+        options,
+        engine=executor,
+        on_progress=on_progress,
+        stop=stop or threading.Event(),
+        began=began,
+    )
+
+
+def carry_out_plan(
+    inputs: Inputs,
+    folder: Path,
+    options: RunOptions,
+    *,
+    engine: Engine | None,
+    on_progress: ProgressCallback | None,
+    stop: threading.Event,
+    began: float,
+) -> RunResult:
+    """Do what is left of a plan, or of one shard of it, and write the tables."""
+    plan, part = inputs.plan, part_name(options.shard)
+    head = _head(plan)
+    _make_folders(folder, plan.recipe, overwrite=options.overwrite)
+    if not options.overwrite:
+        check_company(folder, head, options.shard)
     planned = time.perf_counter()
-    head = {"cryobox": __version__, "fftw": fftw_version(), "recipe": plan.recipe.as_dict(), "picks": str(picks)}
     with Ledger(
-        folder, part="", head=head, overwrite=options.overwrite, break_lock=options.break_lock, fsync=options.fsync
+        folder, part=part, head=head, overwrite=options.overwrite, break_lock=options.break_lock, fsync=options.fsync
     ) as ledger:
-        remove_temporary(folder, "")
-        todo = [task for task in plan.tasks if not _is_done(folder, task, ledger)]
-        resumed = len(plan.tasks) - len(todo)
-        if todo or options.overwrite:
-            withdraw_tables(folder)
-        if options.overwrite:
-            _remove_stacks(folder, ledger)
-        tally = _Tally(plan, ledger, on_progress)
-        setting = Setting(folder=str(folder.resolve()), threads=options.threads, fsync=options.fsync)
-        _cut(todo, setting, options, executor, ledger, tally, stop)
+        remove_temporary(folder, part)
+        tasks = share(plan.tasks, options.shard)
+        todo = [task for task in tasks if not ledger.drop_unless_done(task)]
+        _withdraw(folder, todo, ledger, overwrite=options.overwrite)
+        ledger.begin(run_record(inputs, tasks))
+        mine = picks_of_share(plan, tasks, options.shard)
+        tally = Tally(tasks, ledger.finished, int((plan.reason[mine] >= 0).sum()), on_progress)
+        setting = Setting(folder=str(folder.resolve()), threads=options.threads, fsync=options.fsync, part=part)
+        incidents = Incidents()
+        _cut(todo, setting, options, engine, ledger, tally, incidents, stop)
         cut = time.perf_counter()
-        results = {task.id: ledger.finished[task.id] for task in plan.tasks if task.id in ledger.finished}
+        results = {task.id: ledger.finished[task.id] for task in tasks if task.id in ledger.finished}
         result = RunResult(
             out=folder,
-            picks=len(inputs.particles),
+            picks=int(mine.sum()),
             extracted=sum(found.kept for found in results.values()),
             rejected=plan.counts(),
-            micrographs=len(plan.tasks) + len(plan.incomplete),
-            warnings=(*plan.warnings, *_distinct(found.warnings for found in results.values())),
+            micrographs=len(tasks) + (len(plan.incomplete) if options.shard is None or options.shard[0] == 1 else 0),
+            warnings=(*plan.warnings, *_distinct(found.warnings for found in results.values()), *incidents.notes()),
             bytes_read=tally.bytes_read,
             bytes_written=tally.bytes_written,
             planning_seconds=planned - began,
             cutting_seconds=cut - planned,
             seconds=cut - began,
-            resumed=resumed,
+            resumed=len(tasks) - len(todo),
+            retried=incidents.retried,
+            shard=part,
             interrupted=True,
             exit_code=130,
         )
-        if len(results) < len(plan.tasks):
+        if len(results) < len(tasks):
             return result
-        return _finish(inputs, results, result, root_path, options, began)
+        return _finish(inputs, Outcome(plan, results, mine), result, options, began)
+
+
+def merge(folder: str | os.PathLike[str], *, options: RunOptions | None = None) -> RunResult:
+    """Write the tables of a run whose shards are all done: the same tables, byte for byte, as one run writes.
+
+    The plan is made again from the inputs that the shards recorded, in the working directory that they had; that of
+    this process is changed while it lasts.
+
+    Raises
+    ------
+    OutputError
+        If a shard is missing, not finished or still at work, if shards are of different runs, or if an input has
+        changed since.
+    InputError
+        If an input cannot be read any more.
+    """
+    options = options or RunOptions()
+    began = time.perf_counter()
+    folder = Path(folder).resolve()
+    with contextlib.ExitStack() as held:
+        parts = held.enter_context(open_parts(folder, break_lock=options.break_lock))
+        held.enter_context(contextlib.chdir(parts.given.directory))
+        root = None if parts.given.root is None else Path(parts.given.root)
+        inputs = prepare(parts.given.picks, micrographs=parts.given.micrographs, recipe=parts.recipe, root=root)
+        results = check_whole(folder, parts, inputs)
+        planned = time.perf_counter()
+        head = _head(inputs.plan)
+        ledger = held.enter_context(
+            Ledger(folder, part="", head=head, break_lock=options.break_lock, fsync=options.fsync)
+        )
+        remove_temporary(folder, "")
+        ledger.begin(run_record(inputs, list(inputs.plan.tasks)))
+        ledger.append(*results.values())
+        result = RunResult(
+            out=folder,
+            picks=len(inputs.particles),
+            extracted=0,
+            rejected={},
+            micrographs=len(inputs.plan.tasks) + len(inputs.plan.incomplete),
+            warnings=(*inputs.plan.warnings, *_distinct(found.warnings for found in results.values()), *parts.notes),
+            planning_seconds=planned - began,
+            resumed=len(results),
+        )
+        return _finish(inputs, Outcome(inputs.plan, results), result, options, began)
+
+
+def _head(plan: Plan) -> dict[str, object]:
+    """What all runs in one folder must agree on."""
+    return {"cryobox": __version__, "fftw": fftw_version(), "recipe": plan.recipe.as_dict()}
 
 
 def _cut(
     todo: list[Task],
     setting: Setting,
     options: RunOptions,
-    executor: Executor | None,
+    engine: Engine | None,
     ledger: Ledger,
-    tally: _Tally,
+    tally: Tally,
+    incidents: Incidents,
     stop: threading.Event,
 ) -> None:
     """Do the tasks and record each as it ends."""
-    workers = options.workers or available_cores()
-    still_wanted: Iterator[Task] = itertools.takewhile(lambda _: not stop.is_set(), todo)
-    failure: BaseException | None = None
-    with local_executor(workers) if executor is None else nullcontext(executor) as pool:
-        for task, future in map_unordered(pool, do_task, still_wanted, setting, in_flight=workers + 1):
+    failure: CryoboxError | None = None
+    try:
+        for task, result in carry_out(todo, setting, engine=engine, options=options, stop=stop, incidents=incidents):
             try:
-                result = future.result()
+                if isinstance(result, CryoboxError):
+                    raise result
                 ledger.append(result)
             except CryoboxError as error:
                 failure = failure or error
@@ -189,30 +279,30 @@ def _cut(
             if result.error and options.on_error == "stop":
                 failure = failure or InputError(result.error)
                 stop.set()
+    except AbortedError as error:
+        failure = failure or error
     if failure is not None:
         raise AbortedError(
             f"{failure}; {len(ledger.finished)} micrographs are done, the same command resumes"
         ) from failure
 
 
-def _finish(
-    inputs: Inputs,
-    results: dict[str, TaskResult],
-    so_far: RunResult,
-    root: Path | None,
-    options: RunOptions,
-    began: float,
-) -> RunResult:
-    """Write the tables, and `job.json` last."""
-    plan, folder = inputs.plan, so_far.out
-    found = Outcome(plan, results)
-    withdraw_tables(folder)
+def _finish(inputs: Inputs, found: Outcome, so_far: RunResult, options: RunOptions, began: float) -> RunResult:
+    """Write the tables over those of an earlier run, take away what is left of these, and write `job.json` last."""
+    plan, given = inputs.plan, inputs.given
+    place = so_far.out / TABLE_FOLDER / so_far.shard if so_far.shard else so_far.out
     try:
-        tables = write_tables(folder, inputs.particles, inputs.micrographs, plan, found, root=root, fsync=options.fsync)
-    except OutputError as error:
+        place.mkdir(parents=True, exist_ok=True)
+        (place / "job.json").unlink(missing_ok=True)
+        tables = write_tables(
+            so_far.out, inputs.particles, inputs.micrographs, plan, found,
+            root=None if given.root is None else Path(given.root), fsync=options.fsync, place=place,
+        )  # fmt: skip
+    except OSError as error:
         raise AbortedError(f"{error}; all stacks are written, the same command writes the tables") from error
+    withdraw_tables(place, keep=[path.name for path in tables])
     incomplete = {inputs.micrographs.names[row]: why for row, why in sorted(found.incomplete.items())}
-    whole = len(found.rows) > 0 and (not incomplete or options.allow_incomplete)
+    nothing = len(found.rows) == 0 and not (so_far.shard and so_far.micrographs == 0)
     result = replace(
         so_far,
         extracted=len(found.rows),
@@ -221,9 +311,9 @@ def _finish(
         tables=tuple(tables),
         seconds=time.perf_counter() - began,
         interrupted=False,
-        exit_code=0 if whole else 1,
+        exit_code=1 if nothing or (incomplete and not options.allow_incomplete) else 0,
     )
-    publish_file(folder / "job.json", _job_json(inputs, result), fsync=options.fsync)
+    publish_file(place / "job.json", _job_json(inputs, result), fsync=options.fsync)
     return result
 
 
@@ -250,74 +340,19 @@ def _job_json(inputs: Inputs, result: RunResult) -> bytes:
     return json.dumps(record, indent=1, ensure_ascii=False).encode() + b"\n"
 
 
-class _Tally:
-    """Counts what is done and tells the callback."""
-
-    def __init__(self, plan: Plan, ledger: Ledger, callback: ProgressCallback | None) -> None:
-        self._callback = callback
-        self._began = time.perf_counter()
-        self._micrographs_total = len(plan.tasks)
-        self._particles_total = sum(len(task.corners) for task in plan.tasks)
-        self._rejected = int((plan.reason >= 0).sum())
-        self._micrographs = self._particles = self.bytes_read = self.bytes_written = 0
-        for task in plan.tasks:
-            if task.id in ledger.finished:
-                self._count(task, ledger.finished[task.id])
-        self._tell("", "")
-
-    def add(self, task: Task, result: TaskResult) -> None:
-        self._count(task, result)
-        self.bytes_read += result.bytes_read
-        self.bytes_written += sum(stack.bytes for stack in result.stacks)
-        self._tell(task.micrograph, result.error)
-
-    def _count(self, task: Task, result: TaskResult) -> None:
-        self._micrographs += 1
-        self._particles += result.kept
-        self._rejected += len(task.corners) if result.error else len(result.refused)
-
-    def _tell(self, micrograph: str, error: str) -> None:
-        if self._callback is not None:
-            self._callback(
-                Progress(
-                    micrographs=self._micrographs,
-                    micrographs_total=self._micrographs_total,
-                    particles=self._particles,
-                    particles_total=self._particles_total,
-                    rejected=self._rejected,
-                    bytes_read=self.bytes_read,
-                    bytes_written=self.bytes_written,
-                    seconds=time.perf_counter() - self._began,
-                    micrograph=micrograph,
-                    error=error,
-                )
-            )
-
-
-def _is_done(folder: Path, task: Task, ledger: Ledger) -> bool:
-    """Whether the ledger has the task, without error, and each stack has the size that the ledger says."""
-    result = ledger.finished.get(task.id)
-    if result is None:
-        return False
-    whole = not result.error and all(_size(folder / stack.path) == stack.bytes for stack in result.stacks)
-    if not whole:
-        del ledger.finished[task.id]
-    return whole
-
-
-def _remove_stacks(folder: Path, ledger: Ledger) -> None:
-    """Remove the stacks that the run before this one recorded; no other file is touched."""
-    for result in ledger.previous.values():
-        for stack in result.stacks:
-            if stack.path.split("/")[0] in STACK_FOLDERS and ".." not in stack.path.split("/"):
-                (folder / stack.path).unlink(missing_ok=True)
-
-
-def _size(path: Path) -> int:
-    try:
-        return path.stat().st_size
-    except OSError:
-        return -1
+def _withdraw(folder: Path, todo: list[Task], ledger: Ledger, *, overwrite: bool) -> None:
+    """Before work starts: nothing says that the run is complete; no table describes a stack that will be replaced."""
+    if todo or overwrite:
+        (folder / "job.json").unlink(missing_ok=True)
+    recorded = {stack.path for result in ledger.previous.values() for stack in result.stacks}
+    if overwrite or (
+        tables_present(folder)
+        and any(out.path in recorded or (folder / out.path).exists() for task in todo for out in task.outputs)
+    ):
+        withdraw_tables(folder)
+    if overwrite:
+        ledger.remove_stacks()
+    ledger.make_room(todo)
 
 
 def check_stack_paths(folder: Path, inputs: Iterable[str | os.PathLike[str]]) -> None:
@@ -330,7 +365,8 @@ def check_stack_paths(folder: Path, inputs: Iterable[str | os.PathLike[str]]) ->
 
 
 def _make_folders(folder: Path, recipe: Recipe, *, overwrite: bool) -> None:
-    if not ledger_path(folder, "").exists() and not overwrite and (found := tables_present(folder)):
+    recorded = ledger_path(folder, "").exists() or parts_present(folder)
+    if not recorded and not overwrite and (found := tables_present(folder)):
         raise OutputError(
             f"{folder}: holds {', '.join(found)}, but no record of the run that wrote it; "
             f"choose another folder, or start anew with --overwrite"

@@ -209,6 +209,10 @@ class RunOptions:
         Take over the folder from a process on another host that is known to be gone.
     fsync : bool
         Force stacks, tables and folder entries to the disk before they are counted as done.
+    shard : (int, int), optional
+        Do only part I of N (counted from 1) of the micrographs; when all parts are done, `merge` writes the tables.
+    task_timeout : float, optional
+        Seconds after which a micrograph is given to another worker; only where workers are other processes.
     """
 
     workers: int | None = None
@@ -218,8 +222,14 @@ class RunOptions:
     overwrite: bool = False
     break_lock: bool = False
     fsync: bool = True
+    shard: tuple[int, int] | None = None
+    task_timeout: float | None = None
 
     def __post_init__(self) -> None:
+        if self.shard is not None and not 1 <= self.shard[0] <= self.shard[1]:
+            raise OptionError(f"shard must be (I, N) with I from 1 to N; got {self.shard}")
+        if self.task_timeout is not None and not self.task_timeout > 0:
+            raise OptionError(f"task_timeout must be more than 0 seconds; got {self.task_timeout:g}")
         if self.workers is not None and self.workers < 1:
             raise OptionError(f"workers must be at least 1; got {self.workers}")
         if self.threads < 1:

@@ -29,6 +29,14 @@ _SUFFIXES = (".star", ".cs", ".csg")
 class Outcome:
     """What became of every pick: what the plan refused, combined with what the tasks did.
 
+    Parameters
+    ----------
+    plan : Plan
+    results : mapping of str to TaskResult
+        By task id; all tasks that `only` concerns.
+    only : ndarray of bool, optional
+        The picks to be told of (one shard's); the others are neither extracted nor rejected.
+
     Attributes
     ----------
     rows : ndarray, intp
@@ -43,13 +51,15 @@ class Outcome:
         Micrographs that could not be used.
     """
 
-    def __init__(self, plan: Plan, results: Mapping[str, TaskResult]) -> None:
+    def __init__(self, plan: Plan, results: Mapping[str, TaskResult], only: NDArray[np.bool_] | None = None) -> None:
         windows = np.array([len(task.corners) for task in plan.tasks], dtype=np.int64)
         offset = np.concatenate([[0], np.cumsum(windows)])
         kept = np.ones(offset[-1], dtype=np.bool_)
         code = np.full(offset[-1], -1, dtype=np.int8)
         self.incomplete = dict(plan.incomplete)
         for t, task in enumerate(plan.tasks):
+            if only is not None and task.id not in results:
+                continue  # of another shard
             result = results[task.id]
             if result.error:
                 self.incomplete[int(plan.task_micrograph[t])] = result.error
@@ -65,9 +75,13 @@ class Outcome:
         reason[plan.rows] = code[window]
         all_slots = np.full(len(reason), -1, dtype=np.int64)
         all_slots[plan.rows] = slot
-        self.rows = np.flatnonzero(reason < 0)
+        told = np.ones(len(reason), dtype=np.bool_) if only is None else only
+        if only is not None:
+            rows = set(np.unique(plan.micrograph[only]).tolist())
+            self.incomplete = {row: why for row, why in self.incomplete.items() if row in rows}
+        self.rows = np.flatnonzero((reason < 0) & told)
         self.slot = all_slots[self.rows]
-        self.rejected = np.flatnonzero(reason >= 0)
+        self.rejected = np.flatnonzero((reason >= 0) & told)
         texts = [str(why) for why in REASONS]
         self.reasons = tuple(texts[c] for c in reason[self.rejected].tolist())
 
@@ -118,8 +132,13 @@ def write_tables(
     *,
     root: Path | None,
     fsync: bool,
+    place: Path | None = None,
 ) -> list[Path]:
-    """Write and publish the tables, `particles` last. Returns their paths, `particles` first."""
+    """Write and publish the tables, `particles` last. Returns their paths, `particles` first.
+
+    They go to `place`, by default to the output folder, in which the stacks are.
+    """
+    place = folder if place is None else place
     writer = table_writer("star" if plan.style == "relion" else "cs")
     jobs: list[tuple[str, Callable[[Path], None]]] = []
     if found.incomplete:
@@ -135,22 +154,22 @@ def write_tables(
         for index, (name, size) in reversed(list(enumerate(zip(TABLE_NAMES, plan.recipe.sizes, strict=False)))):
             stacks = [""] * len(micrographs)
             for task, row in zip(plan.tasks, plan.task_micrograph.tolist(), strict=True):
-                stacks[row] = stack_text(folder, task.outputs[index].path, writer.suffix, root)
+                stacks[row] = stack_text(folder, task.outputs[index].path, writer.suffix, root, place)
             of_size = replace(table, size=size, stack=tuple(stacks))
             jobs.append((name, _particles_job(writer.write_particles, particles, micrographs, of_size)))
     published = []
     for name, write in jobs:
-        published += _publish_table(folder, name + writer.suffix, write, fsync=fsync)
+        published += _publish_table(place, name + writer.suffix, write, fsync=fsync)
     return published[::-1]
 
 
-def stack_text(folder: Path, stack: str, suffix: str, root: Path | None) -> str:
+def stack_text(folder: Path, stack: str, suffix: str, root: Path | None, place: Path | None = None) -> str:
     """How a table names a stack: from the root (RELION: the working directory), `>` from the table's folder in `.cs`.
 
-    Absolute where the output folder lies outside the root.
+    Absolute where the output folder lies outside the root. `place` is the table's folder, if it is not the stacks'.
     """
     if suffix == ".cs" and root is None:
-        return f">{stack}"
+        return f">{stack if place in (None, folder) else Path(os.path.relpath(folder / stack, place)).as_posix()}"
     base = (root or Path.cwd()).resolve()
     try:
         relative = folder.resolve().relative_to(base)

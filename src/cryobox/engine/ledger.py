@@ -8,14 +8,16 @@ import fcntl
 import json
 import os
 import socket
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from io import FileIO
 from pathlib import Path
-from typing import IO, Any, Self
+from typing import Any, Self
 
 from cryobox.engine.task import StackInfo, TaskResult, sync_folder
 from cryobox.errors import LockError, OutputError
+from cryobox.plan import STACK_FOLDERS, Task
 
-__all__ = ["Ledger", "ledger_path", "read_ledger"]
+__all__ = ["Ledger", "check_same", "hold", "is_whole", "ledger_path", "read_head", "read_ledger"]
 
 
 def ledger_path(folder: Path, part: str) -> Path:
@@ -26,7 +28,8 @@ def ledger_path(folder: Path, part: str) -> Path:
 def read_ledger(path: Path) -> tuple[dict[str, Any], dict[str, TaskResult]]:
     """Return the head of a ledger and its finished tasks by id; the last record of a task counts.
 
-    A torn last line (the machine stopped while it was written) is ignored.
+    The head also has, as "run", what the last run on this ledger said of itself (`Ledger.begin`). A torn last line
+    (the machine stopped while it was written) is ignored.
 
     Raises
     ------
@@ -48,11 +51,38 @@ def read_ledger(path: Path) -> tuple[dict[str, Any], dict[str, TaskResult]]:
             raise OutputError(f"{path}: line {number} is damaged; start anew with --overwrite") from error
     if not records:
         return {}, {}
+    head: dict[str, Any] = {}
+    finished: dict[str, TaskResult] = {}
     try:
-        finished = [_result(record) for record in records[1:]]
-    except (KeyError, TypeError) as error:
+        head |= records[0]
+        for record in records[1:]:
+            if "run" in record:
+                head["run"] = record["run"]
+            elif "replaced" in record:
+                for task in record["replaced"]:
+                    finished.pop(task, None)
+            else:
+                result = _result(record)
+                finished[result.id] = result
+    except (KeyError, TypeError, ValueError) as error:
         raise OutputError(f"{path}: holds records of another kind ({error!r}); start anew with --overwrite") from error
-    return records[0], {result.id: result for result in finished}
+    return head, finished
+
+
+def read_head(path: Path) -> dict[str, Any]:
+    """What every run on a ledger must agree with; empty where there is no ledger, or none that is whole so far."""
+    try:
+        with open(path, "rb") as file:
+            line = file.readline()
+    except FileNotFoundError:
+        return {}
+    except OSError as error:
+        raise OutputError(f"{path}: cannot be read: {error.strerror}") from error
+    try:
+        found = json.loads(line) if line.endswith(b"\n") else {}
+    except ValueError as error:
+        raise OutputError(f"{path}: line 1 is damaged; start anew with --overwrite") from error
+    return found if isinstance(found, dict) else {}
 
 
 class Ledger:
@@ -88,17 +118,20 @@ class Ledger:
         break_lock: bool = False,
         fsync: bool = True,
     ) -> None:
+        self._folder = folder
+        self._head = dict(head)
         self._path = ledger_path(folder, part)
         self._fsync = fsync
-        self._lock = _Lock(folder / (f".lock.{part}" if part else ".lock"), break_lock=break_lock)
+        self._lock = _Lock(_lock_path(folder, part), break_lock=break_lock)
         self.previous: dict[str, TaskResult] = {}
         self.finished: dict[str, TaskResult] = {}
         try:
             old_head, self.previous = read_ledger(self._path) if not overwrite else _forgiving(self._path)
             if old_head and not overwrite:
-                _check_head(folder, old_head, head)
+                check_same(folder, old_head, head)
                 self.finished = dict(self.previous)
-            self._file = self._open(head, anew=overwrite or not old_head)
+            # What is overwritten stays readable until its tables and stacks are gone: see `remove_stacks`.
+            self._file = self._open(anew=not old_head and not (overwrite and self._path.exists()))
         except BaseException:
             self._lock.release()
             raise
@@ -110,21 +143,66 @@ class Ledger:
         self._file.close()
         self._lock.release()
 
-    def append(self, result: TaskResult) -> None:
-        """Record a finished task. Its stacks must have their names, and be on the disk, before."""
-        self._write(json.dumps(dataclasses.asdict(result)))
-        self.finished[result.id] = result
+    def begin(self, run: Mapping[str, Any]) -> None:
+        """Record what a run that now works on this ledger says of itself: inputs, host, time."""
+        self._write(json.dumps({"run": dict(run)}))
 
-    def _open(self, head: Mapping[str, Any], *, anew: bool) -> IO[bytes]:
+    def append(self, *results: TaskResult) -> None:
+        """Record finished tasks. Their stacks must have their names, and be on the disk, before."""
+        if not results:
+            return
+        self._write("\n".join(json.dumps(dataclasses.asdict(result)) for result in results))
+        self.finished |= {result.id: result for result in results}
+
+    def make_room(self, todo: Iterable[Task]) -> None:
+        """Forget, on the disk, the results whose stacks `todo` will replace.
+
+        Else a run whose picks are changed and changed back would find the old record, the file that it names with the
+        size that it says, and in it the images of the other picks.
+        """
+        ids = {task.id for task in todo}
+        paths = {output.path for task in todo for output in task.outputs}
+        replaced = [
+            result.id
+            for result in self.previous.values()
+            if result.id not in ids and any(stack.path in paths for stack in result.stacks)
+        ]
+        if replaced:
+            self._write(json.dumps({"replaced": replaced}))
+            for task in replaced:
+                self.finished.pop(task, None)
+
+    def drop_unless_done(self, task: Task) -> bool:
+        """Whether a task is recorded without error and each stack has the recorded size; else it is forgotten."""
+        result = self.finished.get(task.id)
+        whole = result is not None and is_whole(self._folder, result)
+        if not whole:
+            self.finished.pop(task.id, None)
+        return whole
+
+    def remove_stacks(self) -> None:
+        """Remove the stacks that the ledger which is overwritten recorded, no other file, and then forget them."""
         try:
-            file = open(self._path, "wb" if anew else "r+b")  # noqa: SIM115 - closed in __exit__
+            for result in self.previous.values():
+                for stack in result.stacks:
+                    if stack.path.split("/")[0] in STACK_FOLDERS and ".." not in stack.path.split("/"):
+                        (self._folder / stack.path).unlink(missing_ok=True)
+            self._file.truncate(0)
+            self._file.seek(0)
+        except OSError as error:
+            raise OutputError(f"{self._folder}: cannot be cleared: {error.strerror}") from error
+        self.previous = {}
+        self._write_head()
+
+    def _open(self, *, anew: bool) -> FileIO:
+        try:
+            # Not buffered: what could not be written must not be tried again when the file is closed.
+            file = open(self._path, "wb" if anew else "r+b", buffering=0)  # noqa: SIM115 - closed in __exit__
         except OSError as error:
             raise OutputError(f"{self._path}: cannot be written: {error.strerror}") from error
         self._file = file
         if anew:
-            self._write(json.dumps(dict(head)))
-            if self._fsync:
-                sync_folder(self._path.parent)
+            self._write_head()
         else:
             # Cut off a torn last line, so that the next record starts on a line of its own.
             whole = self._path.read_bytes().rfind(b"\n") + 1
@@ -132,14 +210,37 @@ class Ledger:
             file.seek(whole)
         return file
 
+    def _write_head(self) -> None:
+        self._write(json.dumps(self._head))
+        if self._fsync:
+            sync_folder(self._folder)
+
     def _write(self, text: str) -> None:
+        """Append a line; one that cannot be written whole, or not be forced to the disk, is taken back."""
+        left = memoryview(text.encode() + b"\n")
+        begin = self._file.tell()
         try:
-            self._file.write(text.encode() + b"\n")
-            self._file.flush()
+            while left:
+                left = left[self._file.write(left) :]
             if self._fsync:
                 os.fsync(self._file.fileno())
         except OSError as error:
+            with contextlib.suppress(OSError):
+                self._file.truncate(begin)
+                self._file.seek(begin)
             raise OutputError(f"{self._path}: cannot be written: {error.strerror}") from error
+
+
+def is_whole(folder: Path, result: TaskResult) -> bool:
+    """Whether a result has no error, and each of its stacks is there with the size that it says."""
+    return not result.error and all(_size(folder / stack.path) == stack.bytes for stack in result.stacks)
+
+
+def _size(path: Path) -> int:
+    try:
+        return path.stat().st_size
+    except OSError:
+        return -1
 
 
 def _forgiving(path: Path) -> tuple[dict[str, Any], dict[str, TaskResult]]:
@@ -149,7 +250,13 @@ def _forgiving(path: Path) -> tuple[dict[str, Any], dict[str, TaskResult]]:
         return {}, {}
 
 
-def _check_head(folder: Path, old: Mapping[str, Any], new: Mapping[str, Any]) -> None:
+def check_same(folder: Path, old: Mapping[str, Any], new: Mapping[str, Any]) -> None:
+    """Raise `OutputError`, which names the difference, unless versions and recipe of two heads are the same.
+
+    An empty `old` is one that was never written.
+    """
+    if not old:
+        return
     for key in ("cryobox", "fftw"):
         if old.get(key) != new.get(key):
             raise OutputError(
@@ -174,6 +281,25 @@ def _result(record: dict[str, Any]) -> TaskResult:
             "warnings": tuple(record["warnings"]),
         }
     )
+
+
+@contextlib.contextmanager
+def hold(folder: Path, part: str, *, break_lock: bool = False) -> Iterator[None]:
+    """Hold the lock of a part without working on it.
+
+    Raises
+    ------
+    LockError
+    """
+    lock = _Lock(_lock_path(folder, part), break_lock=break_lock)
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def _lock_path(folder: Path, part: str) -> Path:
+    return folder / (f".lock.{part}" if part else ".lock")
 
 
 class _Lock:

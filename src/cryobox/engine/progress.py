@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-__all__ = ["Progress", "ProgressCallback"]
+from cryobox.engine.task import TaskResult
+from cryobox.plan import Task
+
+__all__ = ["Progress", "ProgressCallback", "Tally"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,3 +46,65 @@ class Progress:
 
 
 ProgressCallback = Callable[[Progress], None]
+
+
+class Tally:
+    """Counts what is done and tells the callback.
+
+    Parameters
+    ----------
+    tasks : sequence of Task
+        All that this run is to have done in the end.
+    finished : dict of str to TaskResult
+        What an earlier run had done.
+    rejected : int
+        Picks that the plan refused.
+    callback : callable, optional
+    """
+
+    def __init__(
+        self,
+        tasks: Sequence[Task],
+        finished: dict[str, TaskResult],
+        rejected: int,
+        callback: ProgressCallback | None,
+    ) -> None:
+        self._callback = callback
+        self._began = time.perf_counter()
+        self._micrographs_total = len(tasks)
+        self._particles_total = sum(len(task.corners) for task in tasks)
+        self._rejected = rejected
+        self._micrographs = self._particles = self.bytes_read = self.bytes_written = 0
+        for task in tasks:
+            if task.id in finished:
+                self._count(task, finished[task.id])
+        self._tell("", "")
+
+    def add(self, task: Task, result: TaskResult) -> None:
+        """Count a task that has just been finished."""
+        self._count(task, result)
+        self.bytes_read += result.bytes_read
+        self.bytes_written += sum(stack.bytes for stack in result.stacks)
+        self._tell(task.micrograph, result.error)
+
+    def _count(self, task: Task, result: TaskResult) -> None:
+        self._micrographs += 1
+        self._particles += result.kept
+        self._rejected += len(task.corners) if result.error else len(result.refused)
+
+    def _tell(self, micrograph: str, error: str) -> None:
+        if self._callback is not None:
+            self._callback(
+                Progress(
+                    micrographs=self._micrographs,
+                    micrographs_total=self._micrographs_total,
+                    particles=self._particles,
+                    particles_total=self._particles_total,
+                    rejected=self._rejected,
+                    bytes_read=self.bytes_read,
+                    bytes_written=self.bytes_written,
+                    seconds=time.perf_counter() - self._began,
+                    micrograph=micrograph,
+                    error=error,
+                )
+            )

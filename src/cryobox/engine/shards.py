@@ -1,0 +1,360 @@
+"""Parts of a run that are done by processes that know nothing of each other: who does what, and what each recorded."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import heapq
+import os
+import re
+import socket
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cryobox.engine.batch import cpu_kind
+from cryobox.engine.ledger import check_same, hold, is_whole, read_head, read_ledger
+from cryobox.engine.task import TaskResult
+from cryobox.errors import InputError, OptionError, OutputError
+from cryobox.inputs import Given, Inputs
+from cryobox.options import Recipe
+from cryobox.plan import Plan, Task
+
+__all__ = [
+    "TABLE_FOLDER",
+    "Parts",
+    "check_company",
+    "check_whole",
+    "cost",
+    "open_parts",
+    "parse_shard",
+    "part_name",
+    "parts_present",
+    "picks_of_share",
+    "run_record",
+    "share",
+]
+
+TABLE_FOLDER = "shards"  # in the output folder: the tables of each shard
+
+# What cutting costs beside reading, as bytes read in the same time, for each pixel of a window: measured on one core,
+# a 4096 x 4096 float32 micrograph (67 MB) is read in about 15 ms, and a 400 -> 128 crop takes about 0.4 ms.
+_PIXEL_COST = 11
+
+_LEDGER = re.compile(r"ledger\.(\d+)-of-(\d+)\.jsonl")
+
+
+@dataclass(frozen=True, slots=True)
+class _Scheduler:
+    """The variables in which a batch system tells which task of an array this is; "" where it does not tell."""
+
+    index: str
+    first: str = ""
+    last: str = ""
+    count: str = ""
+    step: str = ""
+
+
+_SCHEDULERS = (
+    _Scheduler(
+        index="SLURM_ARRAY_TASK_ID",
+        first="SLURM_ARRAY_TASK_MIN",
+        last="SLURM_ARRAY_TASK_MAX",
+        count="SLURM_ARRAY_TASK_COUNT",
+    ),
+    _Scheduler(index="PBS_ARRAY_INDEX", count="PBS_ARRAY_COUNT"),  # PBS Pro and OpenPBS
+    _Scheduler(index="PBS_ARRAYID"),  # Torque
+    _Scheduler(index="SGE_TASK_ID", first="SGE_TASK_FIRST", last="SGE_TASK_LAST", step="SGE_TASK_STEPSIZE"),
+    _Scheduler(index="LSB_JOBINDEX", last="LSB_JOBINDEX_END", step="LSB_JOBINDEX_STEP"),
+)
+
+
+def part_name(shard: tuple[int, int] | None) -> str:
+    """How a part is called in file names: "1-of-4", "" for a whole run."""
+    return "" if shard is None else f"{shard[0]}-of-{shard[1]}"
+
+
+def parse_shard(text: str, environment: Mapping[str, str] = os.environ) -> tuple[int, int]:
+    """Which shard of how many, counted from 1.
+
+    Parameters
+    ----------
+    text : str
+        "3/16"; "auto": as the variables of Slurm, PBS, SGE or LSF say; "auto/16": the index from there, for batch
+        systems that do not tell how many tasks an array has (arrays numbered from 1).
+
+    Raises
+    ------
+    OptionError
+    """
+    if found := re.fullmatch(r"(\d+)/(\d+)", text):
+        return _checked(int(found[1]), int(found[2]), f"--shard {text}")
+    if found := re.fullmatch(r"auto(?:/(\d+))?", text):
+        return _from_environment(None if found[1] is None else int(found[1]), environment)
+    raise OptionError(f"--shard must be I/N (as 3/16), auto or auto/N; got {text!r}")
+
+
+def _from_environment(count: int | None, environment: Mapping[str, str]) -> tuple[int, int]:
+    for scheduler in _SCHEDULERS:
+        index = environment.get(scheduler.index, "")
+        if not index.isdecimal() or (scheduler.index == "LSB_JOBINDEX" and index == "0"):
+            continue
+
+        def number(name: str, environment: Mapping[str, str] = environment) -> int | None:
+            text = environment.get(name, "") if name else ""
+            return int(text) if text.isdecimal() else None
+
+        if count is not None:
+            return _checked(int(index), count, f"--shard auto/{count} with {scheduler.index}={index}")
+        given_first = number(scheduler.first)
+        first = 1 if given_first is None else given_first
+        last, tasks, step = number(scheduler.last), number(scheduler.count), number(scheduler.step)
+        if tasks is None and last is not None:
+            tasks = (last - first) // (step or 1) + 1
+        if tasks is None:
+            raise OptionError(
+                f"--shard auto: {scheduler.index}={index} says which task this is, but nothing says how many there "
+                f"are; give --shard auto/N, and number the array from 1 to N"
+            )
+        if step is None:
+            step = 1 if last is None or tasks < 2 else (last - first) // (tasks - 1)
+        place, off = divmod(int(index) - first, max(step, 1))
+        if off or (last is not None and first + (tasks - 1) * step != last):
+            raise OptionError(
+                f"--shard auto: the array has gaps ({scheduler.index}={index}, {tasks} tasks from {first} to {last}), "
+                f"so it cannot be told which shard this is; give --shard I/N"
+            )
+        return _checked(place + 1, tasks, f"--shard auto with {scheduler.index}={index}")
+    raise OptionError(
+        "--shard auto: no batch system has set "
+        + ", ".join(scheduler.index for scheduler in _SCHEDULERS)
+        + "; give --shard I/N"
+    )
+
+
+def _checked(index: int, count: int, given: str) -> tuple[int, int]:
+    if not 1 <= index <= count:
+        raise OptionError(f"{given}: shards are numbered from 1 to N; got {index} of {count}")
+    return index, count
+
+
+def cost(task: Task) -> int:
+    """About how long a task takes, as the bytes that could be read in that time."""
+    written = sum(task.bytes_of(index) for index in range(len(task.outputs)))
+    return task.bytes_to_read + written + _PIXEL_COST * len(task.corners) * task.recipe.box**2
+
+
+def share(tasks: Sequence[Task], shard: tuple[int, int] | None) -> list[Task]:
+    """The tasks of one shard, in the order of the plan. All shards together have each task once.
+
+    The dearest task goes first, always to the shard that has the least: equal plans give equal shares.
+    """
+    if shard is None:
+        return list(tasks)
+    index, count = shard
+    loads = [(0, number) for number in range(1, count + 1)]
+    prices = [cost(task) for task in tasks]
+    mine = []
+    for place in sorted(range(len(tasks)), key=lambda place: (-prices[place], place)):
+        load, number = loads[0]
+        heapq.heapreplace(loads, (load + prices[place], number))
+        if number == index:
+            mine.append(place)
+    return [tasks[place] for place in sorted(mine)]
+
+
+def parts_present(folder: Path) -> dict[tuple[int, int], Path]:
+    """The ledgers of shards in a folder."""
+    found = {}
+    for path in folder.glob("ledger.*.jsonl"):
+        if named := _LEDGER.fullmatch(path.name):
+            found[int(named[1]), int(named[2])] = path
+    return dict(sorted(found.items()))
+
+
+def check_company(folder: Path, head: Mapping[str, Any], shard: tuple[int, int] | None) -> None:
+    """Refuse to work where other parts were made with another recipe or version, or in another number of shards.
+
+    Raises
+    ------
+    OutputError
+    """
+    for (index, count), path in parts_present(folder).items():
+        if shard is not None and count != shard[1]:
+            raise OutputError(
+                f"{folder}: holds shard {index} of {count}, this is one of {shard[1]}; give --shard I/{count} (one "
+                f"task of an array that is sent again may see another number), or start anew in another folder"
+            )
+        check_same(folder, read_head(path), head)
+    if shard is not None and (whole := read_head(folder / "ledger.jsonl")):
+        check_same(folder, whole, head)
+
+
+def picks_of_share(plan: Plan, tasks: Sequence[Task], shard: tuple[int, int] | None) -> NDArray[np.bool_]:
+    """Which picks the tables of a shard tell of: those of its micrographs.
+
+    Picks of micrographs where nothing is cut, and of none, belong to the first shard.
+    """
+    if shard is None:
+        return np.ones(len(plan.reason), dtype=np.bool_)
+    wanted = {task.id for task in tasks}
+    mine = np.full(len(plan.shape) + 1, shard[0] == 1)  # one more, for picks without a micrograph: index -1
+    mine[plan.task_micrograph] = [task.id in wanted for task in plan.tasks]
+    found: NDArray[np.bool_] = mine[plan.micrograph]
+    return found
+
+
+def run_record(inputs: Inputs, tasks: Sequence[Task]) -> dict[str, Any]:
+    """What a run writes into its ledger about itself, so that `merge` can make the plan again and compare."""
+    return {
+        "inputs": inputs.given.as_dict(),
+        "changed": _changed(inputs.given),
+        "plan": _fingerprint(inputs.plan),
+        "tasks": len(tasks),
+        "host": socket.gethostname(),
+        "process": os.getpid(),
+        "cpu": cpu_kind(),
+        "time": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+    }
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Parts:
+    """All shards of a run, while their locks are held: what they agree on, and what each finished."""
+
+    count: int
+    given: Given
+    recipe: Recipe
+    runs: dict[int, dict[str, Any]]
+    finished: dict[int, dict[str, TaskResult]]
+    notes: tuple[str, ...]
+
+
+@contextlib.contextmanager
+def open_parts(folder: Path, *, break_lock: bool = False) -> Iterator[Parts]:
+    """Hold the locks of all shards in a folder, so that none of them can work, and read what they recorded.
+
+    Raises
+    ------
+    OutputError
+        If a shard is missing or at work, or they are of different runs.
+    InputError
+        If what they recorded is of another kind.
+    """
+    ledgers = parts_present(folder)
+    if not ledgers:
+        raise OutputError(f"{folder}: holds no shards (ledger.1-of-N.jsonl); is it the --out of the shards?")
+    counts = sorted({count for _, count in ledgers})
+    if len(counts) > 1:
+        listed = ", ".join(path.name for path in ledgers.values())
+        raise OutputError(
+            f"{folder}: holds shards of runs in {' and in '.join(map(str, counts))} parts ({listed}); "
+            f"remove the ledgers of those that do not belong here"
+        )
+    missing = [index for index in range(1, counts[0] + 1) if (index, counts[0]) not in ledgers]
+    if missing:
+        raise OutputError(f"{folder}: {_shards(missing, counts[0])} not there; run what is missing, then merge again")
+    with contextlib.ExitStack() as locks:
+        for index, count in ledgers:
+            locks.enter_context(hold(folder, part_name((index, count)), break_lock=break_lock))
+        heads, runs, finished = {}, {}, {}
+        for (index, _), path in ledgers.items():
+            heads[index], finished[index] = read_ledger(path)
+            check_same(folder, heads[1], heads[index])
+            runs[index] = heads[index].get("run", {})
+            _check_same_inputs(folder, runs[1], runs[index], index, counts[0])
+        cpus = sorted({str(run.get("cpu")) for run in runs.values()})
+        note = f"the shards ran on processors of {len(cpus)} kinds ({'; '.join(cpus)}): last bits may differ"
+        yield Parts(
+            count=counts[0],
+            given=Given.from_dict(runs[1].get("inputs", {})),
+            recipe=_recipe(ledgers[1, counts[0]], heads[1]),
+            runs=runs,
+            finished=finished,
+            notes=(note,) if len(cpus) > 1 else (),
+        )
+
+
+def check_whole(folder: Path, parts: Parts, inputs: Inputs) -> dict[str, TaskResult]:
+    """The results of all tasks of the plan, from whichever shard has them.
+
+    Raises
+    ------
+    OutputError
+        If one is missing, or the plan is not the one that the shards had.
+    """
+    plan, changed = _fingerprint(inputs.plan), _changed(inputs.given)
+    old = [index for index, run in parts.runs.items() if run.get("plan") != plan or run.get("changed") != changed]
+    if old:
+        raise OutputError(
+            f"{folder}: {inputs.given.picks}, {inputs.given.micrographs} or a micrograph changed after "
+            f"{_shards(old, parts.count, verb='')} last ran; run {'it' if len(old) == 1 else 'them'} again (what is "
+            f"still good is kept), then merge"
+        )
+    results: dict[str, TaskResult] = {}
+    unfinished: dict[int, list[str]] = {}
+    for index in range(1, parts.count + 1):
+        for task in share(inputs.plan.tasks, (index, parts.count)):
+            found = parts.finished[index].get(task.id)
+            if found is None or not (found.error or is_whole(folder, found)):
+                unfinished.setdefault(index, []).append(task.micrograph)
+            else:
+                results[task.id] = found
+    if unfinished:
+        listed = "; ".join(f"{index} lacks {len(names)} ({names[0]}, ...)" for index, names in unfinished.items())
+        raise OutputError(
+            f"{folder}: {_shards(sorted(unfinished), parts.count)} not finished; run again, then merge. "
+            f"Micrographs: {listed}"
+        )
+    return {task.id: results[task.id] for task in inputs.plan.tasks}
+
+
+def _check_same_inputs(folder: Path, one: Mapping[str, Any], other: Mapping[str, Any], index: int, count: int) -> None:
+    first, second = one.get("inputs") or {}, other.get("inputs") or {}
+    for key in sorted(set(first) | set(second)):
+        if key == "directory" and first.get("root") is not None and os.path.isabs(first["root"]):
+            continue  # then nothing depends on it but relative paths of the tables themselves, which are the same
+        if first.get(key) != second.get(key):
+            raise OutputError(
+                f"{folder}: shard 1 of {count} was run with {key} = {first.get(key)}, shard {index} with "
+                f"{second.get(key)}; run one of them again (shards in different working directories: give --root)"
+            )
+
+
+def _shards(numbers: Sequence[int], count: int, verb: str | None = None) -> str:
+    plural = len(numbers) > 1
+    listed = ", ".join(map(str, numbers[:10])) + (", ..." if len(numbers) > 10 else "")
+    ending = (" are" if plural else " is") if verb is None else verb
+    return f"shard{'s' if plural else ''} {listed} of {count}{ending}"
+
+
+def _recipe(path: Path, head: Mapping[str, Any]) -> Recipe:
+    try:
+        return Recipe(**head["recipe"] | {"sizes": tuple(head["recipe"]["sizes"])})
+    except (KeyError, TypeError) as error:
+        raise InputError(f"{path}: holds no recipe that this version knows ({error})") from error
+
+
+def _fingerprint(plan: Plan) -> str:
+    """A hash of everything that was decided."""
+    found = hashlib.blake2b(digest_size=16)
+    for task in plan.tasks:
+        found.update(task.id.encode())
+    for column in (plan.micrograph, plan.reason, plan.rows, plan.window, plan.center):
+        found.update(np.ascontiguousarray(column).astype("<i8", copy=False).tobytes())
+    return found.hexdigest()
+
+
+def _changed(given: Given) -> list[list[int] | None]:
+    """Size and time of change of the tables that were named, where they are files."""
+    found: list[list[int] | None] = []
+    for name in (given.picks, given.micrographs):
+        path = Path(given.directory, name)
+        status = path.stat() if path.is_file() else None
+        found.append([status.st_size, status.st_mtime_ns] if status else None)
+    return found
