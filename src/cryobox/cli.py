@@ -171,6 +171,10 @@ def extract(
     fsync: Annotated[
         bool, typer.Option("--fsync/--no-fsync", help="Force files to the disk", rich_help_panel=RUNNING)
     ] = _default("fsync"),
+    check_orientation: Annotated[
+        bool,
+        typer.Option("--check-orientation", help="Warn if flipped picks would fit better", rich_help_panel=POSITIONS),
+    ] = False,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Plan, print, write nothing", rich_help_panel=OUTPUT)
     ] = False,
@@ -219,6 +223,8 @@ def extract(
         break_lock=break_lock,
         fsync=fsync,
     )
+    if check_orientation:
+        _check_orientation(picks, micrographs, recipe, root)
     if dry_run:
         _dry_run(picks, micrographs, recipe, root, verbose=verbose)
         return
@@ -260,12 +266,24 @@ def boxes(size: Annotated[int | None, typer.Argument(help="A box size to look up
 
 
 @app.command()
-def info(file: Annotated[Path, typer.Argument(help="A micrograph, a stack or a table")]) -> None:
-    """Say what FILE is: a micrograph's or stack's header, or a table's rows and columns."""
+def info(
+    file: Annotated[Path, typer.Argument(help="A micrograph, a stack or a table")],
+    micrographs: Annotated[
+        str | None, typer.Option("--micrographs", "-m", help="Check how the picks in FILE fit these")
+    ] = None,
+    box: Annotated[int, typer.Option(help="Box for that check, pixels: about 1.5 x the particle")] = 256,
+    root: Annotated[Path | None, typer.Option(help="Where relative paths in tables start")] = None,
+) -> None:
+    """Say what FILE is: a micrograph's or stack's header, or a table's rows and columns.
+
+    With --micrographs: whether the picks in FILE fit these as given, or better flipped or swapped.
+    """
     from cryobox.formats import describe
 
     for line in describe(file):
         print(line)
+    if micrographs is not None:
+        _check_orientation(file, micrographs, Recipe(box=box), root, say=True)
 
 
 @app.command()
@@ -325,6 +343,19 @@ def _fail(error: CryoboxError, code: int) -> NoReturn:
 def _sizes(box: int, fcrop: int | None, small: int | None) -> tuple[int, ...]:
     first = box if fcrop is None else fcrop
     return (first,) if small is None else (first, small)
+
+
+def _check_orientation(picks: Path, micrographs: str, recipe: Recipe, root: Path | None, *, say: bool = False) -> None:
+    from cryobox.inputs import prepare
+    from cryobox.orientation import check_orientation
+
+    found = check_orientation(prepare(picks, micrographs=micrographs, recipe=recipe, root=root))
+    if say:
+        print(f"contrast of {found.picks} boxes against random positions, in standard errors:")
+        for name, score in found.scores.items():
+            print(f"  {name}: {score:.1f}")
+    if found.warning:
+        print(f"cryobox: warning: {found.warning}", file=sys.stderr)
 
 
 def _dry_run(picks: Path, micrographs: str, recipe: Recipe, root: Path | None, *, verbose: bool) -> None:
