@@ -4,10 +4,8 @@
 #include <algorithm>
 #include <cmath>
 #include <cstring>
-#include <limits>
 #include <memory>
 #include <mutex>
-#include <stdexcept>
 #include <utility>
 
 #ifdef _OPENMP
@@ -350,7 +348,7 @@ void clear(const StackView& stack, Index n) noexcept {
 }
 
 bool may_be_cut(const ImageView& image, Corner corner, Index box, bool pad) noexcept {
-    return may_be_cut(corner.y, corner.x, box, image.height, image.width, pad);
+    return cryobox::may_be_cut(corner.y, corner.x, box, image.height, image.width, pad);
 }
 
 } // namespace

@@ -34,7 +34,7 @@ enum class Placement : std::uint8_t { inside, overhanging, outside };
 
 /// Compares without adding to `corner`, which may be any number; an exact fit is inside.
 constexpr Placement place(std::int64_t corner, std::int64_t box, std::int64_t extent) noexcept {
-    if (corner >= extent || corner <= -box) {
+    if (extent <= 0 || corner >= extent || corner <= -box) {
         return Placement::outside;
     }
     return corner >= 0 && corner <= extent - box ? Placement::inside : Placement::overhanging;

@@ -1,0 +1,47 @@
+// The checks of arguments; every backend makes them first.
+#include "cryobox/arguments.hpp"
+
+#include <cmath>
+#include <limits>
+#include <stdexcept>
+
+namespace cryobox {
+
+void require(bool condition, const char* message) {
+    if (!condition) {
+        throw std::invalid_argument(message);
+    }
+}
+
+void check_box(const char* message, Index size, Index most) {
+    require(size >= 2 && size % 2 == 0 && size <= most, message);
+}
+
+void check_image(const ImageView& image) {
+    require(image.height >= 0 && image.width >= 0, "the image has a negative side");
+    require(image.width <= std::numeric_limits<Index>::max() / 8, "the image is too wide");
+    require(image.height <= 1 || image.row_stride >= image.width * bytes_per_pixel(image.type),
+            "rows of the image must not overlap, and must follow each other downward");
+}
+
+void check_arguments(std::span<const Corner> corners, std::span<const StackView> outputs, const ExtractOptions& options,
+                     std::span<const Status> status, std::span<const double> statistics) {
+    check_box("box must be an even number of pixels, at least 2 and at most 32768", options.box, largest_box);
+    require(!outputs.empty(), "at least one output is needed");
+    Index previous = options.box + 1;
+    for (const StackView& output : outputs) {
+        check_box("every output must have an even size, at least 2, at most the box; largest first, all different",
+                  output.size, previous - 1);
+        previous = output.size;
+        require((output.float32 == nullptr) != (output.float16 == nullptr) || corners.empty(),
+                "every output must be float32 or float16");
+    }
+    require(!options.normalize || options.radii.size() == outputs.size(), "one radius is needed for every output");
+    require(std::isfinite(options.scale_const) && options.scale_const >= 0,
+            "scale_const must be a positive number, or 0 for each particle's own");
+    require(status.size() == corners.size(), "one status is needed for every corner");
+    require(statistics.size() == corners.size() * outputs.size() * statistics_count,
+            "statistics need a row for every output and corner");
+}
+
+} // namespace cryobox
