@@ -30,7 +30,11 @@ void the_ends_of_64_bits_are_outside() {
     }
 }
 
-void an_image_without_pixels_has_no_window() { CHECK(place(0, 2, 0) == Placement::outside); }
+void an_image_without_pixels_has_no_window() {
+    for (std::int64_t corner = -4; corner <= 4; ++corner) {
+        CHECK(place(corner, 4, 0) == Placement::outside);
+    }
+}
 
 void an_index_outside_becomes_the_nearest_inside() {
     CHECK(nearest_inside(-3, 5) == 0);
