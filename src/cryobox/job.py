@@ -172,7 +172,7 @@ def carry_out_plan(
         remove_temporary(folder, part)
         tasks = share(plan.tasks, options.shard)
         todo = [task for task in tasks if not ledger.drop_unless_done(task)]
-        _withdraw(folder, todo, ledger, overwrite=options.overwrite)
+        _withdraw(folder, todo, ledger, options)
         ledger.begin(run_record(inputs, tasks))
         mine = picks_of_share(plan, tasks, options.shard)
         tally = Tally(tasks, ledger.finished, int((plan.reason[mine] >= 0).sum()), on_progress)
@@ -293,14 +293,14 @@ def _finish(inputs: Inputs, found: Outcome, so_far: RunResult, options: RunOptio
     place = so_far.out / TABLE_FOLDER / so_far.shard if so_far.shard else so_far.out
     try:
         place.mkdir(parents=True, exist_ok=True)
-        (place / "job.json").unlink(missing_ok=True)
+        withdraw_tables(place, keep=tables_present(place), fsync=options.fsync)  # that is, job.json
         tables = write_tables(
             so_far.out, inputs.particles, inputs.micrographs, plan, found,
             root=None if given.root is None else Path(given.root), fsync=options.fsync, place=place,
         )  # fmt: skip
+        withdraw_tables(place, keep=[path.name for path in tables], fsync=options.fsync)
     except OSError as error:
         raise AbortedError(f"{error}; all stacks are written, the same command writes the tables") from error
-    withdraw_tables(place, keep=[path.name for path in tables])
     incomplete = {inputs.micrographs.names[row]: why for row, why in sorted(found.incomplete.items())}
     nothing = len(found.rows) == 0 and not (so_far.shard and so_far.micrographs == 0)
     result = replace(
@@ -313,7 +313,10 @@ def _finish(inputs: Inputs, found: Outcome, so_far: RunResult, options: RunOptio
         interrupted=False,
         exit_code=1 if nothing or (incomplete and not options.allow_incomplete) else 0,
     )
-    publish_file(place / "job.json", _job_json(inputs, result), fsync=options.fsync)
+    try:
+        publish_file(place / "job.json", _job_json(inputs, result), fsync=options.fsync)
+    except OutputError as error:
+        raise AbortedError(f"{error}; all tables are written, the same command writes it") from error
     return result
 
 
@@ -337,20 +340,19 @@ def _job_json(inputs: Inputs, result: RunResult) -> bytes:
             "all": round(result.seconds, 3),
         },
     }
-    return json.dumps(record, indent=1, ensure_ascii=False).encode() + b"\n"
+    # Names of files may hold bytes that are no text.
+    return json.dumps(record, indent=1, ensure_ascii=False).encode("utf-8", "backslashreplace") + b"\n"
 
 
-def _withdraw(folder: Path, todo: list[Task], ledger: Ledger, *, overwrite: bool) -> None:
+def _withdraw(folder: Path, todo: list[Task], ledger: Ledger, options: RunOptions) -> None:
     """Before work starts: nothing says that the run is complete; no table describes a stack that will be replaced."""
-    if todo or overwrite:
-        (folder / "job.json").unlink(missing_ok=True)
     recorded = {stack.path for result in ledger.previous.values() for stack in result.stacks}
-    if overwrite or (
-        tables_present(folder)
-        and any(out.path in recorded or (folder / out.path).exists() for task in todo for out in task.outputs)
-    ):
-        withdraw_tables(folder)
-    if overwrite:
+    replaced = any(out.path in recorded or (folder / out.path).exists() for task in todo for out in task.outputs)
+    for place in dict.fromkeys((folder, folder / TABLE_FOLDER / part_name(options.shard))):
+        if todo or options.overwrite:
+            keep = () if replaced or options.overwrite else tables_present(place)
+            withdraw_tables(place, keep=keep, fsync=options.fsync)
+    if options.overwrite:
         ledger.remove_stacks()
     ledger.make_room(todo)
 

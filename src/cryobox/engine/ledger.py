@@ -131,7 +131,7 @@ class Ledger:
                 check_same(folder, old_head, head)
                 self.finished = dict(self.previous)
             # What is overwritten stays readable until its tables and stacks are gone: see `remove_stacks`.
-            self._file = self._open(anew=not old_head and not (overwrite and self._path.exists()))
+            self._open(anew=not old_head and not (overwrite and self._path.exists()))
         except BaseException:
             self._lock.release()
             raise
@@ -140,7 +140,8 @@ class Ledger:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._file.close()
+        with contextlib.suppress(OSError):  # every line was forced to the disk, or is not needed
+            self._file.close()
         self._lock.release()
 
     def begin(self, run: Mapping[str, Any]) -> None:
@@ -194,21 +195,19 @@ class Ledger:
         self.previous = {}
         self._write_head()
 
-    def _open(self, *, anew: bool) -> FileIO:
+    def _open(self, *, anew: bool) -> None:
         try:
             # Not buffered: what could not be written must not be tried again when the file is closed.
-            file = open(self._path, "wb" if anew else "r+b", buffering=0)  # noqa: SIM115 - closed in __exit__
+            self._file = open(self._path, "wb" if anew else "r+b", buffering=0)  # noqa: SIM115 - closed in __exit__
+            if not anew:
+                # Cut off a torn last line, so that the next record starts on a line of its own.
+                whole = self._path.read_bytes().rfind(b"\n") + 1
+                self._file.truncate(whole)
+                self._file.seek(whole)
         except OSError as error:
             raise OutputError(f"{self._path}: cannot be written: {error.strerror}") from error
-        self._file = file
         if anew:
             self._write_head()
-        else:
-            # Cut off a torn last line, so that the next record starts on a line of its own.
-            whole = self._path.read_bytes().rfind(b"\n") + 1
-            file.truncate(whole)
-            file.seek(whole)
-        return file
 
     def _write_head(self) -> None:
         self._write(json.dumps(self._head))
@@ -326,7 +325,10 @@ class _Lock:
                     f"{path.parent}: {_holder(left)} may still be working here; if it is surely gone, "
                     f"run again with --break-lock"
                 )
-            self._replace(json.dumps({"host": host, "pid": os.getpid()}).encode())
+            try:
+                self._replace(json.dumps({"host": host, "pid": os.getpid()}).encode())
+            except OSError as error:
+                raise OutputError(f"{path}: cannot be written: {error.strerror}") from error
         except BaseException:
             os.close(self._descriptor)
             raise
