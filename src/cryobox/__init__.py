@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     )
     from cryobox.job import RunResult, run
     from cryobox.options import Recipe, RunOptions
+    from cryobox.source import ParticleSource
 
     __version__: str
 
@@ -32,6 +33,7 @@ __all__ = [
     "MissingExtraError",
     "OptionError",
     "OutputError",
+    "ParticleSource",
     "Recipe",
     "RunOptions",
     "RunResult",
@@ -53,6 +55,7 @@ _HOME = {
     "MissingExtraError": "errors",
     "OptionError": "errors",
     "OutputError": "errors",
+    "ParticleSource": "source",
     "Recipe": "options",
     "RunOptions": "options",
     "RunResult": "job",

@@ -1,0 +1,158 @@
+"""Particles on demand, without a stack on the disk: for training loops, viewers and one-off looks."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cryobox.core import Status, extract_windows
+from cryobox.errors import InputError
+from cryobox.formats.images import PixelReader
+from cryobox.inputs import prepare
+from cryobox.options import Recipe
+from cryobox.plan import Task
+
+__all__ = ["ParticleSource"]
+
+Images = NDArray[Any] | tuple[NDArray[Any], ...]
+
+
+class ParticleSource:
+    """A sequence of particle images, each cut from its micrograph when it is asked for.
+
+    The same picks, windows and arithmetic as `cryobox.run` with the same recipe: `source[i]` is, bit for bit, the
+    image that the run would store for row `source.rows[i]` of the picks. Picks that the plan refuses (edges, scores,
+    ...) are not in the sequence.
+
+    Parameters
+    ----------
+    picks, micrographs : path
+        As for `cryobox.run`.
+    recipe : Recipe
+    root : path, optional
+        Where relative paths in tables start.
+
+    Attributes
+    ----------
+    rows : ndarray, shape (len(self),), intp
+        Row in the table of picks of each particle, ascending.
+    recipe : Recipe
+        With style and contrast decided.
+
+    Raises
+    ------
+    OptionError, InputError
+        If the inputs cannot be used as asked.
+
+    Notes
+    -----
+    Each thread keeps the last micrograph that it read, so asking for particles micrograph by micrograph (the order of
+    most tables) reads every file once. Safe to use from many threads, and picklable: a copy in another process plans
+    nothing anew.
+    """
+
+    def __init__(
+        self,
+        picks: str | os.PathLike[str],
+        *,
+        micrographs: str | os.PathLike[str],
+        recipe: Recipe,
+        root: str | os.PathLike[str] | None = None,
+    ) -> None:
+        plan = prepare(picks, micrographs=micrographs, recipe=recipe, root=None if root is None else Path(root)).plan
+        order = np.argsort(plan.rows, kind="stable")
+        task = np.repeat(np.arange(len(plan.tasks)), np.diff(plan.first_row))
+        self.recipe = plan.recipe
+        self.rows: NDArray[np.intp] = plan.rows[order]
+        self._tasks = plan.tasks
+        self._task: NDArray[np.intp] = task[order]
+        self._window: NDArray[np.int64] = plan.window[order]
+        self._cache = _LastMicrograph()
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, index: int) -> Images:
+        """Image number `index`, shape (size, size), or a tuple of them where the recipe stores two sizes.
+
+        Raises
+        ------
+        IndexError
+        MicrographError
+            If the micrograph cannot be read.
+        InputError
+            If the particle has pixels that are not finite, or no contrast to normalize.
+        """
+        if not -len(self) <= index < len(self):
+            raise IndexError(f"particle {index} of {len(self)}")
+        images = self.batch([index])
+        return tuple(stack[0] for stack in images) if isinstance(images, tuple) else images[0]
+
+    def __iter__(self) -> Iterator[Images]:
+        return (self[index] for index in range(len(self)))
+
+    def batch(self, indices: Sequence[int] | NDArray[np.integer[Any]]) -> Images:
+        """Images of `indices`, in that order: shape (n, size, size), or a tuple where the recipe stores two sizes.
+
+        Each micrograph is read once per batch. Raises what `source[index]` raises.
+        """
+        chosen = np.asarray(indices, dtype=np.intp)
+        if chosen.ndim != 1 or (chosen.size and (chosen.min() < -len(self) or chosen.max() >= len(self))):
+            raise IndexError(f"batch takes a list of indices from 0 to {len(self) - 1}")
+        dtype = np.dtype(self.recipe.dtype)
+        stacks = tuple(np.empty((len(chosen), size, size), dtype=dtype) for size in self.recipe.sizes)
+        owner = self._task[chosen]
+        for t in np.unique(owner).tolist():
+            places = np.flatnonzero(owner == t)
+            for stack, part in zip(stacks, self._cut(self._tasks[t], self._window[chosen[places]]), strict=True):
+                stack[places] = part
+        return stacks if len(stacks) > 1 else stacks[0]
+
+    def _cut(self, task: Task, windows: NDArray[np.int64]) -> list[NDArray[Any]]:
+        image = self._cache.read(task)
+        dtype = np.dtype(self.recipe.dtype)
+        parts = [np.empty((len(windows), output.size, output.size), dtype=dtype) for output in task.outputs]
+        status, _ = extract_windows(
+            image,
+            task.corners[windows],
+            parts,
+            box=self.recipe.box,
+            radii=[output.background_radius for output in task.outputs],
+            pad=self.recipe.edges == "pad",
+            normalize=self.recipe.normalize,
+            ramp=self.recipe.ramp,
+            invert=bool(self.recipe.invert),
+            scale_const=self.recipe.scale_const,
+            threads=1,
+        )
+        for window, found in zip(windows.tolist(), status.tolist(), strict=True):
+            if found != Status.OK:
+                y, x = task.corners[window] + self.recipe.box // 2
+                why = "pixels that are not finite" if found == Status.NOT_FINITE else "no contrast"
+                raise InputError(f"{task.path}: the particle at x {x}, y {y} has {why}")
+        return parts
+
+
+class _LastMicrograph(threading.local):
+    """The micrograph that this thread read last."""
+
+    def __init__(self) -> None:
+        self._reader = PixelReader()
+        self._id = ""
+        self._image: NDArray[Any] = np.empty((0, 0))
+
+    def read(self, task: Task) -> NDArray[Any]:
+        if self._id != task.id:
+            self._id = ""
+            self._image = self._reader.read(task.path, task.header, tiff_flip=task.recipe.tiff_flip)
+            self._id = task.id
+        return self._image
+
+    def __reduce__(self) -> tuple[type[_LastMicrograph], tuple[()]]:
+        return _LastMicrograph, ()
