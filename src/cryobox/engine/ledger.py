@@ -9,7 +9,6 @@ import json
 import os
 import socket
 from collections.abc import Iterable, Iterator, Mapping
-from io import FileIO
 from pathlib import Path
 from typing import Any, Self
 
@@ -318,6 +317,8 @@ class _Lock:
                 raise LockError(
                     f"{path.parent}: {_holder(self._read())} is working here; wait for it, or choose another folder"
                 ) from None
+            except OSError as error:
+                raise OutputError(f"{path}: cannot be locked: {error.strerror}") from error
             left = self._read()
             # On this host the kernel would still hold a living process's lock. Another host's may not be visible here.
             if left and left.get("host") != host and not break_lock:
