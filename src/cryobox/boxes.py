@@ -125,8 +125,7 @@ def propose(diameter_angstrom: float, pixel_size: float) -> Proposal:
         crop=crop,
         small=small,
         reasons=(
-            f"box {box}: {BOX_PER_DIAMETER} x {diameter_angstrom:g} Å are {wanted} pixels of {pixel_size:.4g} Å; "
-            f"the next fast size is {box} ({box * pixel_size:.0f} Å)",
+            f"box {box}: {BOX_PER_DIAMETER} x {diameter_angstrom:g} Å need {wanted} pixels; {box * pixel_size:.0f} Å",
             _stored("2D classes and a first map", crop, box, pixel_size),
             _stored("sorting particles from junk", small, box, pixel_size),
         ),

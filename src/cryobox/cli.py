@@ -6,8 +6,7 @@ import json
 import signal
 import sys
 import threading
-import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
@@ -15,23 +14,27 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 import typer
 
 from cryobox import __version__
-from cryobox.boxes import FAST_BOXES, fast_box, is_fast, neighbors
-from cryobox.errors import AbortedError, CryoboxError, OptionError
+from cryobox.boxes import FAST_BOXES, crop_for, is_fast, nearby, propose
+from cryobox.display import choose_display, error_event, explain_plan, plan_lines, warn
+from cryobox.errors import AbortedError, BackendError, CryoboxError, InputError, MissingExtraError, OptionError
 from cryobox.options import Recipe, RunOptions
 
 if TYPE_CHECKING:
-    from cryobox.engine.progress import Progress
-    from cryobox.job import RunResult
-    from cryobox.plan import Plan
+    from cryobox.inputs import Given
 
 __all__ = ["app", "main"]
 
 EXIT_REFUSED = 2
 EXIT_ABORTED = 3
+EXIT_INTERRUPTED = 130
+
+EXIT_CODES = """[bold]Exit codes[/bold]  0 complete · 1 finished, but micrographs are incomplete or nothing was
+extracted · 2 refused before any work · 3 aborted, the same command resumes · 130 interrupted, the same command resumes"""
 
 app = typer.Typer(
     name="cryobox",
     help="Cut picked particles out of cryo-EM micrographs, into stacks and tables that RELION and CryoSPARC read.",
+    epilog=EXIT_CODES,
     no_args_is_help=True,
     rich_markup_mode="rich",
     pretty_exceptions_enable=False,
@@ -50,34 +53,73 @@ def _default(name: str) -> Any:
     raise KeyError(name)
 
 
-def _version(wanted: bool) -> None:
-    if wanted:
+@app.callback(invoke_without_command=True)
+def _global(
+    context: typer.Context,
+    version: Annotated[bool, typer.Option("--version", help="Print the version and stop.")] = False,
+    verbose: Annotated[
+        bool, typer.Option("--verbose", "-v", help="With --version: FFTW, SIMD, OpenMP and CUDA, too.")
+    ] = False,
+) -> None:
+    if version:
         print(f"cryobox {__version__}")
+        for line in _build_lines() if verbose else ():
+            print(f"  {line}")
+        raise typer.Exit
+    if context.invoked_subcommand is None:
+        print(context.get_help())
         raise typer.Exit
 
 
-@app.callback()
-def _global(
-    version: Annotated[
-        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and stop.")
-    ] = False,
-) -> None:
-    pass
+def _build_lines() -> list[str]:
+    from importlib.util import find_spec
+
+    from cryobox.core import build_facts
+
+    lines = [f"Python {sys.version.split()[0]} on {sys.platform}"]
+    try:
+        lines += [f"{name}: {fact}" for name, fact in build_facts().items()]
+    except BackendError as error:
+        lines.append(str(error))
+    lines.append(f"CUDA: {'built in' if find_spec('cryobox._cuda') else 'not in this build'}")
+    return lines
 
 
 @app.command(no_args_is_help=True)
 def extract(
-    picks: Annotated[Path, typer.Argument(help=".star, .cs, .csg, .box, .cbox, .txt, .csv, or a folder of them")],
-    micrographs: Annotated[
-        str, typer.Option("--micrographs", "-m", help=".star, .cs, .csg, a folder or a glob", rich_help_panel=TABLES)
-    ],
+    context: typer.Context,
     out: Annotated[Path, typer.Option("--out", "-o", help="Output folder", rich_help_panel=TABLES)],
-    box: Annotated[int, typer.Option(help="Side of the window, pixels of the micrograph", rich_help_panel=IMAGES)],
+    picks: Annotated[
+        Path | None, typer.Argument(help=".star, .cs, .csg, .box, .cbox, .txt, .csv, or a folder of them")
+    ] = None,
+    micrographs: Annotated[
+        str | None,
+        typer.Option("--micrographs", "-m", help=".star, .cs, .csg, a folder or a glob", rich_help_panel=TABLES),
+    ] = None,
+    replay: Annotated[
+        Path | None,
+        typer.Option("--from", help="Repeat the run of this job.json; options given here win", rich_help_panel=TABLES),
+    ] = None,
+    box: Annotated[
+        int | None, typer.Option(help="Side of the window, pixels of the micrograph", rich_help_panel=IMAGES)
+    ] = None,
+    diameter: Annotated[
+        float | None,
+        typer.Option(help="Longest diameter of the particle in Å: chooses the box", rich_help_panel=IMAGES),
+    ] = None,
+    target_pixel_size: Annotated[
+        float | None, typer.Option(help="Å per stored pixel, at most: chooses --fcrop", rich_help_panel=IMAGES)
+    ] = None,
+    target_resolution: Annotated[
+        float | None, typer.Option(help="The same by resolution: Å, twice the pixel", rich_help_panel=IMAGES)
+    ] = None,
     fcrop: Annotated[int | None, typer.Option(help="Fourier-crop to this side", rich_help_panel=IMAGES)] = None,
     small: Annotated[
         int | None, typer.Option(help="A second, smaller crop in the same pass", rich_help_panel=IMAGES)
     ] = None,
-    float16: Annotated[bool, typer.Option("--float16", help="Store 16-bit floats", rich_help_panel=IMAGES)] = False,
+    float16: Annotated[
+        bool, typer.Option("--float16/--float32", help="Type of the stored pixels", rich_help_panel=IMAGES)
+    ] = _default("dtype") == "float16",
     normalize: Annotated[
         bool, typer.Option("--normalize/--no-normalize", help="Background to mean 0, sd 1", rich_help_panel=IMAGES)
     ] = _default("normalize"),
@@ -86,12 +128,13 @@ def extract(
     ] = not _default("ramp"),
     invert: Annotated[
         bool | None,
-        typer.Option("--invert/--no-invert", help="Multiply by -1 [default: as --style]", rich_help_panel=IMAGES),
+        typer.Option("--invert/--no-invert", help="Multiply by -1", show_default="as --style", rich_help_panel=IMAGES),
     ] = _default("invert"),
     bg_radius: Annotated[
         float | None,
         typer.Option(
-            help="Background starts here, pixels of the first stored size [default: 0.375 of it]",
+            help="Background starts here, pixels of the first stored size",
+            show_default="0.375 of it",
             rich_help_panel=IMAGES,
         ),
     ] = _default("background_radius"),
@@ -131,7 +174,7 @@ def extract(
     style: Annotated[
         str | None,
         typer.Option(
-            help="relion or cryosparc: tables, contrast, names [default: as the picks]", rich_help_panel=TABLES
+            help="relion or cryosparc: tables, contrast, names", show_default="as the picks", rich_help_panel=TABLES
         ),
     ] = _default("style"),
     coord_suffix: Annotated[
@@ -153,7 +196,7 @@ def extract(
         bool, typer.Option("--tiff-no-flip", help="Keep the row order of TIFF files", rich_help_panel=TABLES)
     ] = not _default("tiff_flip"),
     workers: Annotated[
-        int | None, typer.Option(help="Micrographs at a time [default: cores]", rich_help_panel=RUNNING)
+        int | None, typer.Option(help="Micrographs at a time", show_default="cores", rich_help_panel=RUNNING)
     ] = _default("workers"),
     threads: Annotated[int, typer.Option(help="Threads of each worker", rich_help_panel=RUNNING)] = _default("threads"),
     on_error: Annotated[
@@ -175,6 +218,12 @@ def extract(
         bool,
         typer.Option("--check-orientation", help="Warn if flipped picks would fit better", rich_help_panel=POSITIONS),
     ] = False,
+    report: Annotated[
+        bool | None,
+        typer.Option(
+            "--report/--no-report", help="Write report.html [default: where cryobox[report] is]", rich_help_panel=OUTPUT
+        ),
+    ] = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Plan, print, write nothing", rich_help_panel=OUTPUT)
     ] = False,
@@ -186,34 +235,60 @@ def extract(
 ) -> None:
     """Cut particles out of micrographs. Running the same command again resumes.
 
-    [bold]cryobox extract picks.star -m micrographs.star -o Extract/job010 --box 400 --fcrop 128[/bold]
+    [dim]RELION tables; boxes of 400 pixels, stored at 128 and at 64:[/dim]
+    cryobox extract picks.star -m micrographs_ctf.star -o Extract/job010 --box 400 --fcrop 128 --small 64
+
+    [dim]CryoSPARC tables, moved to where the last alignment says the particles are:[/dim]
+    cryobox extract J8/particles.csg -m J3/exposures.csg -o J9 --diameter 180 --target-resolution 4
+
+    [dim]What would happen; and the same as last time, with other picks:[/dim]
+    cryobox extract picks.star -m mics.star -o out --box 400 --dry-run
+    cryobox extract better_picks.star -o again --from out/job.json
     """
-    recipe = Recipe(
-        box=box,
-        sizes=_sizes(box, fcrop, small),
-        dtype="float16" if float16 else "float32",
-        normalize=normalize,
-        ramp=not no_ramp,
-        invert=invert,
-        background_radius=bg_radius,
-        background_diameter_angstrom=bg_diameter,
-        scale_const=scale_const,
-        edges=edges,  # type: ignore[arg-type]  # Recipe checks the choices
-        recenter=recenter,
-        recenter_from=recenter_from,  # type: ignore[arg-type]
-        rounding=rounding,  # type: ignore[arg-type]
-        style=style,  # type: ignore[arg-type]
-        min_score=min_score,
-        min_separation_angstrom=min_separation,
-        flip_x=flip_x,
-        flip_y=flip_y,
-        limit=limit,
-        refresh_ctf=refresh_ctf,
-        pixel_size=pixel_size,
-        coordinate_scale=coord_scale,
-        coordinate_suffix=coord_suffix,
-        tiff_flip=not tiff_no_flip,
-    )
+    display = choose_display(json_events=json_events, quiet=quiet, verbose=verbose)
+    say = not (json_events or quiet)
+    if report:
+        _require_report()
+    record = _read_record(replay) if replay is not None else {}
+    given = _given(record, picks, micrographs, root)
+    asked = {
+        "dtype": ("float16", "float16" if float16 else "float32"),
+        "normalize": ("normalize", normalize),
+        "ramp": ("no_ramp", not no_ramp),
+        "invert": ("invert", invert),
+        "background_radius": ("bg_radius", bg_radius),
+        "background_diameter_angstrom": ("bg_diameter", bg_diameter),
+        "scale_const": ("scale_const", scale_const),
+        "edges": ("edges", edges),
+        "recenter": ("recenter", recenter),
+        "recenter_from": ("recenter_from", recenter_from),
+        "rounding": ("rounding", rounding),
+        "style": ("style", style),
+        "min_score": ("min_score", min_score),
+        "min_separation_angstrom": ("min_separation", min_separation),
+        "flip_x": ("flip_x", flip_x),
+        "flip_y": ("flip_y", flip_y),
+        "limit": ("limit", limit),
+        "refresh_ctf": ("refresh_ctf", refresh_ctf),
+        "pixel_size": ("pixel_size", pixel_size),
+        "coordinate_scale": ("coord_scale", coord_scale),
+        "coordinate_suffix": ("coord_suffix", coord_suffix),
+        "tiff_flip": ("tiff_no_flip", not tiff_no_flip),
+    }
+    recorded = record.get("recipe", {})
+    values: dict[str, Any] = {field: value for field, (_, value) in asked.items()}
+    values |= {f: v for f, v in recorded.items() if f in values and not _was_given(context, asked[f][0])}
+    if target_resolution is not None:
+        if target_pixel_size is not None:
+            raise OptionError("give --target-pixel-size or --target-resolution, not both")
+        target_pixel_size = target_resolution / 2
+    box, sizes, why = _choose_sizes(
+        given, recorded, box=box, diameter=diameter, fcrop=fcrop, small=small, target=target_pixel_size,
+        pixel_size=values["pixel_size"],
+    )  # fmt: skip
+    for line in why if say else ():
+        print(line, file=sys.stderr)
+    recipe = Recipe(box=box, sizes=sizes, **values)
     options = RunOptions(
         workers=workers,
         threads=threads,
@@ -224,45 +299,138 @@ def extract(
         fsync=fsync,
     )
     if check_orientation:
-        _check_orientation(picks, micrographs, recipe, root)
+        _check_orientation(Path(given.picks), given.micrographs, recipe, root)
     if dry_run:
-        _dry_run(picks, micrographs, recipe, root, verbose=verbose)
+        _dry_run(given, recipe, verbose=verbose, as_json=json_events)
         return
     from cryobox.job import run
 
-    reporter = _reporter(json_events=json_events, quiet=quiet, verbose=verbose)
     with _stop_on_signal() as stop:
-        result = run(
-            picks,
-            micrographs=micrographs,
-            out=out,
-            recipe=recipe,
-            options=options,
-            root=root,
-            on_plan=reporter.plan,
-            on_progress=reporter.progress,
-            stop=stop,
-        )
-    reporter.end(result)
+        try:
+            result = run(
+                given.picks,
+                micrographs=given.micrographs,
+                out=out,
+                recipe=recipe,
+                options=options,
+                root=given.root,
+                on_plan=display.plan,
+                on_progress=display.progress,
+                stop=stop,
+            )
+        finally:
+            display.close()
+    written = None
+    if result.tables and report is not False:
+        written = _write_report(result.out, asked=bool(report), say=say)
+    display.end(result)
+    if written is not None and say:
+        print(f"report: {written}")
     raise typer.Exit(result.exit_code)
 
 
 @app.command()
-def boxes(size: Annotated[int | None, typer.Argument(help="A box size to look up")] = None) -> None:
-    """List box sizes that are fast to transform, or those next to SIZE."""
+def boxes(
+    size: Annotated[int | None, typer.Argument(help="A box size to look up")] = None,
+    diameter: Annotated[float | None, typer.Option(help="Longest diameter of a particle in Å")] = None,
+    pixel_size: Annotated[float | None, typer.Option(help="Å per pixel of the micrographs")] = None,
+) -> None:
+    """List box sizes that are fast to transform, or what those next to SIZE cost, or sizes for a particle.
+
+    cryobox boxes
+    cryobox boxes 390
+    cryobox boxes --diameter 180 --pixel-size 0.85
+    """
+    if diameter is not None:
+        if pixel_size is None:
+            raise OptionError("--diameter is in Å; give --pixel-size, the Å per pixel of the micrographs, with it")
+        for reason in propose(diameter, pixel_size).reasons:
+            print(reason)
+        return
     if size is None:
         print(" ".join(map(str, FAST_BOXES)))
         return
     if size < 2 or size % 2:
+        near = [other for other in nearby(size, 1) if other != size]
         raise OptionError(
             f"box must be an even number of pixels, at least 2; got {size} "
-            f"(nearest fast sizes: {', '.join(map(str, neighbors(size)))})"
+            f"(nearest fast sizes: {', '.join(map(str, near))})"
         )
-    if is_fast(size):
-        print(f"{size} is a fast box size; its neighbors are {' and '.join(map(str, neighbors(size)))}")
-    else:
-        print(f"{size} works, but is not a fast size; next to it: {', '.join(map(str, neighbors(size)))}; "
-              f"at least as large: {fast_box(size)}")  # fmt: skip
+    costs = _measure_costs(nearby(size))
+    print("box   on the list  time of a crop to half, per pixel, beside the best here")
+    best = min(cost / side**2 for side, cost in costs.items())
+    for side, cost in costs.items():
+        note = "  <- asked for" if side == size else ""
+        print(f"{side:<5} {'yes' if is_fast(side) else 'no':<12} {cost / side**2 / best:.2f}{note}")
+
+
+def _measure_costs(sizes: tuple[int, ...]) -> dict[int, float]:
+    """Seconds of one Fourier crop to about half, on this machine: the least of several turns, sizes taking turns."""
+    import time
+
+    import numpy as np
+
+    import cryobox
+
+    rng = np.random.default_rng(0)
+    images = {size: rng.standard_normal((2, size, size), dtype=np.float32) for size in sizes}
+    costs = dict.fromkeys(sizes, float("inf"))
+    for _ in range(6):
+        for size, stack in images.items():
+            began = time.perf_counter()
+            cryobox.fourier_crop(stack, max(2, size // 4 * 2))
+            costs[size] = min(costs[size], time.perf_counter() - began)
+    return costs
+
+
+@app.command()
+def report(folder: Annotated[Path, typer.Argument(help="Output folder of a run, also while it goes on")]) -> None:
+    """Write FOLDER/report.html: counts, pictures, histograms and one row for each micrograph, in one file."""
+    from cryobox.reporting import write_report
+
+    print(write_report(folder))
+
+
+@app.command()
+def view(
+    stack: Annotated[Path, typer.Argument(help="A stack of particles (.mrcs, .mrc), or a micrograph")],
+    out: Annotated[Path | None, typer.Option("--out", "-o", help="Write a PNG instead")] = None,
+    images: Annotated[int, typer.Option("--images", "-n", help="How many, spread over the stack")] = 40,
+) -> None:
+    """Show images of a stack, in the terminal or as a PNG."""
+    from cryobox.reporting import pictures
+
+    if out is not None:
+        shown, shape = pictures.write_montage(stack, out, images)
+        print(f"{out}: {shown} images of {stack}, {shape[1]} x {shape[0]} pixels")
+        return
+    for line in pictures.terminal_montage(stack, images):
+        print(line)
+
+
+@app.command()
+def convert(
+    source: Annotated[Path, typer.Argument(help="Particles: .star, .cs or .csg")],
+    target: Annotated[Path, typer.Argument(help="The table to write: .star or .cs")],
+    micrographs: Annotated[
+        str | None,
+        typer.Option("--micrographs", "-m", help="Their sizes, for locations in a .cs: table, folder or glob"),
+    ] = None,
+    root: Annotated[Path | None, typer.Option(help="Where relative paths in tables start")] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace TARGET")] = False,
+) -> None:
+    """Turn a table of particles of RELION into one of CryoSPARC, or the other way round; images stay where they are.
+
+    cryobox convert J9/particles.csg particles.star
+    cryobox convert run_data.star particles.cs -m micrographs_ctf.star
+    """
+    from cryobox.convert import convert_particles
+
+    done = convert_particles(source, target, micrographs=micrographs, root=root, overwrite=overwrite)
+    warn(done.warnings)
+    print(f"{target}: {done.rows:,} particles")
+    for note in done.notes:
+        print(f"  {note}")
 
 
 @app.command()
@@ -306,38 +474,170 @@ def verify(
 
 @app.command()
 def demo(folder: Annotated[Path, typer.Argument(help="Folder to write to")] = Path("demo")) -> None:
-    """Simulate three micrographs, extract their particles at two sizes, and say what was made."""
+    """Simulate three micrographs, extract their particles at two sizes, and show what was made."""
     from cryobox.job import run
+    from cryobox.reporting import pictures
     from cryobox.simulate import make_dataset
 
     dataset = make_dataset(folder)
     print(f"simulated {len(dataset.images)} micrographs with {dataset.count} picks in {folder}/")
-    result = run(
-        dataset.picks,
-        micrographs=dataset.micrographs,
-        out=folder / "extract",
-        recipe=Recipe(box=160, sizes=(128, 64)),
-        root=folder,
-        options=RunOptions(overwrite=True),
+    print(
+        f"$ cryobox extract {dataset.picks} -m {dataset.micrographs} -o {folder / 'extract'} --root {folder} "
+        f"--box 160 --fcrop 128 --small 64"
     )
-    _Lines(verbose=False, quiet=False).end(result)
+    display = choose_display()
+    try:
+        result = run(
+            dataset.picks,
+            micrographs=dataset.micrographs,
+            out=folder / "extract",
+            recipe=Recipe(box=160, sizes=(128, 64)),
+            root=folder,
+            options=RunOptions(overwrite=True),
+            on_plan=display.plan,
+            on_progress=display.progress,
+        )
+    finally:
+        display.close()
+    written = _write_report(result.out, asked=False, say=True)
+    display.end(result)
+    montage = folder / "extract" / "montage.png"
+    pictures.write_montage(next(iter(sorted((folder / "extract" / "stacks").iterdir()))), montage, 40)
+    print(f"look at: {montage}")
+    if written is not None:
+        print(f"         {written}")
     raise typer.Exit(result.exit_code)
 
 
 def main(arguments: list[str] | None = None) -> NoReturn:
     """Run the command line and leave with its exit code."""
+    as_json = "--json" in (sys.argv[1:] if arguments is None else arguments)
     try:
         app(arguments)
     except AbortedError as error:
-        _fail(error, EXIT_ABORTED)
+        _fail(error, EXIT_ABORTED, as_json=as_json)
     except CryoboxError as error:
-        _fail(error, EXIT_REFUSED)
+        _fail(error, EXIT_REFUSED, as_json=as_json)
     sys.exit(0)
 
 
-def _fail(error: CryoboxError, code: int) -> NoReturn:
+def _fail(error: CryoboxError, code: int, *, as_json: bool) -> NoReturn:
+    if as_json:
+        error_event(str(error), code)
     print(f"cryobox: error: {error}", file=sys.stderr)
     sys.exit(code)
+
+
+def _was_given(context: typer.Context, parameter: str) -> bool:
+    source = context.get_parameter_source(parameter)
+    return source is not None and source.name in ("COMMANDLINE", "ENVIRONMENT")
+
+
+def _read_record(path: Path) -> dict[str, Any]:
+    """The `job.json` of an earlier run; a folder stands for the one inside it."""
+    if path.is_dir():
+        path /= "job.json"
+    try:
+        record = json.loads(path.read_text())
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read: {error.strerror}") from error
+    except ValueError as error:
+        raise InputError(f"{path}: not the job.json of a run: {error}") from error
+    if not isinstance(record, dict) or not isinstance(record.get("recipe"), dict):
+        raise InputError(f"{path}: not the job.json of a run: it has no recipe")
+    return record
+
+
+def _given(record: Mapping[str, Any], picks: Path | None, micrographs: str | None, root: Path | None) -> Given:
+    """The inputs: as given, else as the record has them, from the directory in which it was made."""
+    import os
+
+    from cryobox.inputs import Given
+
+    old = Given.from_dict(record["inputs"]) if "inputs" in record else None
+    missing = [
+        name for name, value in (("PICKS", picks), ("--micrographs", micrographs)) if value is None and old is None
+    ]
+    if missing:
+        raise OptionError(f"{' and '.join(missing)} must be given, or --from with the job.json of an earlier run")
+
+    def recorded(text: str) -> str:
+        assert old is not None
+        return os.path.relpath(os.path.join(old.directory, text)) if not os.path.isabs(text) else text
+
+    if root is None and picks is None and old is not None and old.root is not None:
+        root = Path(recorded(old.root))
+    return Given(
+        picks=str(picks) if picks is not None else recorded(old.picks if old else ""),
+        micrographs=micrographs if micrographs is not None else recorded(old.micrographs if old else ""),
+        root=None if root is None else str(root),
+        directory=os.getcwd(),
+    )
+
+
+def _choose_sizes(
+    given: Given,
+    recorded: Mapping[str, Any],
+    *,
+    box: int | None,
+    diameter: float | None,
+    fcrop: int | None,
+    small: int | None,
+    target: float | None,
+    pixel_size: float | None,
+) -> tuple[int, tuple[int, ...], list[str]]:
+    """Box and stored sizes from what was asked for, and why they are what they are."""
+    why: list[str] = []
+    if box is not None and diameter is not None:
+        raise OptionError("give --box (pixels) or --diameter (Å), not both")
+    if fcrop is not None and target is not None:
+        raise OptionError("give --fcrop (pixels), or --target-pixel-size or --target-resolution (Å), not both")
+    if diameter is not None or target is not None:
+        from cryobox.inputs import read_pixel_size
+
+        found = pixel_size or read_pixel_size(given.micrographs, root=None if given.root is None else Path(given.root))
+        if not found > 0:
+            raise OptionError(
+                f"{given.micrographs}: neither table nor header says how many Å a pixel has, so sizes in Å mean "
+                f"nothing; give --pixel-size, or --box and --fcrop in pixels"
+            )
+        if diameter is not None:
+            proposal = propose(diameter, found)
+            box = proposal.box
+            why.append(proposal.reasons[0])
+            if fcrop is None and target is None:
+                why.append(f"stored as cut; --fcrop {proposal.reasons[1]}; --small {proposal.reasons[2]}")
+    if box is None:
+        if "box" not in recorded:
+            raise OptionError("give --box (pixels), --diameter (Å), or --from with the job.json of an earlier run")
+        box = int(recorded["box"])
+        if fcrop is None and small is None and target is None:
+            return box, tuple(recorded.get("sizes", ())), why
+    if target is not None:
+        fcrop = crop_for(box, found, target)
+        reached = found * box / fcrop
+        why.append(f"stored at {fcrop}: {reached:.4g} Å per pixel, {2 * reached:.3g} Å at best")
+    return box, _sizes(box, fcrop, small), why
+
+
+def _require_report() -> None:
+    from cryobox.reporting import require_extra
+
+    require_extra()
+
+
+def _write_report(folder: Path, *, asked: bool, say: bool) -> Path | None:
+    """Write the report after everything else; a run has succeeded even if its report cannot be written."""
+    from cryobox.reporting import write_report
+
+    try:
+        return write_report(folder)
+    except MissingExtraError as error:
+        if say:
+            print(f"no report: {error}", file=sys.stderr)
+    except CryoboxError as error:
+        print(f"cryobox: warning: no report: {error}", file=sys.stderr)
+    return None
 
 
 def _sizes(box: int, fcrop: int | None, small: int | None) -> tuple[int, ...]:
@@ -358,29 +658,23 @@ def _check_orientation(picks: Path, micrographs: str, recipe: Recipe, root: Path
         print(f"cryobox: warning: {found.warning}", file=sys.stderr)
 
 
-def _dry_run(picks: Path, micrographs: str, recipe: Recipe, root: Path | None, *, verbose: bool) -> None:
+def _dry_run(given: Given, recipe: Recipe, *, verbose: bool, as_json: bool) -> None:
     from cryobox.inputs import prepare
 
-    plan = prepare(picks, micrographs=micrographs, recipe=recipe, root=root).plan
-    _print_plan(plan, verbose=verbose)
-    sizes = [0] * len(plan.recipe.sizes)
-    for task in plan.tasks:
-        print(f"  {task.micrograph}: {len(task.corners)} particles") if verbose else None
+    root = None if given.root is None else Path(given.root)
+    plan = prepare(given.picks, micrographs=given.micrographs, recipe=recipe, root=root).plan
+    if as_json:
+        choose_display(json_events=True).plan(plan)
+        return
+    warn(plan.warnings)
+    for line in (*plan_lines(plan), *(explain_plan(plan) if verbose else ())):
+        print(line)
+    for task in plan.tasks if verbose else ():
+        print(f"  {task.micrograph}: {len(task.corners)} particles")
     for index, size in enumerate(plan.recipe.sizes):
-        sizes[index] = sum(task.bytes_of(index) for task in plan.tasks)
-        print(f"stacks of {size} x {size} {plan.recipe.dtype}: {len(plan.tasks)} files, {sizes[index]} bytes")
+        total = sum(task.bytes_of(index) for task in plan.tasks)
+        print(f"stacks of {size} x {size} {plan.recipe.dtype}: {len(plan.tasks)} files, {total} bytes")
     print(f"to read: {sum(task.bytes_to_read for task in plan.tasks)} bytes; nothing was written")
-
-
-def _print_plan(plan: Plan, *, verbose: bool) -> None:
-    for warning in plan.warnings:
-        print(f"cryobox: warning: {warning}", file=sys.stderr)
-    for note in plan.notes if verbose else ():
-        print(note)
-    rejected = plan.counts()
-    print(f"{len(plan.reason)} picks: {len(plan.rows)} to extract, {sum(rejected.values())} rejected")
-    for reason, count in rejected.items():
-        print(f"  {count} {reason}")
 
 
 @contextmanager
@@ -399,94 +693,8 @@ def _stop_on_signal() -> Iterator[threading.Event]:
         signal.signal(number, handle)
     try:
         yield stop
+    except KeyboardInterrupt:  # the second one
+        raise typer.Exit(EXIT_INTERRUPTED) from None
     finally:
         for number, handler in old.items():
             signal.signal(number, handler)
-
-
-class _Lines:
-    """Plain lines, or a bar on a terminal."""
-
-    INTERVAL_SECONDS = 5.0
-
-    def __init__(self, *, verbose: bool, quiet: bool) -> None:
-        self._verbose, self._quiet = verbose, quiet
-        self._last = time.monotonic()
-        self._terminal = sys.stderr.isatty() and not quiet
-        self._width = 0
-
-    def plan(self, plan: Plan) -> None:
-        if self._quiet:
-            for warning in plan.warnings:
-                print(f"cryobox: warning: {warning}", file=sys.stderr)
-        else:
-            _print_plan(plan, verbose=self._verbose)
-
-    def progress(self, now: Progress) -> None:
-        if now.error:
-            self._clear()
-            print(f"cryobox: micrograph left out: {now.error}", file=sys.stderr)
-        if self._quiet:
-            return
-        rate = now.particles / now.seconds if now.seconds > 0 else 0.0
-        line = (
-            f"{now.micrographs}/{now.micrographs_total} micrographs, {now.particles} particles, {rate:.0f}/s, "
-            f"{now.rejected} rejected"
-        )
-        if self._terminal:
-            self._clear()
-            print(f"\r{line}", end="", file=sys.stderr, flush=True)
-            self._width = len(line)
-        elif time.monotonic() - self._last > self.INTERVAL_SECONDS:
-            print(f"{time.strftime('%H:%M:%S')} {line}", file=sys.stderr, flush=True)
-            self._last = time.monotonic()
-
-    def end(self, result: RunResult) -> None:
-        self._clear()
-        for warning in result.warnings[-20:] if result.resumed < 0 else ():
-            print(f"cryobox: warning: {warning}", file=sys.stderr)
-        if self._quiet:
-            return
-        if result.interrupted:
-            print(f"interrupted with {result.extracted} particles in {result.out}; the same command resumes")
-            return
-        print(f"extracted {result.extracted} of {result.picks} picks into {result.out} in {result.seconds:.1f} s")
-        for reason, count in result.rejected.items():
-            print(f"  {count} rejected: {reason}")
-        for name, why in result.incomplete.items():
-            print(f"  incomplete: {name}: {why}")
-        for path in result.tables:
-            print(f"  {path}")
-
-    def _clear(self) -> None:
-        if self._width:
-            print("\r" + " " * self._width + "\r", end="", file=sys.stderr)
-            self._width = 0
-
-
-class _JsonLines:
-    """One JSON object a line on standard output."""
-
-    def plan(self, plan: Plan) -> None:
-        self._print("plan", picks=len(plan.reason), accepted=len(plan.rows), rejected=plan.counts(),
-                    micrographs=len(plan.tasks), warnings=list(plan.warnings))  # fmt: skip
-
-    def progress(self, now: Progress) -> None:
-        import dataclasses
-
-        self._print("progress", **dataclasses.asdict(now))
-
-    def end(self, result: RunResult) -> None:
-        import dataclasses
-
-        values = dataclasses.asdict(result) | {
-            "out": str(result.out), "tables": [str(path) for path in result.tables]
-        }  # fmt: skip
-        self._print("end", **values)
-
-    def _print(self, event: str, **values: Any) -> None:
-        print(json.dumps({"event": event, "version": 1} | values), flush=True)
-
-
-def _reporter(*, json_events: bool, quiet: bool, verbose: bool) -> _Lines | _JsonLines:
-    return _JsonLines() if json_events else _Lines(verbose=verbose, quiet=quiet)

@@ -89,7 +89,8 @@ def plan_lines(plan: Plan) -> list[str]:
     """What will be done with the picks, in counts."""
     rejected = plan.counts()
     total = sum(rejected.values())
-    lines = [f"{len(plan.reason):,} picks: {len(plan.rows):,} to extract from {len(plan.tasks):,} micrographs, {total:,} rejected"]
+    place = f"from {len(plan.tasks):,} micrographs"
+    lines = [f"{len(plan.reason):,} picks: {len(plan.rows):,} to extract {place}, {total:,} rejected"]
     lines += [f"  {count:,} {reason}" for reason, count in rejected.items()]
     lines += [f"  left out: {why}" for why in list(plan.incomplete.values())[:SHOWN_WARNINGS]]
     return lines
@@ -99,17 +100,19 @@ def explain_plan(plan: Plan) -> list[str]:
     """Why things are done as they are: for `-v`."""
     recipe = plan.recipe
     lines = list(plan.notes)
-    stacks = "white particles" if recipe.invert else "particles as they are in the micrographs"
-    lines.append(
-        f"style {recipe.style}: {'.star tables and .mrcs' if recipe.style == 'relion' else '.cs tables and .mrc'} stacks, "
-        f"{stacks}"
-    )
+    kinds = ".star tables, .mrcs stacks" if recipe.style == "relion" else ".cs tables, .mrc stacks"
+    contrast = "contrast inverted (white particles)" if recipe.invert else "contrast as in the micrographs"
+    lines.append(f"style {recipe.style}: {kinds}, {contrast}")
     if plan.tasks:
         first = plan.tasks[0]
         own = first.outputs[0].pixel_size * first.outputs[0].size / recipe.box
         lines.append(f"{first.micrograph}: read from {first.path}; {own:.5g} Å per pixel, {first.header.dtype.name}")
         for output in first.outputs:
-            background = f"background beyond {output.background_radius:g} pixels of the center" if recipe.normalize else "gray levels kept"
+            background = (
+                f"background beyond {output.background_radius:g} pixels of the center"
+                if recipe.normalize
+                else "gray levels kept"
+            )
             lines.append(
                 f"box {recipe.box} stored as {output.size}: {output.pixel_size:.4g} Å per pixel, "
                 f"so {2 * output.pixel_size:.3g} Å at best; {background}"
@@ -156,13 +159,10 @@ def _speed_rows(result: RunResult) -> list[tuple[str, str]]:
     rows = [("time", f"{_duration(result.seconds)}, of which planning {_duration(result.planning_seconds)}")]
     if result.bytes_written and result.cutting_seconds > 0:
         cutting = result.cutting_seconds
-        rows.append(
-            (
-                "speed",
-                f"read {in_bytes(result.bytes_read)} at {in_bytes(result.bytes_read / cutting)}/s, "
-                f"wrote {in_bytes(result.bytes_written)} at {in_bytes(result.bytes_written / cutting)}/s",
-            )
-        )
+        read = f"read {in_bytes(result.bytes_read)} at {in_bytes(result.bytes_read / cutting)}/s"
+        wrote = f"wrote {in_bytes(result.bytes_written)} at {in_bytes(result.bytes_written / cutting)}/s"
+        rows.append(("speed", f"{result.extracted / cutting:,.0f} particles/s; {read}, {wrote}" if not result.resumed
+                     else f"{read}, {wrote}"))  # fmt: skip
     return rows
 
 
@@ -213,6 +213,7 @@ class _Lines:
         self._verbose = verbose
         self._last = time.monotonic()
         self._plan: Plan | None = None
+        self._first: Progress | None = None
 
     def plan(self, plan: Plan) -> None:
         self._plan = plan
@@ -221,13 +222,15 @@ class _Lines:
             self._say(line)
 
     def progress(self, now: Progress) -> None:
+        first = self._first = self._first or now
         if now.error:
             print(f"cryobox: micrograph left out: {now.error}", file=sys.stderr)
         if self._verbose and now.micrograph and not now.error:
             self._say(f"{now.micrograph}: done")
         if time.monotonic() - self._last >= LINE_SECONDS:
             self._last = time.monotonic()
-            self._say(f"{now.micrographs:,} of {now.micrographs_total:,} micrographs; {_numbers(now)}; {_left(now)}")
+            done = f"{now.micrographs:,} of {now.micrographs_total:,} micrographs"
+            self._say(f"{done}; {_numbers(now, first)}; {_left(now, first)}")
 
     def end(self, result: RunResult) -> None:
         warn(text for text in result.warnings if self._plan is None or text not in self._plan.warnings)
@@ -258,6 +261,7 @@ class _Bar:
         self._live: Live | None = None
         self._plan: Plan | None = None
         self._now: Progress | None = None
+        self._first: Progress | None = None
 
     def plan(self, plan: Plan) -> None:
         from rich.live import Live
@@ -276,6 +280,7 @@ class _Bar:
 
     def progress(self, now: Progress) -> None:
         self._now = now
+        self._first = self._first or now
         if now.error:
             self._console.print(f"left out: {now.error}", style="yellow", markup=False)
         elif self._verbose and now.micrograph:
@@ -308,8 +313,8 @@ class _Bar:
         from rich.table import Table
         from rich.text import Text
 
-        now = self._now
-        if now is None:
+        now, first = self._now, self._first
+        if now is None or first is None:
             return ""
         line = Table.grid(padding=(0, 1))
         share = 100 * now.micrographs / now.micrographs_total if now.micrographs_total else 100
@@ -317,9 +322,9 @@ class _Bar:
             Text(f"{now.micrographs:,} of {now.micrographs_total:,} micrographs"),
             ProgressBar(total=max(now.micrographs_total, 1), completed=now.micrographs, width=24),
             Text(f"{share:.0f} %"),
-            Text(_left(now), style="cyan"),
+            Text(_left(now, first), style="cyan"),
         )
-        return Group(line, Text(_numbers(now), style="dim"))
+        return Group(line, Text(_numbers(now, first), style="dim"))
 
 
 class _JsonLines:
@@ -360,25 +365,18 @@ def _interrupted(result: RunResult) -> str:
     return f"interrupted with {result.extracted:,} particles in {result.out}; the same command resumes"
 
 
-def _numbers(now: Progress) -> str:
+def _numbers(now: Progress, first: Progress) -> str:
+    """`first` is the first event: what an earlier run had done is no part of this one's speed."""
     seconds = max(now.seconds, 1e-9)
-    done = now.particles - _before(now)
-    return (
-        f"{now.particles:,} particles, {done / seconds:,.0f}/s; read {in_bytes(now.bytes_read / seconds)}/s, "
-        f"write {in_bytes(now.bytes_written / seconds)}/s; {now.rejected:,} rejected"
-    )
+    rate = (now.particles - first.particles) / seconds
+    read, wrote = in_bytes(now.bytes_read / seconds), in_bytes(now.bytes_written / seconds)
+    return f"{now.particles:,} particles, {rate:,.0f}/s; read {read}/s, write {wrote}/s; {now.rejected:,} rejected"
 
 
-def _before(now: Progress) -> int:
-    """Particles that an earlier run had stored, where the event says so: they are no part of this run's speed."""
-    return int(getattr(now, "particles_before", 0))
-
-
-def _left(now: Progress) -> str:
+def _left(now: Progress, first: Progress) -> str:
     if now.micrographs >= now.micrographs_total:
         return "writing tables"
-    before = int(getattr(now, "micrographs_before", 0))
-    done = now.micrographs - before
+    done = now.micrographs - first.micrographs
     if done <= 0:
         return "starting"
     return f"{_duration(now.seconds / done * (now.micrographs_total - now.micrographs))} left"
@@ -395,5 +393,7 @@ def _summary_panel(result: RunResult, plan: Plan | None) -> Any:
     for label, text in summary_rows(result, plan):
         table.add_row(label, Text(text))
     good = result.exit_code == 0
-    title = "complete" if good else "finished, but look at what is incomplete" if result.extracted else "nothing extracted"
+    title = (
+        "complete" if good else "finished, but look at what is incomplete" if result.extracted else "nothing extracted"
+    )
     return Panel(table, title=title, title_align="left", border_style="green" if good else "yellow", expand=False)
