@@ -77,6 +77,7 @@ def test_bad_pixels_and_lost_micrographs_are_named(tmp_path: Path) -> None:
     source = source_of(data)
     with pytest.raises(InputError, match=r"the particle at x \d+, y \d+ has pixels that are not finite"):
         source.batch(range(len(source)))
+    fresh = source_of(data)
     data.images[0].unlink()
     with pytest.raises(MicrographError, match=r"sim_001.mrc"):
-        source_of(data).batch([0])
+        fresh.batch([0])
