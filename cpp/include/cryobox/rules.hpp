@@ -4,6 +4,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <limits>
 
 namespace cryobox {
 
@@ -72,7 +73,7 @@ constexpr std::ptrdiff_t frequency_at(std::ptrdiff_t place, std::ptrdiff_t size)
 /// Whether a background varies by more than rounding; `root_mean_square` is that of its pixels, mean and plane in it.
 /// Not where its sd is nan or infinite.
 constexpr bool has_contrast(double sd, double root_mean_square) noexcept {
-    return sd > smallest_contrast * root_mean_square && sd - sd == 0;
+    return sd > smallest_contrast * root_mean_square && sd <= std::numeric_limits<double>::max();
 }
 
 /// Whether a pixel is background; `i`, `j` count from the image's center, index size / 2.
