@@ -84,6 +84,8 @@ class TaskResult:
     background_mean, background_sd : float
         Means over the kept particles, in gray levels of the micrograph; nan without normalization.
     read_seconds, extract_seconds, write_seconds : float
+    ended : float
+        When, in seconds since 1970; 0 where it is not known.
     bytes_read : int
     warnings : tuple of str
     error : str
@@ -99,6 +101,7 @@ class TaskResult:
     read_seconds: float = 0.0
     extract_seconds: float = 0.0
     write_seconds: float = 0.0
+    ended: float = 0.0
     bytes_read: int = 0
     warnings: tuple[str, ...] = ()
     error: str = ""
@@ -117,7 +120,7 @@ def do_task(task: Task, setting: Setting) -> TaskResult:
                 task.path, task.header, rows=_rows_needed(task), tiff_flip=task.recipe.tiff_flip
             )
     except MicrographError as error:
-        return TaskResult(id=task.id, read_seconds=clock.seconds["read"], error=str(error))
+        return TaskResult(id=task.id, read_seconds=clock.seconds["read"], ended=time.time(), error=str(error))
     with _Stacks(task, setting) as stacks:
         try:
             status, statistics = _cut(task, setting, image, stacks, clock)
@@ -138,6 +141,7 @@ def do_task(task: Task, setting: Setting) -> TaskResult:
         read_seconds=clock.seconds["read"],
         extract_seconds=clock.seconds["extract"],
         write_seconds=clock.seconds["write"],
+        ended=time.time(),
         bytes_read=_worker.reader.bytes_read,
         warnings=(*_worker.reader.warnings, *_clamp_warning(task, infos)),
     )
@@ -148,14 +152,16 @@ def _cut(
 ) -> tuple[NDArray[np.uint8], NDArray[np.float64]]:
     """Cut all windows, block by block, and write the images of the survivors in order."""
     recipe = task.recipe
-    total = len(task.corners)
+    # What comes out of another process's message may lie anywhere in it: dask hands over unaligned arrays.
+    all_corners = np.require(task.corners, np.int64, ["C", "A"])
+    total = len(all_corners)
     status = np.empty(total, dtype=np.uint8)
     statistics = np.empty((len(task.outputs), total, len(STATISTICS)))
     dtype = np.dtype(recipe.dtype)
     per_particle = sum(output.size**2 for output in task.outputs) * dtype.itemsize
     step = max(1, BLOCK_BYTES // per_particle)
     for start in range(0, total, step):
-        corners = task.corners[start : start + step]
+        corners = all_corners[start : start + step]
         with clock.time("extract"):
             blocks = _worker.blocks([output.size for output in task.outputs], len(corners), dtype)
             status[start : start + step], statistics[:, start : start + step] = extract_windows(
