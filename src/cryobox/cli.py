@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import sys
 import threading
@@ -29,7 +30,7 @@ EXIT_ABORTED = 3
 EXIT_INTERRUPTED = 130
 
 EXIT_CODES = """[bold]Exit codes[/bold]  0 complete · 1 finished, but micrographs are incomplete or nothing was
-extracted · 2 refused before any work · 3 aborted, the same command resumes · 130 interrupted, the same command resumes"""
+extracted · 2 refused before any work · 3 aborted · 130 interrupted; after 1, 3 and 130 the same command resumes"""
 
 app = typer.Typer(
     name="cryobox",
@@ -404,7 +405,8 @@ def view(
         shown, shape = pictures.write_montage(stack, out, images)
         print(f"{out}: {shown} images of {stack}, {shape[1]} x {shape[0]} pixels")
         return
-    for line in pictures.terminal_montage(stack, images):
+    color = sys.stdout.isatty() and not os.environ.get("NO_COLOR")
+    for line in pictures.terminal_montage(stack, images, color=color):
         print(line)
 
 
@@ -550,8 +552,6 @@ def _read_record(path: Path) -> dict[str, Any]:
 
 def _given(record: Mapping[str, Any], picks: Path | None, micrographs: str | None, root: Path | None) -> Given:
     """The inputs: as given, else as the record has them, from the directory in which it was made."""
-    import os
-
     from cryobox.inputs import Given
 
     old = Given.from_dict(record["inputs"]) if "inputs" in record else None
@@ -611,8 +611,12 @@ def _choose_sizes(
         if "box" not in recorded:
             raise OptionError("give --box (pixels), --diameter (Å), or --from with the job.json of an earlier run")
         box = int(recorded["box"])
-        if fcrop is None and small is None and target is None:
-            return box, tuple(recorded.get("sizes", ())), why
+    if "sizes" in recorded:
+        first, *second = recorded["sizes"]
+        if fcrop is None and target is None and first != recorded["box"]:
+            fcrop = first
+        if small is None and second:
+            small = second[0]
     if target is not None:
         fcrop = crop_for(box, found, target)
         reached = found * box / fcrop

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
 import shutil
 import struct
 import zlib
@@ -56,7 +55,7 @@ def read_thumbnail(path: str, side: int, *, tiff_flip: bool = True) -> tuple[Flo
 
 
 def gray(image: Floats) -> Gray:
-    """Map an image to gray levels: mean ± 3 sd of its pixels without the outermost 1 %, so that hot pixels do not decide."""
+    """Map an image to gray levels: mean ± 3 sd of its pixels without the outermost 1 %, lest hot pixels decide."""
     values = image[np.isfinite(image)]
     if not len(values):
         return np.zeros(image.shape, np.uint8)
@@ -109,11 +108,11 @@ def _some_images(path: Path, count: int, side: int) -> Floats:
     if count < 1:
         raise InputError(f"{path}: at least 1 image can be shown; got {count}")
     try:
-        total = read_stack_header(str(path))[0][0]
+        total, *shape = read_stack_header(str(path))[0]
     except InputError:
+        total, shape = 0, [MICROGRAPH_SIDE + 1]
+    if total <= 1 and max(shape) > MICROGRAPH_SIDE:
         return read_thumbnail(str(path), side)[0][None]
-    if total == 0:
-        raise InputError(f"{path}: holds no images")
     return read_images(path, spread(total, count))
 
 
@@ -131,9 +130,9 @@ def encode_png(sheet: Gray) -> bytes:
     return b"\x89PNG\r\n\x1a\n" + body
 
 
-def terminal_montage(path: Path, count: int) -> Iterator[str]:
-    """Lines that show images in a terminal: two pixels a character, in 24 grays; plain characters with NO_COLOR."""
-    columns, lines = shutil.get_terminal_size((80, 24))
+def terminal_montage(path: Path, count: int, *, color: bool) -> Iterator[str]:
+    """Lines that show images in a terminal: two pixels a character, in 24 grays, or as plain characters."""
+    columns, _ = shutil.get_terminal_size((80, 24))
     images = _some_images(path, min(count, 12), columns)
     across = min(len(images), 4 if columns >= 100 else 3)
     side = max(8, columns // across - 1)
@@ -141,7 +140,7 @@ def terminal_montage(path: Path, count: int) -> Iterator[str]:
     sheet = montage(small, across) if len(small) > 1 else gray(small[0])
     if len(sheet) % 2:
         sheet = np.vstack([sheet, sheet[-1:]])
-    if os.environ.get("NO_COLOR"):
+    if not color:
         ramp = " .:-=+*#%@"
         for row in sheet[::2]:
             yield "".join(ramp[level * len(ramp) // 256] for level in row.tolist())
