@@ -17,7 +17,7 @@ from typing import Any, Self
 from cryobox.engine.batch import Batch, BatchResult, Expectation, Reply, do_batch, expect, look
 from cryobox.engine.futures import map_unordered
 from cryobox.engine.local import available_cores, local_executor
-from cryobox.engine.task import Setting, TaskResult, do_task, temporary_name
+from cryobox.engine.task import Setting, TaskResult, do_task, remove_temporary, temporary_name
 from cryobox.errors import AbortedError, BackendError, CryoboxError, OptionError
 from cryobox.options import RunOptions
 from cryobox.plan import Task
@@ -136,6 +136,9 @@ def _elsewhere(
                     raise AbortedError("the pool of workers is broken: one of them died suddenly")
             if stop.is_set():
                 return
+        # What workers that died left half-written. One that was only slow finds its file gone, which harms nobody:
+        # another has done its task.
+        remove_temporary(Path(setting.folder), setting.part)
     finally:
         token.unlink(missing_ok=True)
 

@@ -1,0 +1,51 @@
+"""A run in a process of its own, with the engine that is named; it kills itself after so many micrographs if asked."""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import os
+import signal
+import sys
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import nullcontext
+from functools import partial
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+from scale.project import extract
+
+import cryobox
+from cryobox.engine.clusters import dask_executor, mpi_executor
+from cryobox.engine.progress import Progress
+
+
+def main() -> None:
+    kind, project, kill_after = sys.argv[1], Path(sys.argv[2]), int(sys.argv[3])
+    begin: list[int] = []
+
+    def progress(now: Progress) -> None:
+        begin.append(now.micrographs)
+        if kill_after and now.micrographs >= begin[0] + kill_after:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    shard, engine = None, nullcontext(None)
+    if kind == "processes":
+        spawn = multiprocessing.get_context("spawn")
+        engine = nullcontext(partial(ProcessPoolExecutor, 2, mp_context=spawn))
+    elif kind == "mpi":
+        engine = mpi_executor()
+    elif kind.startswith(("tcp:", "local:")):
+        engine = dask_executor(kind)
+    elif "/" in kind:
+        index, count = kind.split("/")
+        shard = int(index), int(count)
+    with engine as executor:
+        options = cryobox.RunOptions(workers=2, fsync=False, shard=shard)
+        result = extract(project, executor=executor, options=options, on_progress=progress)
+    print(json.dumps({"exit_code": result.exit_code, "resumed": result.resumed}))
+
+
+if __name__ == "__main__":
+    main()
