@@ -639,8 +639,8 @@ def _write_report(folder: Path, *, asked: bool, say: bool) -> Path | None:
     except MissingExtraError as error:
         if say:
             print(f"no report: {error}", file=sys.stderr)
-    except CryoboxError as error:
-        print(f"cryobox: warning: no report: {error}", file=sys.stderr)
+    except Exception as error:  # noqa: BLE001 -- whatever is wrong with the report, stacks and tables are whole
+        print(f"cryobox: warning: no report: {type(error).__name__}: {error}", file=sys.stderr)
     return None
 
 

@@ -63,7 +63,8 @@ def gray(image: Floats) -> Gray:
     middle = values[(values >= low) & (values <= high)]
     mean, sd = float(middle.mean(dtype=np.float64)), float(middle.std(dtype=np.float64))
     scaled = (np.nan_to_num(image, nan=mean) - mean) / (sd or 1.0) / (2 * CONTRAST_SD) + 0.5
-    return (np.clip(scaled, 0.0, 1.0) * 255.0 + 0.5).astype(np.uint8)
+    levels: Gray = (np.clip(scaled, 0.0, 1.0) * 255.0 + 0.5).astype(np.uint8)
+    return levels
 
 
 def montage(images: Floats, columns: int, *, each: bool = True) -> Gray:
@@ -156,4 +157,5 @@ def _shrink(image: Floats, side: int) -> Floats:
     factor = max(1, math.ceil(max(image.shape) / side))
     ny, nx = (extent // factor * factor for extent in image.shape)
     blocks = image[:ny, :nx].reshape(ny // factor, factor, nx // factor, factor)
-    return blocks.mean(axis=(1, 3), dtype=np.float32)
+    binned: Floats = blocks.mean(axis=(1, 3), dtype=np.float32)
+    return binned
