@@ -96,7 +96,7 @@ def read_header(path: str) -> ImageHeader:
             with _inflating(path, descriptor) as stream:
                 raw = stream.read(HEADER_BYTES)
         else:
-            raw = os.pread(descriptor, HEADER_BYTES, 0)
+            raw = _first_bytes(descriptor)
     header = _parse(path, raw)
     _check_one_section(path, header)
     warnings = header.warnings
@@ -112,6 +112,14 @@ def read_header(path: str) -> ImageHeader:
         mtime_ns=status.st_mtime_ns,
         warnings=warnings,
     )
+
+
+def _first_bytes(descriptor: int) -> bytes:
+    """The header, or what the file has of it; a system may give fewer bytes than asked for."""
+    raw = b""
+    while len(raw) < HEADER_BYTES and (more := os.pread(descriptor, HEADER_BYTES - len(raw), len(raw))):
+        raw += more
+    return raw
 
 
 def read_stack_header(path: str) -> tuple[tuple[int, int, int], np.dtype[Any], int, float]:
@@ -134,7 +142,7 @@ def read_stack_header(path: str) -> tuple[tuple[int, int, int], np.dtype[Any], i
         If the file cannot be read, is not MRC, or is shorter than its header says.
     """
     with open_regular(path) as (descriptor, status):
-        raw = os.pread(descriptor, HEADER_BYTES, 0)
+        raw = _first_bytes(descriptor)
     header = _parse(path, raw)
     if header.shape[0] < 1:
         raise InputError(f"{path}: header says nz = {header.shape[0]} images; a stack has at least 1")
