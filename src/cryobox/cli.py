@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import signal
@@ -514,8 +515,14 @@ def demo(folder: Annotated[Path, typer.Argument(help="Folder to write to")] = Pa
 def main(arguments: list[str] | None = None) -> NoReturn:
     """Run the command line and leave with its exit code."""
     as_json = "--json" in (sys.argv[1:] if arguments is None else arguments)
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # names of files may hold bytes that are no text
     try:
         app(arguments)
+    except BrokenPipeError:
+        # Whoever read the output has gone; nothing more can be said, and Python must not try when it ends.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        sys.exit(EXIT_ABORTED)
     except AbortedError as error:
         _fail(error, EXIT_ABORTED, as_json=as_json)
     except CryoboxError as error:

@@ -194,6 +194,8 @@ class _Quiet:
     def plan(self, plan: Plan) -> None:
         self._shown = set(plan.warnings)
         warn(plan.warnings)
+        for why in plan.incomplete.values():
+            print(f"cryobox: micrograph left out: {why}", file=sys.stderr)
 
     def progress(self, now: Progress) -> None:
         if now.error:
@@ -201,6 +203,10 @@ class _Quiet:
 
     def end(self, result: RunResult) -> None:
         warn(text for text in result.warnings if text not in self._shown)
+        if result.interrupted:
+            print(f"cryobox: {_interrupted(result)}", file=sys.stderr)
+        elif not result.extracted:
+            print(f"cryobox: nothing was extracted; {result.out}/rejected.* says why, pick by pick", file=sys.stderr)
 
     def close(self) -> None:
         pass
