@@ -7,11 +7,15 @@
 
 namespace cryobox {
 
-Background::Background(Index size, double radius) : size_(size) {
+void check_radius(Index size, double radius) {
     const bool leaves_both = radius >= 1.0 && 2.0 * radius < static_cast<double>(size); // false for nan
     if (!leaves_both) {
         throw std::invalid_argument("every radius must be at least 1 and less than half the size of its images");
     }
+}
+
+Background::Background(Index size, double radius) : size_(size) {
+    check_radius(size, radius);
     const Index half = size / 2;
     double count = 0;
     double sum_i = 0;

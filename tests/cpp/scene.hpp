@@ -37,8 +37,10 @@ struct Made {
     std::vector<double> statistics;
 };
 
-inline Made make(const Scene& scene, std::span<const Corner> corners, const std::vector<Index>& sizes,
-                 const ExtractOptions& options, bool float16 = false) {
+/// What `work(image, corners, stacks, status, statistics)` makes.
+template <class Work>
+Made make_with(const Work& work, const Scene& scene, std::span<const Corner> corners, const std::vector<Index>& sizes,
+               bool float16) {
     Made made;
     const std::size_t n = corners.size();
     std::vector<StackView> stacks;
@@ -59,8 +61,16 @@ inline Made make(const Scene& scene, std::span<const Corner> corners, const std:
     }
     made.status.resize(n);
     made.statistics.resize(n * sizes.size() * statistics_count);
-    extract(scene.view(), corners, stacks, options, made.status, made.statistics);
+    work(scene.view(), corners, stacks, made.status, made.statistics);
     return made;
+}
+
+inline Made make(const Scene& scene, std::span<const Corner> corners, const std::vector<Index>& sizes,
+                 const ExtractOptions& options, bool float16 = false) {
+    return make_with([&](const ImageView& image, std::span<const Corner> places, std::span<const StackView> stacks,
+                         std::span<Status> status,
+                         std::span<double> statistics) { extract(image, places, stacks, options, status, statistics); },
+                     scene, corners, sizes, float16);
 }
 
 } // namespace cryobox::testing

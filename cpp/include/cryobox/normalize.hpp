@@ -50,6 +50,9 @@ struct BackgroundRuns {
     const Index* second_run_begin = nullptr;
 };
 
+/// @throws std::invalid_argument unless 1 <= radius < size / 2
+void check_radius(Index size, double radius);
+
 /// The pixels beyond a radius in an image of one size, as two runs per row, and the normal equations of a
 /// least-squares plane through them, solved once. Immutable; shared by all workers.
 class Background {

@@ -1,0 +1,302 @@
+// A GPU behind the seam of device.hpp: streams, memory, launches of the passes, cuFFT. The only file that CUDA
+// compiles.
+#include <string>
+#include <vector>
+
+#include "check.cuh"
+#include "device.hpp"
+
+namespace cryobox::cuda {
+
+namespace {
+
+/// The threads of one block. `each` ends at a barrier.
+struct ThreadBlock {
+    template <class Work>
+    CRYOBOX_DEVICE void each(const Work& work) const {
+        work(static_cast<int>(threadIdx.x));
+        __syncthreads();
+    }
+};
+
+template <class Pass>
+__global__ void __launch_bounds__(Pass::threads) run_pass(const __grid_constant__ Pass pass) {
+    __shared__ typename Pass::Shared shared;
+    const Block block{.x = blockIdx.x, .y = blockIdx.y, .z = blockIdx.z};
+    pass(ThreadBlock{}, block, shared);
+}
+
+class Stream {
+public:
+    Stream() { check(cudaStreamCreateWithFlags(&stream_, cudaStreamNonBlocking), "making a stream"); }
+    Stream(const Stream&) = delete;
+    Stream& operator=(const Stream&) = delete;
+    ~Stream() { static_cast<void>(cudaStreamDestroy(stream_)); }
+    [[nodiscard]] cudaStream_t get() const noexcept { return stream_; }
+
+private:
+    cudaStream_t stream_ = nullptr;
+};
+
+class Event {
+public:
+    explicit Event(unsigned flags) { check(cudaEventCreateWithFlags(&event_, flags), "making an event"); }
+    Event(const Event&) = delete;
+    Event& operator=(const Event&) = delete;
+    Event(Event&& other) noexcept : event_(other.event_) { other.event_ = nullptr; }
+    Event& operator=(Event&&) = delete;
+    ~Event() {
+        if (event_ != nullptr) {
+            static_cast<void>(cudaEventDestroy(event_));
+        }
+    }
+    [[nodiscard]] cudaEvent_t get() const noexcept { return event_; }
+
+private:
+    cudaEvent_t event_ = nullptr;
+};
+
+/// A cuFFT plan whose work area is ours, so that all plans of a workspace share one.
+class FftPlan final : public DeviceTransform {
+public:
+    FftPlan(TransformKind kind, Index length, Index batch, cudaStream_t stream) : kind_(kind) {
+        check(cufftCreate(&plan_), "making a transform");
+        try {
+            make(length, batch, stream);
+        } catch (...) {
+            static_cast<void>(cufftDestroy(plan_));
+            throw;
+        }
+    }
+    ~FftPlan() override { static_cast<void>(cufftDestroy(plan_)); }
+    [[nodiscard]] std::size_t work_bytes() const noexcept override { return work_bytes_; }
+
+    void execute(void* from, void* to, void* work) const {
+        check(cufftSetWorkArea(plan_, work), "giving a transform its memory");
+        switch (kind_) {
+        case TransformKind::rows:
+            check(cufftExecR2C(plan_, static_cast<cufftReal*>(from), static_cast<cufftComplex*>(to)),
+                  "transforming the rows of windows");
+            return;
+        case TransformKind::columns:
+            check(cufftExecC2C(plan_, static_cast<cufftComplex*>(from), static_cast<cufftComplex*>(to), CUFFT_FORWARD),
+                  "transforming the columns of windows");
+            return;
+        case TransformKind::images:
+            check(cufftExecC2R(plan_, static_cast<cufftComplex*>(from), static_cast<cufftReal*>(to)),
+                  "transforming images back");
+            return;
+        }
+    }
+
+private:
+    void make(Index length, Index batch, cudaStream_t stream) {
+        static_assert(sizeof(Coefficient) == sizeof(cufftComplex) && alignof(Coefficient) == alignof(cufftComplex));
+        check(cufftSetAutoAllocation(plan_, 0), "planning a transform");
+        long long n[2] = {length, length};
+        const int rank = kind_ == TransformKind::images ? 2 : 1;
+        const cufftType type = kind_ == TransformKind::rows      ? CUFFT_R2C
+                               : kind_ == TransformKind::columns ? CUFFT_C2C
+                                                                 : CUFFT_C2R;
+        // Null layouts: every array is dense.
+        check(cufftMakePlanMany64(plan_, rank, n, nullptr, 1, 0, nullptr, 1, 0, type, batch, &work_bytes_),
+              "planning a transform");
+        check(cufftSetStream(plan_, stream), "planning a transform");
+    }
+
+    TransformKind kind_;
+    cufftHandle plan_ = 0;
+    std::size_t work_bytes_ = 0;
+};
+
+class CudaQueue final : public Queue {
+public:
+    explicit CudaQueue(int device) : device_(device) { // the caller has chosen the device
+    }
+
+    void enter() override { check(cudaSetDevice(device_), "choosing the device"); }
+
+    void* allocate(Where where, std::size_t bytes) override {
+        void* memory = nullptr;
+        if (where == Where::device) {
+            check(cudaMalloc(&memory, bytes), "allocating device memory");
+        } else {
+            check(cudaHostAlloc(&memory, bytes, cudaHostAllocPortable), "allocating pinned memory");
+        }
+        return memory;
+    }
+    void release(Where where, void* memory) noexcept override {
+        static_cast<void>(where == Where::device ? cudaFree(memory) : cudaFreeHost(memory));
+    }
+    std::size_t free_bytes() override {
+        std::size_t free = 0;
+        std::size_t total = 0;
+        check(cudaMemGetInfo(&free, &total), "asking for free device memory");
+        return free;
+    }
+    bool is_pinned(const void* memory) override {
+        cudaPointerAttributes attributes{};
+        check(cudaPointerGetAttributes(&attributes, memory), "asking what memory is");
+        return attributes.type == cudaMemoryTypeHost;
+    }
+
+    void fill_zero(void* memory, std::size_t bytes) override {
+        check(cudaMemsetAsync(memory, 0, bytes, stream_.get()), "clearing device memory");
+    }
+    void upload(void* to, const void* from, std::size_t bytes) override {
+        check(cudaMemcpyAsync(to, from, bytes, cudaMemcpyHostToDevice, stream_.get()), "copying to the device");
+    }
+    void upload_rows(void* to, const void* from, std::size_t from_stride, std::size_t bytes,
+                     std::size_t rows) override {
+        if (from_stride == bytes) {
+            upload(to, from, bytes * rows);
+            return;
+        }
+        check(cudaMemcpy2DAsync(to, bytes, from, from_stride, bytes, rows, cudaMemcpyHostToDevice, stream_.get()),
+              "copying a micrograph to the device");
+    }
+    void download(void* to, const void* from, std::size_t bytes) override {
+        check(cudaMemcpyAsync(to, from, bytes, cudaMemcpyDeviceToHost, stream_.get()), "copying from the device");
+    }
+    void copy(void* to, const void* from, std::size_t bytes) override {
+        check(cudaMemcpyAsync(to, from, bytes, cudaMemcpyDeviceToDevice, stream_.get()), "copying on the device");
+    }
+
+    std::unique_ptr<DeviceTransform> plan(TransformKind kind, Index length, Index batch) override {
+        return std::make_unique<FftPlan>(kind, length, batch, stream_.get());
+    }
+    void transform(DeviceTransform& plan, void* from, void* to, void* work) override {
+        static_cast<const FftPlan&>(plan).execute(from, to, work);
+    }
+
+    void run(const WindowSums& pass, Block blocks) override { launch(pass, blocks, "summing windows"); }
+    void run(const Gather& pass, Block blocks) override { launch(pass, blocks, "gathering windows"); }
+    void run(const ToColumns& pass, Block blocks) override { launch(pass, blocks, "turning rows into columns"); }
+    void run(const Crop& pass, Block blocks) override { launch(pass, blocks, "cropping transforms"); }
+    void run(const FinishImages& pass, Block blocks) override { launch(pass, blocks, "finishing images"); }
+    void run(const Clear& pass, Block blocks) override { launch(pass, blocks, "clearing rejected images"); }
+
+    void wait_for(std::uintptr_t stream) override {
+        const Event done(cudaEventDisableTiming);
+        // The numbers 1 and 2, for the two default streams, are CUDA's own names of them.
+        check(cudaEventRecord(done.get(), reinterpret_cast<cudaStream_t>(stream)), "waiting for another stream");
+        check(cudaStreamWaitEvent(stream_.get(), done.get(), 0), "waiting for another stream");
+    }
+    void mark(std::size_t place) override {
+        while (marks_.size() <= place) {
+            marks_.emplace_back(cudaEventDefault);
+        }
+        check(cudaEventRecord(marks_[place].get(), stream_.get()), "noting the time");
+    }
+    double milliseconds(std::size_t from, std::size_t to) override {
+        float elapsed = 0;
+        check(cudaEventElapsedTime(&elapsed, marks_[from].get(), marks_[to].get()), "reading the time");
+        return static_cast<double>(elapsed);
+    }
+    void synchronize() override { check(cudaStreamSynchronize(stream_.get()), "working on the device"); }
+
+private:
+    template <class Pass>
+    void launch(const Pass& pass, Block blocks, const char* what) {
+        const dim3 grid(static_cast<unsigned>(blocks.x), static_cast<unsigned>(blocks.y),
+                        static_cast<unsigned>(blocks.z));
+        run_pass<<<grid, Pass::threads, 0, stream_.get()>>>(pass);
+        check_launch(what);
+    }
+
+    int device_;
+    Stream stream_;
+    std::vector<Event> marks_;
+};
+
+std::string version_text(int version) { // 13000 is 13.0
+    return std::to_string(version / 1000) + "." + std::to_string(version % 1000 / 10);
+}
+
+/// Why no device can be used, from what CUDA says; "" if one can.
+std::string why_not(cudaError_t code, int count) {
+    switch (code) {
+    case cudaSuccess:
+        return count > 0 ? "" : "no NVIDIA GPU in this host";
+    case cudaErrorNoDevice:
+        return "no NVIDIA GPU in this host";
+    case cudaErrorInsufficientDriver: {
+        int driver = 0;
+        static_cast<void>(cudaDriverGetVersion(&driver));
+        return driver == 0 ? "no NVIDIA driver on this host"
+                           : "the NVIDIA driver is too old: it runs CUDA " + version_text(driver) +
+                                 ", this build of cryobox needs " + version_text(CUDART_VERSION / 1000 * 1000);
+    }
+    default:
+        return std::string("CUDA cannot be used: ") + cudaGetErrorString(code);
+    }
+}
+
+DeviceInfo info_of(int index) {
+    DeviceInfo info;
+    info.index = index;
+    cudaDeviceProp properties{};
+    try {
+        check(cudaGetDeviceProperties(&properties, index), "asking what the device is");
+        info.name = properties.name;
+        info.capability = std::to_string(properties.major) + "." + std::to_string(properties.minor);
+        info.multiprocessors = properties.multiProcessorCount;
+        info.total_bytes = properties.totalGlobalMem;
+        char bus[32] = {};
+        check(cudaDeviceGetPCIBusId(bus, sizeof(bus), index), "asking where the device is");
+        info.bus = bus;
+        // Does this build hold code for it? Asked of one pass; all are built alike.
+        check(cudaSetDevice(index), "choosing the device");
+        cudaFuncAttributes attributes{};
+        check(cudaFuncGetAttributes(&attributes, run_pass<Clear>), "looking for code that runs on the device");
+        std::size_t total = 0;
+        check(cudaMemGetInfo(&info.free_bytes, &total), "asking for free device memory");
+    } catch (const std::runtime_error& error) {
+        info.problem = error.what();
+    }
+    return info;
+}
+
+} // namespace
+
+std::unique_ptr<Queue> make_queue(int device) {
+    int count = 0;
+    const std::string problem = why_not(cudaGetDeviceCount(&count), count);
+    static_cast<void>(cudaGetLastError());
+    if (!problem.empty()) {
+        throw std::runtime_error(problem);
+    }
+    if (device < 0 || device >= count) {
+        throw std::runtime_error("there is no GPU " + std::to_string(device) + "; this host has " +
+                                 std::to_string(count) + ", numbered from 0");
+    }
+    check(cudaSetDevice(device), "choosing the device");
+    return std::make_unique<CudaQueue>(device);
+}
+
+Survey survey() {
+    Survey found;
+    found.runtime = version_text(CUDART_VERSION);
+    int driver = 0;
+    if (cudaDriverGetVersion(&driver) == cudaSuccess && driver != 0) {
+        found.driver = version_text(driver);
+    }
+    int cufft = 0;
+    if (cufftGetVersion(&cufft) == CUFFT_SUCCESS) { // 12000 is 12.0.0
+        found.cufft =
+            std::to_string(cufft / 1000) + "." + std::to_string(cufft % 1000 / 100) + "." + std::to_string(cufft % 100);
+    }
+    int count = 0;
+    found.problem = why_not(cudaGetDeviceCount(&count), count);
+    static_cast<void>(cudaGetLastError());
+    if (found.problem.empty()) {
+        for (int index = 0; index < count; ++index) {
+            found.devices.push_back(info_of(index));
+        }
+    }
+    return found;
+}
+
+int dlpack_device_type() noexcept { return 2; }
+
+} // namespace cryobox::cuda

@@ -1,0 +1,572 @@
+// The passes over pixels that a device makes, one class each. A pass is what one block of threads does; it is written
+// against a team of threads, so that a processor can run the very same code thread after thread (tests/gpu does).
+//
+// Between two calls of `team.each` every thread waits for the others. What a thread keeps from one to the next lies in
+// the block's shared memory. Sums run in a fixed tree: any device, any order of threads gives the same bits. This needs
+// multiplications and additions to stay apart (-fmad=false, -ffp-contract=off).
+#pragma once
+
+#include <cmath>
+#include <cstddef>
+#include <cstdint>
+
+#include "cryobox/half.hpp"
+#include "cryobox/image.hpp"
+#include "cryobox/kernels.hpp"
+#include "cryobox/normalize.hpp"
+#include "cryobox/rules.hpp"
+
+#ifdef __CUDACC__
+#define CRYOBOX_DEVICE __device__ __forceinline__
+#else
+#define CRYOBOX_DEVICE inline
+#endif
+
+namespace cryobox::cuda {
+
+/// A complex number as every Fourier library lays it out.
+struct alignas(8) Coefficient {
+    float re = 0;
+    float im = 0;
+};
+
+inline constexpr int lanes = 32;              ///< neighbors in a row that read together
+inline constexpr int threads_of_sums = 256;   ///< 8 rows at a time
+inline constexpr int threads_of_finish = 512; ///< one block per particle
+inline constexpr Index rows_per_slice = 16;   ///< of a window, per block
+inline constexpr int tile = 32;               ///< side of what is transposed at a time
+
+constexpr Index slices_of(Index box) noexcept { return (box + rows_per_slice - 1) / rows_per_slice; }
+constexpr Index tiles_of(Index length) noexcept { return (length + tile - 1) / tile; }
+
+/// Which block of a launch this is.
+struct Block {
+    Index x = 0;
+    Index y = 0;
+    Index z = 0;
+};
+
+/// A micrograph in device memory: rows [first_row, last_row) of it are there, at `pixels.data` the first of them.
+struct DeviceImage {
+    ImageView pixels; ///< height is the whole micrograph's
+    Index first_row = 0;
+
+    /// A row, or the nearest one inside the micrograph.
+    [[nodiscard]] CRYOBOX_DEVICE const std::byte* row(Index y) const {
+        return pixels.data + (nearest_inside(y, pixels.height) - first_row) * pixels.row_stride;
+    }
+};
+
+template <class T>
+CRYOBOX_DEVICE T load(const std::byte* from) {
+    T value;
+    __builtin_memcpy(&value, __builtin_assume_aligned(from, sizeof(T)), sizeof(T));
+    return value;
+}
+
+CRYOBOX_DEVICE std::uint16_t swap_bytes(std::uint16_t v) { return static_cast<std::uint16_t>(v << 8U | v >> 8U); }
+CRYOBOX_DEVICE std::uint32_t swap_bytes(std::uint32_t v) {
+    return v << 24U | (v << 8U & 0x00FF0000U) | (v >> 8U & 0x0000FF00U) | v >> 24U;
+}
+
+/// Pixel `x` of a row, as a float; every type fits one exactly.
+template <PixelType type, bool swapped>
+CRYOBOX_DEVICE float pixel(const std::byte* row, Index x) {
+    const std::byte* from = row + x * bytes_per_pixel(type);
+    if constexpr (type == PixelType::int8) {
+        return load<std::int8_t>(from);
+    } else if constexpr (type == PixelType::uint8) {
+        return load<std::uint8_t>(from);
+    } else if constexpr (type == PixelType::float32) {
+        const auto bits = load<std::uint32_t>(from);
+        return __builtin_bit_cast(float, swapped ? swap_bytes(bits) : bits);
+    } else {
+        const auto raw = load<std::uint16_t>(from);
+        const std::uint16_t bits = swapped ? swap_bytes(raw) : raw;
+        if constexpr (type == PixelType::float16) {
+            return __builtin_bit_cast(float, float_bits(bits));
+        } else if constexpr (type == PixelType::uint16) {
+            return bits;
+        } else {
+            return static_cast<std::int16_t>(bits);
+        }
+    }
+}
+
+/// Calls `work.template operator()<type, swapped>()` for the type of the pixels: once per block, not per pixel.
+template <class Work>
+CRYOBOX_DEVICE void visit(const ImageView& view, const Work& work) {
+    switch (view.type) {
+    case PixelType::int8:
+        work.template operator()<PixelType::int8, false>();
+        return;
+    case PixelType::uint8:
+        work.template operator()<PixelType::uint8, false>();
+        return;
+    case PixelType::int16:
+        view.swapped ? work.template operator()<PixelType::int16, true>()
+                     : work.template operator()<PixelType::int16, false>();
+        return;
+    case PixelType::uint16:
+        view.swapped ? work.template operator()<PixelType::uint16, true>()
+                     : work.template operator()<PixelType::uint16, false>();
+        return;
+    case PixelType::float16:
+        view.swapped ? work.template operator()<PixelType::float16, true>()
+                     : work.template operator()<PixelType::float16, false>();
+        return;
+    case PixelType::float32:
+        view.swapped ? work.template operator()<PixelType::float32, true>()
+                     : work.template operator()<PixelType::float32, false>();
+        return;
+    }
+}
+
+CRYOBOX_DEVICE bool is_finite(double value) { return value - value == 0; }
+
+/// Every thread's number into slot 0, by halves.
+template <class Team, class T, class Combine>
+CRYOBOX_DEVICE void reduce(const Team& team, T* slots, int count, const Combine& combine) {
+    for (int half = count / 2; half > 0; half /= 2) {
+        team.each([&](int t) {
+            if (t < half) {
+                slots[t] = combine(slots[t], slots[t + half]);
+            }
+        });
+    }
+}
+
+struct Add {
+    template <class T>
+    CRYOBOX_DEVICE T operator()(T a, T b) const {
+        return a + b;
+    }
+};
+
+/// The sums of `rows_per_slice` rows of every window. Blocks: (slices, particles).
+struct WindowSums {
+    static constexpr int threads = threads_of_sums;
+    struct Shared {
+        double sum[threads];
+    };
+
+    DeviceImage image;
+    const Corner* corners;
+    const Status* status;
+    Index box;
+    double* partial; ///< slices of particle 0, then of particle 1, ...
+
+    template <class Team>
+    CRYOBOX_DEVICE void operator()(const Team& team, const Block& block, Shared& shared) const {
+        const Index n = block.y;
+        if (status[n] != Status::ok) {
+            return;
+        }
+        const Index begin = block.x * rows_per_slice;
+        const Index end = begin + rows_per_slice < box ? begin + rows_per_slice : box;
+        const auto top = static_cast<Index>(corners[n].y);
+        const auto left = static_cast<Index>(corners[n].x);
+        visit(image.pixels, [&]<PixelType type, bool swapped>() {
+            team.each([&](int t) {
+                double sum = 0;
+                for (Index y = begin + t / lanes; y < end; y += threads / lanes) {
+                    const std::byte* row = image.row(top + y);
+                    for (Index x = t % lanes; x < box; x += lanes) {
+                        sum += static_cast<double>(
+                            pixel<type, swapped>(row, nearest_inside(left + x, image.pixels.width)));
+                    }
+                }
+                shared.sum[t] = sum;
+            });
+        });
+        reduce(team, shared.sum, threads, Add{});
+        team.each([&](int t) {
+            if (t == 0) {
+                partial[n * slices_of(box) + block.x] = shared.sum[0];
+            }
+        });
+    }
+};
+
+/// Every window, as floats, minus its mean or as it is. Blocks: (slices, particles).
+struct Gather {
+    static constexpr int threads = threads_of_sums;
+    struct Shared {
+        double mean;
+    };
+
+    DeviceImage image;
+    const Corner* corners;
+    const double* partial;
+    Index box;
+    bool subtract;
+    Status* status; ///< of a window with a pixel that is not finite: says so, by the block of its first slice
+    double* means;
+    float* windows;
+
+    template <class Team>
+    CRYOBOX_DEVICE void operator()(const Team& team, const Block& block, Shared& shared) const {
+        const Index n = block.y;
+        // Another block may be writing `not_finite` now: either way there is nothing wrong to gather.
+        if (status[n] == Status::outside) {
+            return;
+        }
+        const Index slices = slices_of(box);
+        team.each([&](int t) {
+            if (t == 0) {
+                double sum = 0;
+                for (Index i = 0; i < slices; ++i) {
+                    sum += partial[n * slices + i];
+                }
+                shared.mean = sum / (static_cast<double>(box) * static_cast<double>(box));
+                if (block.x == 0) {
+                    means[n] = shared.mean;
+                    if (!is_finite(shared.mean)) {
+                        status[n] = Status::not_finite;
+                    }
+                }
+            }
+        });
+        const double level = subtract && is_finite(shared.mean) ? shared.mean : 0;
+        const Index begin = block.x * rows_per_slice;
+        const Index end = begin + rows_per_slice < box ? begin + rows_per_slice : box;
+        const auto top = static_cast<Index>(corners[n].y);
+        const auto left = static_cast<Index>(corners[n].x);
+        visit(image.pixels, [&]<PixelType type, bool swapped>() {
+            team.each([&](int t) {
+                for (Index y = begin + t / lanes; y < end; y += threads / lanes) {
+                    const std::byte* row = image.row(top + y);
+                    float* out = windows + (n * box + y) * box;
+                    for (Index x = t % lanes; x < box; x += lanes) {
+                        const float value = pixel<type, swapped>(row, nearest_inside(left + x, image.pixels.width));
+                        out[x] = static_cast<float>(static_cast<double>(value) - level);
+                    }
+                }
+            });
+        });
+    }
+};
+
+/// The columns that any output keeps, each made adjacent: from [particle][y][box / 2 + 1] to [particle][column][y].
+/// Blocks: (tiles along y, tiles along the columns, particles).
+struct ToColumns {
+    static constexpr int threads = threads_of_sums;
+    struct Shared {
+        Coefficient cell[tile][tile + 1]; // one more, so that a column of it spreads over the banks
+    };
+
+    const Coefficient* rows;
+    Index box;
+    Index columns;
+    Coefficient* to;
+
+    template <class Team>
+    CRYOBOX_DEVICE void operator()(const Team& team, const Block& block, Shared& shared) const {
+        const Index y = block.x * tile;
+        const Index k = block.y * tile;
+        team.each([&](int t) {
+            for (Index i = t / lanes; i < tile; i += threads / lanes) {
+                const Index j = t % lanes;
+                if (y + i < box && k + j < columns) {
+                    shared.cell[i][j] = rows[(block.z * box + y + i) * (box / 2 + 1) + k + j];
+                }
+            }
+        });
+        team.each([&](int t) {
+            for (Index j = t / lanes; j < tile; j += threads / lanes) {
+                const Index i = t % lanes;
+                if (y + i < box && k + j < columns) {
+                    to[(block.z * columns + k + j) * box + y + i] = shared.cell[i][j];
+                }
+            }
+        });
+    }
+};
+
+/// Frequency `k` of a column of `box` that is cropped to `size`: at size / 2 the average of both signs.
+CRYOBOX_DEVICE Coefficient folded(const Coefficient* column, Index box, Index size, Index k) {
+    if (k != size / 2) {
+        return column[place_of_frequency(k, box)];
+    }
+    const Coefficient plus = column[k];
+    const Coefficient minus = column[place_of_frequency(-k, box)];
+    return {.re = (plus.re + minus.re) * 0.5F, .im = (plus.im + minus.im) * 0.5F};
+}
+
+/// What an output keeps of the transform, times `scale`, as half spectra of its rows: from [particle][column][box] to
+/// [particle][size][size / 2 + 1]. Columns 0 and size / 2 stand for both signs of their frequency: their Hermitian part
+/// is what averages the two. Blocks: (tiles along the size, tiles along size / 2 + 1, particles).
+struct Crop {
+    static constexpr int threads = threads_of_sums;
+    using Shared = ToColumns::Shared;
+
+    const Coefficient* from;
+    Index box;
+    Index columns;
+    Index size;
+    float scale;
+    Coefficient* to;
+
+    template <class Team>
+    CRYOBOX_DEVICE void operator()(const Team& team, const Block& block, Shared& shared) const {
+        const Index kept = size / 2 + 1;
+        const Index y = block.x * tile;
+        const Index k = block.y * tile;
+        team.each([&](int t) {
+            for (Index j = t / lanes; j < tile; j += threads / lanes) {
+                const Index i = t % lanes;
+                if (y + i < size && k + j < kept) {
+                    const Coefficient* column = from + (block.z * columns + k + j) * box;
+                    const Index frequency = frequency_at(y + i, size);
+                    Coefficient value = folded(column, box, size, frequency);
+                    if (k + j == 0 || k + j == size / 2) {
+                        const Coefficient mirror =
+                            folded(column, box, size, frequency == size / 2 ? frequency : -frequency);
+                        value = {.re = (value.re + mirror.re) * 0.5F, .im = (value.im - mirror.im) * 0.5F};
+                    }
+                    shared.cell[i][j] = {.re = value.re * scale, .im = value.im * scale};
+                }
+            }
+        });
+        team.each([&](int t) {
+            for (Index i = t / lanes; i < tile; i += threads / lanes) {
+                const Index j = t % lanes;
+                if (y + i < size && k + j < kept) {
+                    to[(block.z * size + y + i) * kept + k + j] = shared.cell[i][j];
+                }
+            }
+        });
+    }
+};
+
+/// Normalize or restore, invert, measure and store. One block per particle.
+struct FinishImages {
+    static constexpr int threads = threads_of_finish;
+    struct Shared {
+        double a[threads];
+        double b[threads];
+        double c[threads];
+        double d[threads];
+        float low[threads];
+        float high[threads];
+        Finish finish;
+        BackgroundSums sums;
+        double level;
+        double sd;
+        Status result;
+    };
+
+    const float* images;
+    Index size;
+    PlaneFit fit;
+    double radius;
+    bool normalize;
+    bool ramp;
+    bool invert;
+    bool restore; ///< not normalized: the mean was taken out and is added back
+    double scale_const;
+    const double* means;
+    Status* status;
+    StackView stack;
+    double* statistics;
+
+    template <class Team>
+    CRYOBOX_DEVICE void operator()(const Team& team, const Block& block, Shared& shared) const {
+        const Index n = block.x;
+        if (status[n] != Status::ok) {
+            return;
+        }
+        const float* image = images + n * size * size;
+        if (normalize) {
+            measure_background(team, image, means[n], shared);
+        } else {
+            team.each([&](int t) {
+                if (t == 0) {
+                    shared.finish = Finish{.plane = {.level = restore ? -means[n] : 0, .slope_y = 0, .slope_x = 0},
+                                           .scale = invert ? -1.0 : 1.0,
+                                           .shift = invert ? -means[n] : means[n]};
+                    shared.level = 0;
+                    shared.sd = 0;
+                    shared.result = Status::ok;
+                }
+            });
+        }
+        if (shared.result == Status::ok) {
+            store(team, image, n, shared);
+        }
+        team.each([&](int t) {
+            if (t == 0 && shared.result != Status::ok) {
+                status[n] = shared.result;
+            }
+        });
+    }
+
+private:
+    /// Calls `work(value, i, j)` for every pixel of thread `t` that is background; i, j from the image's center.
+    template <class Work>
+    CRYOBOX_DEVICE void over_background(const float* image, int t, const Work& work) const {
+        const Index half = size / 2;
+        for (Index y = t / lanes; y < size; y += threads / lanes) {
+            for (Index x = t % lanes; x < size; x += lanes) {
+                if (is_background(y - half, x - half, radius)) {
+                    work(static_cast<double>(image[y * size + x]), static_cast<double>(y - half),
+                         static_cast<double>(x - half));
+                }
+            }
+        }
+    }
+
+    template <class Team>
+    CRYOBOX_DEVICE void measure_background(const Team& team, const float* image, double missing_level,
+                                           Shared& shared) const {
+        team.each([&](int t) {
+            BackgroundSums sums;
+            over_background(image, t, [&](double v, double i, double j) {
+                sums.value += v;
+                sums.value_i += v * i;
+                sums.value_j += v * j;
+                sums.square += v * v;
+            });
+            shared.a[t] = sums.value;
+            shared.b[t] = sums.value_i;
+            shared.c[t] = sums.value_j;
+            shared.d[t] = sums.square;
+        });
+        reduce(team, shared.a, threads, Add{});
+        reduce(team, shared.b, threads, Add{});
+        reduce(team, shared.c, threads, Add{});
+        reduce(team, shared.d, threads, Add{});
+        team.each([&](int t) {
+            if (t == 0) {
+                shared.sums = BackgroundSums{
+                    .value = shared.a[0], .value_i = shared.b[0], .value_j = shared.c[0], .square = shared.d[0]};
+                shared.level = shared.sums.value / fit.count;
+                shared.finish.plane =
+                    ramp ? fit(shared.sums) : Plane{.level = shared.level, .slope_y = 0, .slope_x = 0};
+            }
+        });
+        const Plane plane = shared.finish.plane;
+        team.each([&](int t) {
+            double value = 0;
+            double square = 0;
+            over_background(image, t, [&](double v, double i, double j) {
+                const double left = v - (plane.level + plane.slope_y * i + j * plane.slope_x);
+                value += left;
+                square += left * left;
+            });
+            shared.a[t] = value;
+            shared.b[t] = square;
+        });
+        reduce(team, shared.a, threads, Add{});
+        reduce(team, shared.b, threads, Add{});
+        team.each([&](int t) {
+            if (t == 0) {
+                const double offset = shared.a[0] / fit.count;
+                const double variance = shared.b[0] / fit.count - offset * offset;
+                shared.sd = variance > 0 ? std::sqrt(variance) : 0.0;
+                shared.level += missing_level;
+                shared.finish.plane.level += offset;
+                shared.finish.shift = 0;
+                shared.result = has_contrast(shared.sd, std::sqrt(shared.sums.square / fit.count))
+                                    ? Status::ok
+                                    : Status::no_contrast;
+                const double scale = 1 / (scale_const > 0 ? scale_const : shared.sd);
+                shared.finish.scale = invert ? -scale : scale;
+            }
+        });
+    }
+
+    template <class Team>
+    CRYOBOX_DEVICE void store(const Team& team, const float* image, Index n, Shared& shared) const {
+        const Index half = size / 2;
+        const Finish finish = shared.finish;
+        team.each([&](int t) {
+            float low = __builtin_inff();
+            float high = -__builtin_inff();
+            double deviation = 0;
+            double square = 0;
+            double beyond = 0;
+            for (Index y = t / lanes; y < size; y += threads / lanes) {
+                const double row_level = finish.plane.level + finish.plane.slope_y * static_cast<double>(y - half);
+                for (Index x = t % lanes; x < size; x += lanes) {
+                    const Index at = y * size + x;
+                    const double plane = row_level + static_cast<double>(x - half) * finish.plane.slope_x;
+                    const auto v = static_cast<float>((static_cast<double>(image[at]) - plane) * finish.scale);
+                    low = v < low ? v : low;
+                    high = v > high ? v : high;
+                    const double d = static_cast<double>(v) - finish.shift;
+                    deviation += d;
+                    square += d * d;
+                    if (stack.float32 != nullptr) {
+                        stack.float32[n * size * size + at] = v;
+                    } else {
+                        const float below = v > largest_half ? largest_half : v;
+                        beyond += v > largest_half || v < -largest_half ? 1 : 0;
+                        stack.float16[n * size * size + at] = to_half(below < -largest_half ? -largest_half : below);
+                    }
+                }
+            }
+            shared.a[t] = deviation;
+            shared.b[t] = square;
+            shared.c[t] = beyond;
+            shared.low[t] = low;
+            shared.high[t] = high;
+        });
+        reduce(team, shared.a, threads, Add{});
+        reduce(team, shared.b, threads, Add{});
+        reduce(team, shared.c, threads, Add{});
+        reduce(team, shared.low, threads, [](float a, float b) { return b < a ? b : a; });
+        reduce(team, shared.high, threads, [](float a, float b) { return b > a ? b : a; });
+        team.each([&](int t) {
+            if (t == 0) {
+                const double count = static_cast<double>(size) * static_cast<double>(size);
+                const double mean_left = shared.a[0] / count;
+                const double variance = shared.b[0] / count - mean_left * mean_left;
+                double* row = statistics + n * statistics_count;
+                row[minimum] = static_cast<double>(shared.low[0]);
+                row[maximum] = static_cast<double>(shared.high[0]);
+                row[mean] = finish.shift + mean_left;
+                row[standard_deviation] = variance > 0 ? std::sqrt(variance) : 0;
+                row[background_mean] = shared.level;
+                row[background_sd] = shared.sd;
+                row[clamped] = shared.c[0];
+                if (!is_finite(mean_left)) { // gray levels near the end of float32, or a divisor near 0
+                    shared.result = normalize ? Status::no_contrast : Status::not_finite;
+                }
+            }
+        });
+    }
+};
+
+/// Zeros in place of every particle that is not `Status::ok`. One block per particle.
+struct Clear {
+    static constexpr int threads = threads_of_sums;
+    struct Shared {};
+
+    const Status* status;
+    StackView stack;
+    double* statistics;
+
+    template <class Team>
+    CRYOBOX_DEVICE void operator()(const Team& team, const Block& block, Shared& /*shared*/) const {
+        const Index n = block.x;
+        if (status[n] == Status::ok) {
+            return;
+        }
+        const Index pixels = stack.size * stack.size;
+        team.each([&](int t) {
+            for (Index at = t; at < pixels; at += threads) {
+                if (stack.float32 != nullptr) {
+                    stack.float32[n * pixels + at] = 0;
+                } else {
+                    stack.float16[n * pixels + at] = Half{};
+                }
+            }
+            if (t < statistics_count) {
+                statistics[n * statistics_count + t] = 0;
+            }
+        });
+    }
+};
+
+} // namespace cryobox::cuda

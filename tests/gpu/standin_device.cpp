@@ -1,0 +1,329 @@
+// A processor behind the seam of cpp/cuda/device.hpp, for tests: the very passes, thread after thread, FFTW in the
+// place of cuFFT. It is stricter than a GPU: nothing happens before `synchronize`, new memory holds NaN, and transforms
+// back refuse half spectra that no real image has. What it does is set through the functions at the end.
+#include <algorithm>
+#include <atomic>
+#include <cmath>
+#include <cstdlib>
+#include <cstring>
+#include <functional>
+#include <map>
+#include <memory>
+#include <mutex>
+#include <string>
+#include <vector>
+
+#include "cryobox/buffer.hpp"
+#include "cryobox/fft.hpp"
+#include "device.hpp"
+
+namespace cryobox::cuda {
+
+namespace {
+
+struct Settings {
+    std::atomic<int> devices = 1;
+    std::atomic<std::size_t> memory = std::size_t{1} << 40U;
+    std::atomic<int> synchronizations_left = -1; ///< then the device fails; -1: never
+    std::atomic<int> failing_device = -1;        ///< -1: each
+    std::atomic<int> order = 0;                  ///< of the threads of a block: 0 upward, 1 downward, 2 mixed
+    std::atomic<std::size_t> used = 0;           ///< bytes of device memory
+    std::atomic<std::size_t> most_used = 0;
+    std::atomic<std::size_t> uploaded = 0;
+    std::atomic<int> synchronizations = 0;
+    std::atomic<int> allocations = 0;
+};
+
+Settings& settings() {
+    static auto& one = *new Settings;
+    return one;
+}
+
+/// Pinned memory, so that its addresses are known again.
+struct Pinned {
+    std::mutex mutex;
+    std::map<const std::byte*, std::size_t> blocks;
+};
+
+Pinned& pinned() {
+    static auto& one = *new Pinned;
+    return one;
+}
+
+/// The threads of a block, one after the other.
+struct ThreadsInTurn {
+    int count;
+    int order;
+
+    template <class Work>
+    void each(const Work& work) const {
+        for (int i = 0; i < count; ++i) {
+            const int mixed = (i * 37 + 11) % count; // 37 is prime to every power of two
+            work(order == 0 ? i : order == 1 ? count - 1 - i : mixed);
+        }
+    }
+};
+
+Complex* as_complex(Coefficient* pointer) { return reinterpret_cast<Complex*>(pointer); }
+
+class StandInTransform final : public DeviceTransform {
+public:
+    StandInTransform(TransformKind kind, Index length, Index batch)
+        : kind_(kind), length_(length), batch_(batch), from_(length), to_(length) {}
+    // Something, so that work areas are asked for.
+    [[nodiscard]] std::size_t work_bytes() const noexcept override {
+        return static_cast<std::size_t>(length_ * batch_) * sizeof(Coefficient);
+    }
+
+    void execute(void* from, void* to, void* work) {
+        std::memset(work, 0xFF, work_bytes());
+        for (Index i = 0; i < batch_; ++i) {
+            switch (kind_) {
+            case TransformKind::rows:
+                rows(static_cast<const float*>(from) + i * length_,
+                     as_complex(static_cast<Coefficient*>(to)) + i * (length_ / 2 + 1));
+                break;
+            case TransformKind::columns:
+                one(as_complex(static_cast<Coefficient*>(from)) + i * length_, 1,
+                    as_complex(static_cast<Coefficient*>(to)) + i * length_, 1, Direction::forward);
+                break;
+            case TransformKind::images:
+                image(as_complex(static_cast<Coefficient*>(from)) + i * length_ * (length_ / 2 + 1),
+                      static_cast<float*>(to) + i * length_ * length_);
+                break;
+            }
+        }
+    }
+
+private:
+    void one(const Complex* from, Index from_stride, Complex* to, Index to_stride, Direction direction) {
+        for (Index x = 0; x < length_; ++x) {
+            from_.data()[x] = from[x * from_stride];
+        }
+        cryobox::transform(length_, direction)(from_.data(), to_.data());
+        for (Index x = 0; x < length_; ++x) {
+            to[x * to_stride] = to_.data()[x];
+        }
+    }
+    void rows(const float* from, Complex* to) {
+        for (Index x = 0; x < length_; ++x) {
+            from_.data()[x] = from[x];
+        }
+        cryobox::transform(length_, Direction::forward)(from_.data(), to_.data());
+        std::copy_n(to_.data(), length_ / 2 + 1, to);
+    }
+    void image(Complex* from, float* to) {
+        const Index kept = length_ / 2 + 1;
+        float largest = 0;
+        for (Index i = 0; i < length_ * kept; ++i) {
+            largest = std::max(largest, std::abs(from[i]));
+        }
+        for (const Index k : {Index{0}, length_ / 2}) {
+            for (Index y = 0; y < length_; ++y) {
+                const Complex mirror = std::conj(from[(length_ - y) % length_ * kept + k]);
+                if (std::abs(from[y * kept + k] - mirror) > 1e-6F * largest) { // false where one is not finite
+                    throw std::runtime_error("a half spectrum that no real image has");
+                }
+            }
+        }
+        for (Index k = 0; k < kept; ++k) {
+            one(from + k, kept, from + k, kept, Direction::backward);
+        }
+        for (Index y = 0; y < length_; ++y) {
+            for (Index k = 0; k < length_; ++k) {
+                from_.data()[k] = k < kept ? from[y * kept + k] : std::conj(from[y * kept + length_ - k]);
+            }
+            cryobox::transform(length_, Direction::backward)(from_.data(), to_.data());
+            for (Index x = 0; x < length_; ++x) {
+                to[y * length_ + x] = to_.data()[x].real();
+            }
+        }
+        std::memset(static_cast<void*>(from), 0xFF, static_cast<std::size_t>(length_ * kept) * sizeof(Complex));
+    }
+
+    TransformKind kind_;
+    Index length_;
+    Index batch_;
+    Buffer<Complex> from_;
+    Buffer<Complex> to_;
+};
+
+class StandInQueue final : public Queue {
+public:
+    explicit StandInQueue(int device) : device_(device) {}
+
+    void enter() override {}
+    void* allocate(Where where, std::size_t bytes) override {
+        auto& set = settings();
+        ++set.allocations;
+        if (where == Where::device) {
+            if (set.used + bytes > set.memory) {
+                throw OutOfMemory("allocating device memory: out of memory");
+            }
+            set.used += bytes;
+            set.most_used = std::max<std::size_t>(set.most_used, set.used);
+        }
+        auto* memory = static_cast<std::byte*>(std::aligned_alloc(256, (bytes + 255) / 256 * 256));
+        std::memset(memory, 0xFF, bytes); // NaN as floats
+        const std::scoped_lock lock(pinned().mutex);
+        (where == Where::device ? sizes_ : pinned().blocks)[memory] = bytes;
+        return memory;
+    }
+    void release(Where where, void* memory) noexcept override {
+        {
+            const std::scoped_lock lock(pinned().mutex);
+            auto& blocks = where == Where::device ? sizes_ : pinned().blocks;
+            const auto found = blocks.find(static_cast<std::byte*>(memory));
+            if (where == Where::device) {
+                settings().used -= found->second;
+            }
+            blocks.erase(found);
+        }
+        std::free(memory); // NOLINT: of aligned_alloc
+    }
+    std::size_t free_bytes() override { return settings().memory - settings().used; }
+    bool is_pinned(const void* memory) override {
+        const std::scoped_lock lock(pinned().mutex);
+        const auto* at = static_cast<const std::byte*>(memory);
+        auto found = pinned().blocks.upper_bound(at);
+        return found != pinned().blocks.begin() && at < (--found)->first + found->second;
+    }
+
+    void fill_zero(void* memory, std::size_t bytes) override {
+        later([=] { std::memset(memory, 0, bytes); });
+    }
+    void upload(void* to, const void* from, std::size_t bytes) override {
+        settings().uploaded += bytes;
+        later([=] { std::memcpy(to, from, bytes); });
+    }
+    void upload_rows(void* to, const void* from, std::size_t from_stride, std::size_t bytes,
+                     std::size_t rows) override {
+        settings().uploaded += bytes * rows;
+        later([=] {
+            for (std::size_t y = 0; y < rows; ++y) {
+                std::memcpy(static_cast<std::byte*>(to) + y * bytes,
+                            static_cast<const std::byte*>(from) + y * from_stride, bytes);
+            }
+        });
+    }
+    void download(void* to, const void* from, std::size_t bytes) override {
+        later([=] { std::memcpy(to, from, bytes); });
+    }
+    void copy(void* to, const void* from, std::size_t bytes) override {
+        later([=] { std::memcpy(to, from, bytes); });
+    }
+
+    std::unique_ptr<DeviceTransform> plan(TransformKind kind, Index length, Index batch) override {
+        return std::make_unique<StandInTransform>(kind, length, batch);
+    }
+    void transform(DeviceTransform& plan, void* from, void* to, void* work) override {
+        later([&plan, from, to, work] { static_cast<StandInTransform&>(plan).execute(from, to, work); });
+    }
+
+    void run(const WindowSums& pass, Block blocks) override { launch(pass, blocks); }
+    void run(const Gather& pass, Block blocks) override { launch(pass, blocks); }
+    void run(const ToColumns& pass, Block blocks) override { launch(pass, blocks); }
+    void run(const Crop& pass, Block blocks) override { launch(pass, blocks); }
+    void run(const FinishImages& pass, Block blocks) override { launch(pass, blocks); }
+    void run(const Clear& pass, Block blocks) override { launch(pass, blocks); }
+
+    void wait_for(std::uintptr_t) override {}
+    void mark(std::size_t) override {}
+    double milliseconds(std::size_t, std::size_t) override { return 1; }
+    void synchronize() override {
+        auto& set = settings();
+        ++set.synchronizations;
+        const std::vector<std::function<void()>> work = std::move(work_);
+        work_.clear();
+        if ((set.failing_device == -1 || set.failing_device == device_) && set.synchronizations_left >= 0 &&
+            set.synchronizations_left-- == 0) {
+            set.synchronizations_left = 0; // a device that has failed goes on failing
+            throw std::runtime_error("working on the device: an illegal memory access was encountered");
+        }
+        for (const auto& step : work) {
+            step();
+        }
+    }
+
+private:
+    void later(std::function<void()> step) { work_.push_back(std::move(step)); }
+
+    template <class Pass>
+    void launch(const Pass& pass, Block blocks) {
+        later([pass, blocks] {
+            const ThreadsInTurn threads{.count = Pass::threads, .order = settings().order};
+            const auto shared = std::make_unique<typename Pass::Shared>();
+            for (Index z = 0; z < blocks.z; ++z) {
+                for (Index y = 0; y < blocks.y; ++y) {
+                    for (Index x = 0; x < blocks.x; ++x) {
+                        std::memset(static_cast<void*>(shared.get()), 0xFF, sizeof(*shared));
+                        pass(threads, Block{.x = x, .y = y, .z = z}, *shared);
+                    }
+                }
+            }
+        });
+    }
+
+    int device_;
+    std::map<const std::byte*, std::size_t> sizes_;
+    std::vector<std::function<void()>> work_;
+};
+
+} // namespace
+
+std::unique_ptr<Queue> make_queue(int device) {
+    if (settings().devices == 0) {
+        throw std::runtime_error("no NVIDIA driver on this host");
+    }
+    if (device < 0 || device >= settings().devices) {
+        throw std::runtime_error("there is no GPU " + std::to_string(device) + "; this host has " +
+                                 std::to_string(settings().devices) + ", numbered from 0");
+    }
+    return std::make_unique<StandInQueue>(device);
+}
+
+Survey survey() {
+    Survey found;
+    found.runtime = "stand-in";
+    found.problem = settings().devices == 0 ? "no NVIDIA driver on this host" : "";
+    for (int i = 0; i < settings().devices; ++i) {
+        found.devices.push_back({.index = i,
+                                 .name = "processor standing in for a GPU",
+                                 .capability = "0.0",
+                                 .bus = "none",
+                                 .multiprocessors = 1,
+                                 .total_bytes = settings().memory,
+                                 .free_bytes = settings().memory - settings().used,
+                                 .problem = ""});
+    }
+    return found;
+}
+
+int dlpack_device_type() noexcept { return 1; } // its memory is the host's
+
+} // namespace cryobox::cuda
+
+#define CRYOBOX_STANDIN extern "C" __attribute__((visibility("default")))
+
+CRYOBOX_STANDIN void standin_set(int devices, std::size_t memory, int order) {
+    auto& set = cryobox::cuda::settings();
+    set.devices = devices;
+    set.memory = memory;
+    set.order = order;
+    set.synchronizations_left = -1;
+    set.failing_device = -1;
+    set.most_used = set.used.load();
+    set.uploaded = 0;
+    set.synchronizations = 0;
+    set.allocations = 0;
+}
+/// `device` (-1: each) fails at the synchronization after so many more.
+CRYOBOX_STANDIN void standin_fail_after(int synchronizations, int device) {
+    cryobox::cuda::settings().synchronizations_left = synchronizations;
+    cryobox::cuda::settings().failing_device = device;
+}
+CRYOBOX_STANDIN std::size_t standin_used() { return cryobox::cuda::settings().used; }
+CRYOBOX_STANDIN std::size_t standin_most_used() { return cryobox::cuda::settings().most_used; }
+CRYOBOX_STANDIN std::size_t standin_uploaded() { return cryobox::cuda::settings().uploaded; }
+CRYOBOX_STANDIN int standin_synchronizations() { return cryobox::cuda::settings().synchronizations; }
+CRYOBOX_STANDIN int standin_allocations() { return cryobox::cuda::settings().allocations; }
