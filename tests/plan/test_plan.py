@@ -298,3 +298,12 @@ def test_a_hundred_thousand_picks_are_all_accounted_for() -> None:
     assert len(made.rows) + sum(made.counts().values()) == n
     assert sum(len(task.corners) for task in made.tasks) == len(made.rows)
     print(f"planned {n} picks on {files} micrographs in {time.process_time() - began:.2f} s")
+
+
+@given(st.lists(st.tuples(st.integers(0, 399), st.integers(0, 499)), min_size=1, max_size=20))
+def test_picks_on_a_mirrored_copy_give_the_same_boxes_as_the_true_picks(true: list[tuple[int, int]]) -> None:
+    mirrored = particles([(y, 500 - 1 - x) for y, x in true])
+    flipped, straight = plan(mirrored, Recipe(box=64, flip_x=True)), plan(particles(true))
+    assert reasons(flipped) == reasons(straight)
+    assert np.array_equal(flipped.center, straight.center)
+    assert [task.corners.tolist() for task in flipped.tasks] == [task.corners.tolist() for task in straight.tasks]
