@@ -1,6 +1,6 @@
 """ASPIRE's loader, another reader of RELION tables, takes our particles, poses and CTF.
 
-Skipped where ASPIRE is not installed: it is a large package (`pip install aspire`), so it is no requirement of the tests.
+Skipped where it is not installed: a large package (`pip install aspire`), and no requirement of the tests.
 """
 
 from __future__ import annotations
