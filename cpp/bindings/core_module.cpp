@@ -13,16 +13,6 @@
 namespace cryobox::bindings {
 namespace {
 
-static_assert(sizeof(Corner) == 2 * sizeof(std::int64_t) && sizeof(Status) == 1, "rows of NumPy arrays");
-
-std::span<const Corner> corner_rows(const py::array& corners) {
-    if (corners.ndim() != 2 || corners.shape(1) != 2 || corners.dtype().kind() != 'i' || corners.itemsize() != 8) {
-        throw std::invalid_argument("corners must be int64 with the shape (n, 2)");
-    }
-    require_plain(corners, "corners");
-    return {static_cast<const Corner*>(corners.data()), static_cast<std::size_t>(corners.shape(0))};
-}
-
 py::tuple extract(const py::array& image, const py::array& corners, std::vector<py::array> outputs, py::ssize_t box,
                   std::vector<double> radii, bool pad, bool normalize, bool ramp, bool invert, double scale_const,
                   int threads) {

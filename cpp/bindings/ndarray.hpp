@@ -4,6 +4,7 @@
 #include <bit>
 #include <cstdint>
 #include <limits>
+#include <span>
 #include <stdexcept>
 #include <string>
 
@@ -11,6 +12,7 @@
 #include <pybind11/pybind11.h>
 
 #include "cryobox/image.hpp"
+#include "cryobox/rules.hpp"
 
 namespace cryobox::bindings {
 
@@ -87,6 +89,16 @@ inline void require_plain(const py::array& array, const char* name) {
         (array.flags() & py::detail::npy_api::NPY_ARRAY_ALIGNED_) == 0) {
         throw std::invalid_argument(std::string(name) + " must be C-contiguous, aligned and in native byte order");
     }
+}
+
+static_assert(sizeof(Corner) == 2 * sizeof(std::int64_t) && sizeof(Status) == 1, "rows of NumPy arrays");
+
+inline std::span<const Corner> corner_rows(const py::array& corners) {
+    if (corners.ndim() != 2 || corners.shape(1) != 2 || corners.dtype().kind() != 'i' || corners.itemsize() != 8) {
+        throw std::invalid_argument("corners must be int64 with the shape (n, 2)");
+    }
+    require_plain(corners, "corners");
+    return {static_cast<const Corner*>(corners.data()), static_cast<std::size_t>(corners.shape(0))};
 }
 
 /// A writable (n, m, m) array of float32 or float16.
