@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -76,8 +76,19 @@ def prepare(
     micrographs: str | os.PathLike[str],
     recipe: Recipe,
     root: Path | None = None,
+    ready: Callable[[str], bool] | None = None,
+    look: Callable[[str], ImageHeader] = read_header,
 ) -> Inputs:
     """Read the tables and the headers of the micrographs, and decide everything. Writes nothing.
+
+    Parameters
+    ----------
+    picks, micrographs, recipe, root
+        As for `cryobox.run`.
+    ready : callable, optional
+        Which coordinate files of a folder may be read now; the others are as if they were not there yet.
+    look : callable
+        Reads the header of a micrograph.
 
     Raises
     ------
@@ -90,13 +101,14 @@ def prepare(
         directory=os.getcwd(),
     )
     table = formats.read_micrographs(given.micrographs, root=root)
-    particles = formats.read_particles(given.picks, micrographs=table, recipe=recipe, root=root)
+    particles = formats.read_particles(given.picks, micrographs=table, recipe=recipe, root=root, ready=ready)
     if len(particles) == 0:
         raise InputError(f"{particles.source}: holds no picks")
     match, step = match_micrographs(particles, table)
     rows = micrographs_with_picks(particles, match, recipe.limit)
     with ThreadPoolExecutor(HEADER_THREADS) as pool:
-        headers = dict(zip(rows.tolist(), pool.map(_header, (table.paths[row] for row in rows)), strict=True))
+        found = pool.map(lambda row: _header(table.paths[row], look), rows.tolist())
+        headers = dict(zip(rows.tolist(), found, strict=True))
     plan = build_plan(particles, table, recipe, match=match, headers=headers)
     checks = formats.check_tables(particles, table, plan.style, refresh_ctf=recipe.refresh_ctf)
     notes = (f"micrographs are matched to picks by {step}", *plan.notes)
@@ -116,8 +128,8 @@ def read_pixel_size(micrographs: str | os.PathLike[str], *, root: Path | None = 
     return float("nan")
 
 
-def _header(path: str) -> ImageHeader | MicrographError:
+def _header(path: str, look: Callable[[str], ImageHeader] = read_header) -> ImageHeader | MicrographError:
     try:
-        return read_header(path)
+        return look(path)
     except MicrographError as error:
         return error

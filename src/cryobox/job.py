@@ -20,6 +20,8 @@ from cryobox.engine.shards import (
     TABLE_FOLDER,
     check_company,
     check_whole,
+    fingerprint,
+    make_room_elsewhere,
     open_parts,
     part_name,
     parts_present,
@@ -28,13 +30,15 @@ from cryobox.engine.shards import (
     share,
 )
 from cryobox.engine.task import Setting, remove_temporary
+from cryobox.engine.watch import Arrivals, Patience
 from cryobox.errors import AbortedError, CryoboxError, InputError, OutputError
+from cryobox.formats.images import read_header
 from cryobox.inputs import Inputs, prepare
 from cryobox.options import Recipe, RunOptions
 from cryobox.plan import STACK_FOLDERS, Plan, Task
 from cryobox.tables import Outcome, publish_file, tables_present, withdraw_tables, write_tables
 
-__all__ = ["RunResult", "merge", "run"]
+__all__ = ["RunResult", "merge", "run", "watch"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -248,6 +252,93 @@ def merge(folder: str | os.PathLike[str], *, options: RunOptions | None = None) 
         return _finish(inputs, Outcome(inputs.plan, results), result, options, began)
 
 
+def watch(
+    picks: str | os.PathLike[str],
+    *,
+    micrographs: str | os.PathLike[str],
+    out: str | os.PathLike[str],
+    recipe: Recipe,
+    every: float = 30.0,
+    idle_timeout: float | None = None,
+    settle: float = 5.0,
+    options: RunOptions | None = None,
+    root: str | os.PathLike[str] | None = None,
+    executor: Engine | None = None,
+    on_round: Callable[[RunResult], None] | None = None,
+    on_wait: Callable[[str], None] | None = None,
+    on_progress: ProgressCallback | None = None,
+    stop: threading.Event | None = None,
+) -> RunResult:
+    """Extract as micrographs and picks appear, until a file `stop` is in the output folder or nothing new has come.
+
+    Each round is a run that resumes the one before: what a run would make of the files that are there now is what the
+    last round leaves. Tables are replaced one by one and at once, so readers find the old or the new one.
+
+    Parameters
+    ----------
+    picks, micrographs, out, recipe, options, root, executor, on_progress
+        As for `run`.
+    every : float
+        Seconds between rounds.
+    idle_timeout : float, optional
+        Seconds without a new or growing file after which the watching ends.
+    settle : float
+        A file is taken for whole when it has not changed for so many seconds.
+    on_round, on_wait : callable, optional
+        Called after each round that found something new, and with the reason where there is nothing to begin with.
+    stop : threading.Event, optional
+        When it is set, what is in flight is finished and the watching ends; the tables of the last whole round stay.
+
+    Raises
+    ------
+    OptionError, OutputError, BackendError, AbortedError
+        As `run`.
+    InputError
+        If at the end there are still no inputs that can be used.
+    """
+    options, stop = options or RunOptions(), stop or threading.Event()
+    check_engine(executor, options)
+    arrivals, patience = Arrivals(settle), Patience(Path(out), every=every, idle_timeout=idle_timeout, stop=stop)
+    result = RunResult(out=Path(out), picks=0, extracted=0, rejected={}, micrographs=0, interrupted=True, exit_code=130)
+    seen = ""
+    while not stop.is_set():
+        last, began = patience.over(), time.perf_counter()
+        arrivals.pending.clear()
+        waits = [] if last else [name for name in (picks, micrographs) if Path(name).is_file()]
+        try:
+            if not all(arrivals.ready(os.fspath(name)) for name in waits):
+                raise InputError(f"{' or '.join(map(str, waits))}: is still being written")
+            inputs = prepare(
+                picks,
+                micrographs=micrographs,
+                recipe=recipe,
+                root=None if root is None else Path(root),
+                ready=None if last else arrivals.ready,
+                look=read_header if last else arrivals.look,
+            )
+            check_stack_paths(Path(out), [picks, micrographs])
+        except InputError as error:
+            if last:
+                raise
+            if on_wait is not None:
+                on_wait(str(error))
+        else:
+            if last or seen != fingerprint(inputs.plan):
+                patience.news()
+                result = carry_out_plan(
+                    inputs, Path(out), options, engine=executor, on_progress=on_progress, stop=stop, began=began
+                )
+                options, seen = replace(options, overwrite=False, break_lock=False), fingerprint(inputs.plan)
+                if on_round is not None and not result.interrupted:
+                    on_round(result)
+        if arrivals.pending:
+            patience.news()
+        if last:
+            break
+        patience.wait()
+    return result
+
+
 def _head(plan: Plan) -> dict[str, object]:
     """What all runs in one folder must agree on."""
     return {"cryobox": __version__, "fftw": fftw_version(), "recipe": plan.recipe.as_dict()}
@@ -302,7 +393,7 @@ def _finish(inputs: Inputs, found: Outcome, so_far: RunResult, options: RunOptio
     except OSError as error:
         raise AbortedError(f"{error}; all stacks are written, the same command writes the tables") from error
     incomplete = {inputs.micrographs.names[row]: why for row, why in sorted(found.incomplete.items())}
-    nothing = len(found.rows) == 0 and not (so_far.shard and so_far.micrographs == 0)
+    nothing = len(found.rows) == 0 and not so_far.shard  # one shard may have only blank micrographs; merge judges all
     result = replace(
         so_far,
         extracted=len(found.rows),
@@ -355,6 +446,7 @@ def _withdraw(folder: Path, todo: list[Task], ledger: Ledger, options: RunOption
     if options.overwrite:
         ledger.remove_stacks()
     ledger.make_room(todo)
+    make_room_elsewhere(folder, ledger, todo)
 
 
 def check_stack_paths(folder: Path, inputs: Iterable[str | os.PathLike[str]]) -> None:

@@ -14,11 +14,10 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from scale.project import extract
-
 import cryobox
 from cryobox.engine.clusters import dask_executor, mpi_executor
 from cryobox.engine.progress import Progress
+from scale.project import extract
 
 
 def main() -> None:

@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from scale.project import MICROGRAPHS, differences, extract, outputs
 
 import cryobox
 from cryobox.engine.batch import expect, look
@@ -24,6 +23,7 @@ from cryobox.engine.ledger import ledger_path, read_ledger
 from cryobox.engine.progress import Progress
 from cryobox.errors import AbortedError, BackendError, OptionError
 from cryobox.inputs import prepare
+from scale.project import MICROGRAPHS, differences, extract, outputs
 
 SPAWN = multiprocessing.get_context("spawn")
 DRIVER = Path(__file__).parent / "driver.py"

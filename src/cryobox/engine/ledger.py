@@ -117,6 +117,7 @@ class Ledger:
         break_lock: bool = False,
         fsync: bool = True,
     ) -> None:
+        self.part = part
         self._folder = folder
         self._head = dict(head)
         self._path = ledger_path(folder, part)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import heapq
+import json
 import os
 import re
 import socket
@@ -18,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cryobox.engine.batch import cpu_kind
-from cryobox.engine.ledger import check_same, hold, is_whole, read_head, read_ledger
+from cryobox.engine.ledger import Ledger, check_same, hold, is_whole, ledger_path, read_head, read_ledger
 from cryobox.engine.task import TaskResult
 from cryobox.errors import InputError, OptionError, OutputError
 from cryobox.inputs import Given, Inputs
@@ -31,6 +32,8 @@ __all__ = [
     "check_company",
     "check_whole",
     "cost",
+    "fingerprint",
+    "make_room_elsewhere",
     "open_parts",
     "parse_shard",
     "part_name",
@@ -177,6 +180,29 @@ def parts_present(folder: Path) -> dict[tuple[int, int], Path]:
     return dict(sorted(found.items()))
 
 
+def make_room_elsewhere(folder: Path, ledger: Ledger, todo: Sequence[Task]) -> None:
+    """Let other parts forget the stacks that `todo` will replace, as `Ledger.make_room` does in the part's own.
+
+    Where inputs changed, a micrograph may have gone from one shard to another.
+
+    Raises
+    ------
+    LockError
+        If such a part is at work.
+    """
+    ids = {task.id for task in todo}
+    paths = {output.path for task in todo for output in task.outputs}
+    for part in ("", *(part_name(shard) for shard in parts_present(folder))):
+        path = ledger_path(folder, part)
+        if part == ledger.part or not path.exists():
+            continue
+        head, finished = read_ledger(path)
+        stale = (result for result in finished.values() if result.id not in ids)
+        if any(stack.path in paths for result in stale for stack in result.stacks):
+            with Ledger(folder, part=part, head=head) as other:
+                other.make_room(todo)
+
+
 def check_company(folder: Path, head: Mapping[str, Any], shard: tuple[int, int] | None) -> None:
     """Refuse to work where other parts were made with another recipe or version, or in another number of shards.
 
@@ -214,7 +240,7 @@ def run_record(inputs: Inputs, tasks: Sequence[Task]) -> dict[str, Any]:
     return {
         "inputs": inputs.given.as_dict(),
         "changed": _changed(inputs.given),
-        "plan": _fingerprint(inputs.plan),
+        "plan": fingerprint(inputs.plan),
         "tasks": len(tasks),
         "host": socket.gethostname(),
         "process": os.getpid(),
@@ -288,7 +314,7 @@ def check_whole(folder: Path, parts: Parts, inputs: Inputs) -> dict[str, TaskRes
     OutputError
         If one is missing, or the plan is not the one that the shards had.
     """
-    plan, changed = _fingerprint(inputs.plan), _changed(inputs.given)
+    plan, changed = fingerprint(inputs.plan), _changed(inputs.given)
     old = [index for index, run in parts.runs.items() if run.get("plan") != plan or run.get("changed") != changed]
     if old:
         raise OutputError(
@@ -340,13 +366,14 @@ def _recipe(path: Path, head: Mapping[str, Any]) -> Recipe:
         raise InputError(f"{path}: holds no recipe that this version knows ({error})") from error
 
 
-def _fingerprint(plan: Plan) -> str:
+def fingerprint(plan: Plan) -> str:
     """A hash of everything that was decided."""
     found = hashlib.blake2b(digest_size=16)
     for task in plan.tasks:
         found.update(task.id.encode())
     for column in (plan.micrograph, plan.reason, plan.rows, plan.window, plan.center):
         found.update(np.ascontiguousarray(column).astype("<i8", copy=False).tobytes())
+    found.update(json.dumps(sorted(plan.incomplete.items())).encode())
     return found.hexdigest()
 
 

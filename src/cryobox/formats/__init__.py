@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import glob
 import os
+from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
@@ -33,7 +34,12 @@ _COORDINATE_SUFFIXES = (".star", ".box", ".cbox", *_TEXT_SUFFIXES)
 
 
 def read_particles(
-    path: str | Path, *, micrographs: Micrographs | None = None, recipe: Recipe, root: Path | None = None
+    path: str | Path,
+    *,
+    micrographs: Micrographs | None = None,
+    recipe: Recipe,
+    root: Path | None = None,
+    ready: Callable[[str], bool] | None = None,
 ) -> Particles:
     """Read the picks that a user names.
 
@@ -48,6 +54,8 @@ def read_particles(
         `coordinate_suffix` is used.
     root : Path, optional
         Where relative names in tables are looked for.
+    ready : callable, optional
+        Which files of a folder may be read now.
 
     Raises
     ------
@@ -56,7 +64,7 @@ def read_particles(
     """
     path = Path(path)
     if path.is_dir():
-        return _read_folder(path, micrographs, recipe)
+        return _read_folder(path, micrographs, recipe, ready)
     _check_exists(path, "picks")
     kind = path.suffix.lower()
     if kind in (".cs", ".csg"):
@@ -256,11 +264,14 @@ def _name_from(path: str, root: Path | None) -> str:
     return os.path.relpath(whole, base) if whole.startswith(base.rstrip("/") + "/") else whole
 
 
-def _read_folder(folder: Path, micrographs: Micrographs | None, recipe: Recipe) -> Particles:
+def _read_folder(
+    folder: Path, micrographs: Micrographs | None, recipe: Recipe, ready: Callable[[str], bool] | None
+) -> Particles:
     files: dict[str, list[Path]] = {}
     for entry in sorted(folder.iterdir()):
         kind = entry.suffix.lower()
-        if kind in _COORDINATE_SUFFIXES and not entry.name.startswith(".") and entry.is_file():
+        wanted = kind in _COORDINATE_SUFFIXES and not entry.name.startswith(".") and entry.is_file()
+        if wanted and (ready is None or ready(str(entry))):
             files.setdefault(kind, []).append(entry)
     if not files:
         raise InputError(f"{folder}: holds no coordinate files; expected {', '.join(_COORDINATE_SUFFIXES)}")
