@@ -157,12 +157,13 @@ def euler_from_pose(pose: Floats) -> Floats:
     r20, r21, r22 = 2 * (x * z + w * y), 2 * (y * z - w * x), 1 - 2 * (x * x + y * y)
     r00, r10 = 1 - 2 * (y * y + z * z), 2 * (x * y - w * z)
     sine = np.hypot(r02, r12)
-    general = sine > 1e-9
+    general = sine > 1e-12
     rot = np.where(general, np.arctan2(r21, r20), 0.0)
     tilt = np.arctan2(sine, r22)
     up = r22 > 0
     psi = np.where(general, np.arctan2(r12, -r02), np.where(up, np.arctan2(-r10, r00), np.arctan2(r10, -r00)))
-    return np.degrees(np.column_stack([rot, np.where(general, tilt, np.where(up, 0.0, np.pi)), psi]))
+    angles: Floats = np.column_stack([rot, np.where(general, tilt, np.where(up, 0.0, np.pi)), psi])
+    return np.degrees(angles)
 
 
 def pose_from_euler(angles: Floats) -> Floats:
