@@ -8,6 +8,7 @@ import os
 import signal
 import sys
 import threading
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -22,7 +23,10 @@ from cryobox.errors import AbortedError, BackendError, CryoboxError, InputError,
 from cryobox.options import Recipe, RunOptions
 
 if TYPE_CHECKING:
+    from concurrent.futures import Executor
+
     from cryobox.inputs import Given
+    from cryobox.job import RunResult
 
 __all__ = ["app", "main"]
 
@@ -44,6 +48,7 @@ app = typer.Typer(
 )
 
 IMAGES, POSITIONS, TABLES, RUNNING, OUTPUT = "Images", "Positions", "Tables", "Running", "Messages"
+CLUSTER = "Clusters and live sessions"
 
 
 def _default(name: str) -> Any:
@@ -216,6 +221,29 @@ def extract(
     fsync: Annotated[
         bool, typer.Option("--fsync/--no-fsync", help="Force files to the disk", rich_help_panel=RUNNING)
     ] = _default("fsync"),
+    shard: Annotated[
+        str | None,
+        typer.Option(help="Part I/N of the micrographs, or auto in a job array; then merge", rich_help_panel=CLUSTER),
+    ] = None,
+    dask: Annotated[
+        str | None,
+        typer.Option(help="Workers of a dask scheduler, tcp://HOST:PORT or local:N", rich_help_panel=CLUSTER),
+    ] = None,
+    mpi: Annotated[
+        bool, typer.Option("--mpi", help="Ranks of mpirun python -m mpi4py.futures -m cryobox", rich_help_panel=CLUSTER)
+    ] = False,
+    task_timeout: Annotated[
+        float | None,
+        typer.Option(help="Seconds until a micrograph is given to another worker (--dask)", rich_help_panel=CLUSTER),
+    ] = _default("task_timeout"),
+    watch: Annotated[
+        bool,
+        typer.Option("--watch", help="Take files as they appear, until DIR/stop is there", rich_help_panel=CLUSTER),
+    ] = False,
+    every: Annotated[float, typer.Option(help="--watch: seconds between rounds", rich_help_panel=CLUSTER)] = 30.0,
+    idle_timeout: Annotated[
+        float | None, typer.Option(help="--watch: end after so many seconds without news", rich_help_panel=CLUSTER)
+    ] = None,
     check_orientation: Annotated[
         bool,
         typer.Option("--check-orientation", help="Warn if flipped picks would fit better", rich_help_panel=POSITIONS),
@@ -299,34 +327,64 @@ def extract(
         overwrite=overwrite,
         break_lock=break_lock,
         fsync=fsync,
+        shard=_shard(shard),
+        task_timeout=task_timeout,
     )
+    if idle_timeout is not None and not watch:
+        raise OptionError("--idle-timeout ends --watch; give both")
     if check_orientation:
         _check_orientation(Path(given.picks), given.micrographs, recipe, root)
     if dry_run:
         _dry_run(given, recipe, verbose=verbose, as_json=json_events)
         return
-    from cryobox.job import run
+    from cryobox import job
 
-    with _stop_on_signal() as stop:
+    with _stop_on_signal() as stop, _executor(dask, mpi, task_timeout) as executor:
+        task: dict[str, Any] = {
+            "micrographs": given.micrographs, "out": out, "recipe": recipe, "options": options, "root": given.root,
+            "executor": executor, "on_progress": display.progress, "stop": stop,
+        }  # fmt: skip
         try:
-            result = run(
-                given.picks,
-                micrographs=given.micrographs,
-                out=out,
-                recipe=recipe,
-                options=options,
-                root=given.root,
-                on_plan=display.plan,
-                on_progress=display.progress,
-                stop=stop,
-            )
+            if watch:
+                said = _Rounds(say=say, report=report)
+                task |= {"every": every, "idle_timeout": idle_timeout, "on_round": said.round, "on_wait": said.wait}
+                result = job.watch(given.picks, **task)
+            else:
+                result = job.run(given.picks, on_plan=display.plan, **task)
         finally:
             display.close()
     written = None
-    if result.tables and report is not False:
+    if result.tables and report is not False and not result.shard:
         written = _write_report(result.out, asked=bool(report), say=say)
     display.end(result)
     if written is not None and say:
+        print(f"report: {written}")
+    raise typer.Exit(result.exit_code)
+
+
+@app.command()
+def merge(
+    folder: Annotated[Path, typer.Argument(help="Output folder of the shards")],
+    allow_incomplete: Annotated[
+        bool, typer.Option("--allow-incomplete", help="Exit 0 despite bad micrographs")
+    ] = _default("allow_incomplete"),
+    break_lock: Annotated[
+        bool, typer.Option("--break-lock", help="Although shards that are surely gone left their locks")
+    ] = _default("break_lock"),
+    report: Annotated[
+        bool | None, typer.Option("--report/--no-report", help="Write report.html [default: where cryobox[report] is]")
+    ] = None,
+    json_events: Annotated[bool, typer.Option("--json", help="Events as JSON lines")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Only errors and warnings")] = False,
+) -> None:
+    """Write the tables of a run in shards, when all are done: the same as one run writes. Exit codes as extract."""
+    from cryobox import job
+
+    display = choose_display(json_events=json_events, quiet=quiet)
+    result = job.merge(folder, options=RunOptions(allow_incomplete=allow_incomplete, break_lock=break_lock))
+    written = _write_report(result.out, asked=bool(report), say=not quiet) if report is not False else None
+    display.end(result)
+    if written is not None and not (quiet or json_events):
         print(f"report: {written}")
     raise typer.Exit(result.exit_code)
 
@@ -686,6 +744,50 @@ def _dry_run(given: Given, recipe: Recipe, *, verbose: bool, as_json: bool) -> N
         total = sum(task.bytes_of(index) for task in plan.tasks)
         print(f"stacks of {size} x {size} {plan.recipe.dtype}: {len(plan.tasks)} files, {total} bytes")
     print(f"to read: {sum(task.bytes_to_read for task in plan.tasks)} bytes; nothing was written")
+
+
+def _shard(text: str | None) -> tuple[int, int] | None:
+    if text is None:
+        return None
+    from cryobox.engine.shards import parse_shard
+
+    return parse_shard(text)
+
+
+@contextmanager
+def _executor(dask: str | None, mpi: bool, task_timeout: float | None) -> Iterator[Executor | None]:
+    """The executor that was asked for; None: threads of this process."""
+    if dask is not None and mpi:
+        raise OptionError("give --dask or --mpi, not both")
+    if mpi and task_timeout is not None:
+        raise OptionError("--task-timeout cannot be used with --mpi: a single rank cannot be stopped; --dask can")
+    if dask is None and not mpi:
+        yield None
+        return
+    from cryobox.engine.clusters import dask_executor, mpi_executor
+
+    with dask_executor(dask) if dask is not None else mpi_executor() as executor:
+        yield executor
+
+
+class _Rounds:
+    """What --watch says of its rounds, and the report of each."""
+
+    def __init__(self, *, say: bool, report: bool | None) -> None:
+        self._say, self._report = say, report
+        self._waiting = ""
+
+    def round(self, result: RunResult) -> None:
+        if self._report is not False and result.tables:
+            _write_report(result.out, asked=bool(self._report), say=False)
+        if self._say:
+            print(f"{time.strftime('%H:%M:%S')} {result.extracted} particles of {result.micrographs} micrographs; "
+                  f"tables are up to date", file=sys.stderr, flush=True)  # fmt: skip
+
+    def wait(self, reason: str) -> None:
+        if self._say and reason != self._waiting:
+            self._waiting = reason
+            print(f"{time.strftime('%H:%M:%S')} waiting: {reason}", file=sys.stderr, flush=True)
 
 
 @contextmanager
