@@ -385,7 +385,7 @@ PYBIND11_MODULE(_cuda, module) {
     module.def("empty", &bindings::empty, "shape"_a, "dtype"_a, "device"_a, "An array whose values are undefined.");
     module.def("upload", &bindings::upload, "image"_a.noconvert(), "device"_a, "first_row"_a, "last_row"_a,
                "An image on the device; rows outside [first_row, last_row) are undefined.");
-    module.def("pinned", &bindings::pinned, "bytes"_a, "device"_a, "Page-locked memory of the host, as uint8.");
+    module.def("pinned", &bindings::pinned, "count"_a, "device"_a, "Page-locked memory of the host, as uint8.");
     module.def("survey", &bindings::survey, "What this host offers, or why it offers nothing. Never fails.");
     module.def(
         "release_idle",

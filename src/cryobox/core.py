@@ -10,12 +10,12 @@ import dataclasses
 import math
 from collections.abc import Sequence
 from enum import IntEnum
-from types import ModuleType
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from cryobox import gpu
 from cryobox.boxes import check_even
 from cryobox.centering import box_corners
 from cryobox.errors import BackendError, OptionError
@@ -53,9 +53,9 @@ class Status(IntEnum):
 
 
 def extract_windows(
-    image: NDArray[Any],
+    image: Any,
     corners: NDArray[np.int64],
-    outputs: Sequence[NDArray[Any]],
+    outputs: Sequence[Any],
     *,
     box: int,
     radii: Sequence[float],
@@ -66,6 +66,7 @@ def extract_windows(
     scale_const: float | None,
     threads: int,
     device: str = "cpu",
+    device_memory: int = 0,
 ) -> tuple[NDArray[np.uint8], NDArray[np.float64]]:
     """Cut, crop and normalize windows into stacks that the caller owns; nothing is copied or cast on the way in.
 
@@ -85,6 +86,10 @@ def extract_windows(
         Divide by this instead of each particle's own background sd.
     threads : int
         OpenMP threads; any number gives the same bits.
+    device : str
+        "cpu", or "cuda:N": then `image`, or all of `outputs`, may be arrays in the memory of that GPU.
+    device_memory : int
+        Bytes of a GPU that this call may use; 0: half of what is free.
 
     Returns
     -------
@@ -100,7 +105,7 @@ def extract_windows(
     BackendError
         If the backend is missing or fails.
     """
-    backend = _backend(device)
+    backend = _backend(device, device_memory)
     try:
         result: tuple[NDArray[np.uint8], NDArray[np.float64]] = backend.extract(
             image,
@@ -145,7 +150,9 @@ def extract(
     ----------
     image : ndarray, shape (ny, nx)
         The micrograph: int8, uint8, int16, uint16, float16 or float32, in either byte order. Rows may be padded; an
-        array whose pixels are not adjacent (a transposed one, or every other column) is copied once.
+        array whose pixels are not adjacent (a transposed one, or every other column) is copied once. With a GPU as
+        `device` also an array in its memory (DLPack or `__cuda_array_interface__`: PyTorch, CuPy, JAX, Numba); then the
+        images are returned there.
     centers : array_like, shape (n, 2)
         (y, x) in pixels; pixel (0, 0) is the center of the first one. Rows with nan or infinity are not kept.
     box : int
@@ -170,12 +177,13 @@ def extract(
     threads : int
         Threads to share the particles; any number gives the same bits.
     device : str
-        "cpu".
+        "cpu", or an NVIDIA GPU, "cuda" or "cuda:N", where this installation has the CUDA core.
 
     Returns
     -------
     images : ndarray, shape (n_kept, size, size), or a tuple of them
-        A tuple where `sizes` is a tuple of more than one.
+        A tuple where `sizes` is a tuple of more than one. For an image on a GPU, arrays on that GPU that offer DLPack
+        and `__cuda_array_interface__`, and `to_host()`.
     kept : ndarray, shape (n,), bool
         Which centers have an image: those whose box may be cut, has only finite pixels, and contrast to normalize.
 
@@ -204,11 +212,13 @@ def extract(
         rounding=rounding,
     )
     _check_threads(threads)
-    image = _readable(image)
+    on_device = device != "cpu" and gpu.is_device_array(image)
+    image = image if on_device else _readable(image)
     centers = _as_centers(centers)
     kept: NDArray[np.bool_] = np.asarray(np.isfinite(centers).all(axis=1))
     corners = box_corners(centers[kept], recipe.box, rounding=recipe.rounding)
-    stacks = [np.empty((len(corners), size, size), dtype=recipe.dtype) for size in recipe.sizes]
+    empty = gpu.backend(device).empty if on_device else np.empty
+    stacks: list[Any] = [empty((len(corners), size, size), recipe.dtype) for size in recipe.sizes]
     status, _ = extract_windows(
         image,
         corners,
@@ -225,7 +235,9 @@ def extract(
     )
     good = status == Status.OK
     kept[kept] = good
-    images = tuple(stack if good.all() else stack[good] for stack in stacks)
+    if not good.all():
+        stacks = [stack.compact(good) if on_device else stack[good] for stack in stacks]
+    images = tuple(stacks)
     return (images if len(images) > 1 else images[0]), kept
 
 
@@ -282,10 +294,10 @@ def build_facts() -> dict[str, str]:
     return {"FFTW": core.fftw_version(), "SIMD": core.simd, "OpenMP": threads}
 
 
-def _backend(device: str) -> ModuleType:
-    """The compiled module that works on `device`."""
+def _backend(device: str, device_memory: int = 0) -> Any:
+    """What works on `device`: the compiled module, or a GPU with the same functions."""
     if device != "cpu":
-        raise BackendError(f"device must be cpu, the only one that this version of cryobox works on; got {device!r}")
+        return gpu.backend(device, device_memory)
     try:
         from cryobox import _core
     except ImportError as error:

@@ -13,6 +13,8 @@ import cryobox
 from cryobox import BackendError, OptionError, core
 from synth import micrograph
 
+pytestmark = pytest.mark.usefixtures("device")  # each test runs on all of them
+
 CENTERS = np.array([(40.0, 50.0), (30.7, 44.2), (60.0, 70.0)])
 
 

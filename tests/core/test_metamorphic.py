@@ -14,6 +14,8 @@ from cryobox import core
 from cryobox.core import Status
 from synth import corners_inside, micrograph
 
+pytestmark = pytest.mark.usefixtures("device")  # each test runs on all of them
+
 SHAPE = (110, 120)
 BOX = 64
 CORNERS = corners_inside(SHAPE, BOX, 8)

@@ -12,6 +12,8 @@ from cryobox import core
 from cryobox.errors import OptionError
 from synth import micrograph
 
+pytestmark = pytest.mark.usefixtures("device")  # each test runs on all of them
+
 IMAGE = micrograph((80, 90), "float32", seed=1)
 CORNERS = np.array([(0, 0), (10, 20)])
 
