@@ -34,6 +34,8 @@ EXIT_REFUSED = 2
 EXIT_ABORTED = 3
 EXIT_INTERRUPTED = 130
 
+LONGEST_MESSAGE = 4000  # characters; a hostile table may have names of megabytes
+
 EXIT_CODES = """[bold]Exit codes[/bold]  0 complete · 1 finished, but micrographs are incomplete or nothing was
 extracted · 2 refused before any work · 3 aborted · 130 interrupted; after 1, 3 and 130 the same command resumes"""
 
@@ -589,9 +591,12 @@ def main(arguments: list[str] | None = None) -> NoReturn:
 
 
 def _fail(error: CryoboxError, code: int, *, as_json: bool) -> NoReturn:
+    message = str(error)
+    if len(message) > LONGEST_MESSAGE:
+        message = f"{message[:LONGEST_MESSAGE]} ... ({len(message)} characters)"
     if as_json:
-        error_event(str(error), code)
-    print(f"cryobox: error: {error}", file=sys.stderr)
+        error_event(message, code)
+    print(f"cryobox: error: {message}", file=sys.stderr)
     sys.exit(code)
 
 

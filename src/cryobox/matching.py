@@ -123,7 +123,7 @@ def _check_one_name_per_micrograph(
 def _no_match(picks: Sequence[str], micrographs: Sequence[str], picks_source: str, micrographs_source: str) -> str:
     if not micrographs:
         return f"{micrographs_source}: holds no micrographs"
-    sample = picks[0]
+    sample = picks[0][:300]
     near = get_close_matches(stem(sample), [stem(name) for name in micrographs[:10_000]], n=1, cutoff=0.5)
     nearest = f"; nearest: {near[0]!r}" if near else ""
     return (

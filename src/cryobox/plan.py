@@ -297,7 +297,7 @@ def stack_names(names: Sequence[str]) -> list[str]:
 def _safe_stem(name: str) -> str:
     # RELION reads `000001@path`, splits columns at blanks and numbers names in "...#"; none of these may be in a name.
     text = re.sub(r"[\s@#'\"\\/:*?<>|\x00-\x1f\x7f]", "_", stem(name)).lstrip(".") or "micrograph"
-    encoded = text.encode("utf-8", "replace")
+    encoded = text.encode("utf-8", "replace").replace(b"?", b"_")
     if len(encoded) > MAX_NAME_BYTES - _NAME_OVERHEAD:
         kept = encoded[: MAX_NAME_BYTES - _NAME_OVERHEAD - 11].decode("utf-8", "ignore")
         return f"{kept}_{_hash(name.encode('utf-8', 'surrogateescape'))[:10]}"

@@ -63,7 +63,7 @@ def read_particles(
         If there is no such file, or it cannot be used.
     """
     path = Path(path)
-    if path.is_dir():
+    if os.path.isdir(path):  # not Path's: that one raises where a name is too long or a folder may not be looked into
         return _read_folder(path, micrographs, recipe, ready)
     _check_exists(path, "picks")
     kind = path.suffix.lower()
@@ -136,15 +136,15 @@ def read_micrographs(spec: str | Path, *, root: Path | None = None) -> Micrograp
     text = os.fspath(spec)
     path = Path(text)
     kind = path.suffix.lower()
-    if kind in _TABLE_SUFFIXES and path.is_file():
+    if kind in _TABLE_SUFFIXES and os.path.isfile(path):
         from cryobox.formats import cs, star
 
         if kind == ".star":
             return star.read_micrographs(path, root=root)
         return cs.read_micrographs(path, root=root)
-    if path.is_dir():
+    if os.path.isdir(path):
         found = [entry.path for entry in os.scandir(path) if _is_image(entry.path, IMAGE_SUFFIXES) and entry.is_file()]
-    elif path.exists():
+    elif os.path.exists(path):
         if not _is_image(text, (*IMAGE_SUFFIXES, *_STACK_SUFFIXES)):
             raise InputError(f"{spec}: not a table or image; expected {', '.join((*_TABLE_SUFFIXES, *IMAGE_SUFFIXES))}")
         found = [text]
@@ -216,9 +216,9 @@ def describe(path: str | Path) -> list[str]:
 
 
 def _check_exists(path: Path, what: str) -> None:
-    if path.is_dir():
+    if os.path.isdir(path):
         raise InputError(f"{path}: is a folder, expected a file of {what}")
-    if not path.exists():
+    if not os.path.exists(path):
         raise InputError(f"{path}: no such file of {what}{_nearest(path)}")
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import posixpath
 from datetime import datetime
 from pathlib import Path
@@ -106,7 +107,7 @@ def _inside(path: Path, metafile: str) -> str:
 
 def _member(path: Path, slot: str, name: str) -> Table:
     member = path.parent / name
-    if not member.is_file():
+    if not os.path.isfile(member):  # not Path's, which raises where a name is too long
         raise InputError(f"{path}: slot {slot!r} lies in {member}, which does not exist; copy it beside the .csg")
     return read_table(member)
 

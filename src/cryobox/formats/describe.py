@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 from cryobox.errors import InputError
@@ -20,9 +21,9 @@ def describe_file(path: Path) -> list[str]:
         If it is none of the kinds that cryobox reads, or damaged.
     """
     name = path.name.lower()
-    if path.is_dir():
+    if os.path.isdir(path):
         raise InputError(f"{path}: is a folder, expected a micrograph, a stack or a table")
-    if not path.exists():
+    if not os.path.exists(path):
         raise InputError(f"{path}: no such file")
     if name.endswith((".cs", ".csg")):
         return _describe_cs(path)

@@ -34,6 +34,7 @@ from cryobox.formats.star_table import (
     Table,
     encode,
     fixed,
+    listed,
     number,
     read_blocks,
     write_loop,
@@ -109,11 +110,11 @@ def _open(path: str | Path, preferred: tuple[str, ...], wanted: tuple[str, ...])
         table = blocks[name].table()
         if any(tag in table for tag in wanted):
             break
-        seen.append(f"data_{name}: {', '.join(table.tags) or 'none'}")
+        seen.append(f"data_{name}: {listed(table.tags)}")
     else:
         raise InputError(
             f"{path}: no block has a column {' or '.join(wanted)}; columns present: "
-            f"{'; '.join(seen) or 'none, for there is no block of rows'}"
+            f"{listed(seen, 5) if seen else 'none, for there is no block of rows'}"
         )
     others = tuple(block.raw for block in blocks.values() if block.name not in ("optics", name))
     if "optics" not in blocks:

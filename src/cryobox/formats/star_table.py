@@ -32,6 +32,7 @@ __all__ = [
     "decode",
     "encode",
     "fixed",
+    "listed",
     "number",
     "read_blocks",
     "write_loop",
@@ -44,6 +45,10 @@ Piece = Callable[[slice], list[bytes]]  # the texts of one column, or of a run o
 _READ_CHUNK = 16 << 20  # bytes split into values at a time: the masks stay small beside the file
 _ROWS = 50_000  # made or built as Python objects at a time
 _SPACE = rb"\x00-\x20"  # whatever is not printable separates, so that \r needs no case of its own
+_FEW_QUOTES = 100
+_LINE = re.compile(rb"[^\n]+")
+_SOLID = re.compile(rb"[^%b]+" % _SPACE)
+_CLOSING = re.compile(rb"[\"'](?=[%b]|\Z)" % _SPACE)
 _TOKEN = re.compile(
     rb"""#[^\n]*|"[^\n]*?"(?=[%b]|\Z)|'[^\n]*?'(?=[%b]|\Z)|[^%b]+""" % (_SPACE, _SPACE, _SPACE)  #
 )
@@ -64,6 +69,49 @@ def encode(text: str) -> bytes:
     # A quote inside ends the value only where a blank follows; a value with both kinds of that cannot be written.
     quote = min((b'"', b"'"), key=lambda mark: (mark + b" " in raw, mark in raw))
     return quote + raw + quote
+
+
+def _spans(part: bytes) -> list[tuple[int, int]]:
+    """Where the values and comments of some lines are, quotes included."""
+    if part.count(b'"') + part.count(b"'") < _FEW_QUOTES:
+        return [match.span() for match in _TOKEN.finditer(part)]
+    # A quote that nothing closes makes the expression look at the whole line. Where many would, lines are walked.
+    found = []
+    for line in _LINE.finditer(part):
+        text = line[0]
+        if text.count(b'"') + text.count(b"'") < _FEW_QUOTES:
+            spans: Iterable[tuple[int, int]] = (match.span() for match in _TOKEN.finditer(text))
+        else:
+            spans = _walk(text)
+        found += [(begin + line.start(), end + line.start()) for begin, end in spans]
+    return found
+
+
+def _walk(line: bytes) -> Iterable[tuple[int, int]]:
+    """The same for one line, in time that grows with its length only."""
+    closing = {b'"': -1, b"'": -1}  # where the last one stands that ends a value
+    for match in _CLOSING.finditer(line):
+        closing[match[0]] = match.start()
+    begin = 0
+    while found := _SOLID.search(line, begin):
+        begin, end = found.start(), found.end()
+        mark = line[begin : begin + 1]
+        if mark == b"#":
+            end = len(line)
+        elif mark in closing and begin < closing[mark]:
+            close = _CLOSING.search(line, begin + 1)
+            while close is not None and close[0] != mark:
+                close = _CLOSING.search(line, close.end())
+            assert close is not None
+            end = close.end()
+        yield begin, end
+        begin = end
+
+
+def listed(names: Sequence[str], most: int = 20) -> str:
+    """Names for a message: the first of them, and how many more there are."""
+    shown = ", ".join(name if len(name) < 100 else name[:96] + " ..." for name in names[:most])
+    return shown + (f" and {len(names) - most} more" if len(names) > most else "") or "none"
 
 
 def number(text: str | None) -> float:
@@ -116,7 +164,7 @@ class Table:
         if missing:
             raise InputError(
                 f"{self.path}: data_{self.block} has no column {', '.join(missing)}; "
-                f"columns present: {', '.join(self.tags) or 'none'}"
+                f"columns present: {listed(self.tags)}"
             )
 
     def slices(self, first: int, last: int, rows: Any = slice(None)) -> Iterable[slice]:
@@ -167,7 +215,7 @@ class Table:
             return float(text)
         except ValueError:
             raise InputError(
-                f"{self.path}: data_{self.block}, row {row + 1}: {tag} is {text!r}, expected a number"
+                f"{self.path}: data_{self.block}, row {row + 1}: {tag} is {text[:60]!r}, expected a number"
             ) from None
 
     def row(self, i: int) -> dict[str, str]:
@@ -261,7 +309,8 @@ def _lines(data: bytes, begin: int, end: int) -> Iterable[tuple[int, list[bytes]
     while begin < end:
         stop = data.find(b"\n", begin, end)
         stop = end if stop < 0 else stop
-        words = [word for word in _TOKEN.findall(data[begin:stop]) if not word.startswith(b"#")]
+        line = data[begin:stop]
+        words = [line[first:last] for first, last in _spans(line) if line[first] != ord("#")]
         if words:
             yield begin, words
         begin = stop + 1
@@ -371,7 +420,7 @@ def _tokens(part: NDArray[np.uint8]) -> tuple[NDArray[np.int64], NDArray[np.int6
 
 def _quoted_tokens(part: bytes) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """The same where quotes or comments occur, which takes a look at every value."""
-    spans = [match.span() for match in _TOKEN.finditer(part) if part[match.start()] != ord("#")]
+    spans = [span for span in _spans(part) if part[span[0]] != ord("#")]
     both = np.array(spans, np.int64).reshape(-1, 2)
     return both[:, 0], both[:, 1]
 
