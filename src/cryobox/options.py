@@ -47,6 +47,9 @@ def _positive(name: str, value: float | None, unit: str) -> None:
         raise OptionError(f"{name} must be a positive number{unit}; got {value!r}")
 
 
+LARGEST_BOX = 32768  # pixels; the core refuses more, since a transform would need gigabytes
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Recipe:
     """What is made of the picks. Two runs with equal recipes on equal inputs make equal bytes.
@@ -128,6 +131,8 @@ class Recipe:
 
     def __post_init__(self) -> None:
         check_even("box", self.box)
+        if self.box > LARGEST_BOX:
+            raise OptionError(f"box must be at most {LARGEST_BOX} pixels; got {self.box}")
         sizes = tuple(self.sizes) or (self.box,)
         object.__setattr__(self, "sizes", sizes)
         if len(sizes) > 2:
@@ -191,7 +196,7 @@ def check_background_radius(radius: float, size: int) -> None:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunOptions:
-    """How a run is carried out; none of it changes a byte of the stacks or tables.
+    """How a run is carried out; none of it changes a byte of the stacks or tables, but for the last bits of GPUs.
 
     Parameters
     ----------
@@ -213,6 +218,12 @@ class RunOptions:
         Do only part I of N (counted from 1) of the micrographs; when all parts are done, `merge` writes the tables.
     task_timeout : float, optional
         Seconds after which a micrograph is given to another worker; only where workers are other processes.
+    gpus : tuple of str
+        Devices that the workers cut on, in turn: "cuda:0" and so on. Default: the CPU.
+    gpu_memory : int, optional
+        Bytes of a GPU that all workers on it may use together. Default: half of what is free for each call.
+    gpu_fallback : bool
+        Go on without a GPU that is missing or fails, at last on the CPU.
     """
 
     workers: int | None = None
@@ -224,8 +235,13 @@ class RunOptions:
     fsync: bool = True
     shard: tuple[int, int] | None = None
     task_timeout: float | None = None
+    gpus: tuple[str, ...] = ()
+    gpu_memory: int | None = None
+    gpu_fallback: bool = False
 
     def __post_init__(self) -> None:
+        if self.gpu_memory is not None and self.gpu_memory < 1:
+            raise OptionError(f"gpu_memory must be at least 1 byte; got {self.gpu_memory}")
         if self.shard is not None and not 1 <= self.shard[0] <= self.shard[1]:
             raise OptionError(f"shard must be (I, N) with I from 1 to N; got {self.shard}")
         if self.task_timeout is not None and not self.task_timeout > 0:
