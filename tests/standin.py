@@ -1,4 +1,4 @@
-"""A processor in the GPU's place: builds `cryobox._cuda` with tests/gpu/standin_device.cpp behind its seam, and loads it.
+"""A processor in the GPU's place: builds and loads `cryobox._cuda` with tests/gpu/standin_device.cpp behind its seam.
 
 Everything but the device itself is what a GPU runs: bindings, pipeline, passes. How it behaves is set from here.
 """

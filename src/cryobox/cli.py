@@ -20,6 +20,7 @@ from cryobox import __version__
 from cryobox.boxes import FAST_BOXES, crop_for, is_fast, nearby, propose
 from cryobox.display import choose_display, error_event, explain_plan, plan_lines, warn
 from cryobox.errors import AbortedError, BackendError, CryoboxError, InputError, MissingExtraError, OptionError
+from cryobox.gpu import describe_devices, parse_gpus, parse_memory
 from cryobox.options import Recipe, RunOptions
 
 if TYPE_CHECKING:
@@ -208,6 +209,20 @@ def extract(
         int | None, typer.Option(help="Micrographs at a time", show_default="cores", rich_help_panel=RUNNING)
     ] = _default("workers"),
     threads: Annotated[int, typer.Option(help="Threads of each worker", rich_help_panel=RUNNING)] = _default("threads"),
+    gpus: Annotated[
+        str | None,
+        typer.Option(
+            help="Cut on GPUs: how many (2), or which (0,2 or 3,)", show_default="CPU", rich_help_panel=RUNNING
+        ),
+    ] = None,
+    gpu_memory: Annotated[
+        str | None,
+        typer.Option(help="Of each GPU, like 4G", show_default="half of what is free", rich_help_panel=RUNNING),
+    ] = None,
+    gpu_fallback: Annotated[
+        bool,
+        typer.Option("--gpu-fallback", help="Go on without GPUs that are missing or fail", rich_help_panel=RUNNING),
+    ] = _default("gpu_fallback"),
     on_error: Annotated[
         str, typer.Option(help="A bad micrograph: skip it or stop", rich_help_panel=RUNNING)
     ] = _default("on_error"),
@@ -331,6 +346,9 @@ def extract(
         fsync=fsync,
         shard=_shard(shard),
         task_timeout=task_timeout,
+        gpus=parse_gpus(gpus) if gpus is not None else _default("gpus"),
+        gpu_memory=parse_memory(gpu_memory) if gpu_memory is not None else _default("gpu_memory"),
+        gpu_fallback=gpu_fallback,
     )
     if idle_timeout is not None and not watch:
         raise OptionError("--idle-timeout ends --watch; give both")
@@ -498,7 +516,8 @@ def convert(
 
 @app.command()
 def info(
-    file: Annotated[Path, typer.Argument(help="A micrograph, a stack or a table")],
+    file: Annotated[Path | None, typer.Argument(help="A micrograph, a stack or a table")] = None,
+    devices: Annotated[bool, typer.Option("--devices", help="List the GPUs of this host, or say why none")] = False,
     micrographs: Annotated[
         str | None, typer.Option("--micrographs", "-m", help="Check how the picks in FILE fit these")
     ] = None,
@@ -509,6 +528,12 @@ def info(
 
     With --micrographs: whether the picks in FILE fit these as given, or better flipped or swapped.
     """
+    if file is None and not devices:
+        raise OptionError("info wants a FILE, or --devices")
+    for line in describe_devices() if devices else []:
+        print(line)
+    if file is None:
+        return
     from cryobox.formats import describe
 
     for line in describe(file):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import math
 import re
 from collections.abc import Sequence
@@ -19,6 +20,7 @@ __all__ = [
     "CudaBackend",
     "Device",
     "backend",
+    "describe_devices",
     "device_number",
     "is_device_array",
     "parse_gpus",
@@ -80,6 +82,18 @@ def survey() -> tuple[list[Device], str]:
     if found["problem"]:
         return devices, found["problem"]
     return devices, f"CUDA {found['runtime']}, driver for CUDA {found['driver']}, cuFFT {found['cufft']}"
+
+
+def describe_devices() -> list[str]:
+    """What `cryobox info --devices` prints: a line for each device, and what they are used through, or why not."""
+    devices, about = survey()
+    lines = ["cpu: always"]
+    for one in devices:
+        memory = f"{one.free_bytes / 2**30:.1f} of {one.total_bytes / 2**30:.1f} GiB free"
+        facts = f"{one.model}, compute capability {one.capability}, {memory}, at {one.bus}"
+        lines.append(f"{one.name}: cannot be used: {one.problem}" if one.problem else f"{one.name}: {facts}")
+    lines.append(f"through {about}" if devices else f"no GPU: {about}")
+    return lines
 
 
 def device_number(device: str) -> int:
@@ -208,7 +222,7 @@ def _called(function: Any, *arguments: Any) -> Any:
 
 def _module() -> ModuleType:
     try:
-        from cryobox import _cuda
+        return importlib.import_module("cryobox._cuda")
     except ModuleNotFoundError as error:
         raise BackendError(
             "this installation of cryobox has no CUDA core; build it where nvcc and cuFFT are installed (docs/gpu.md)"
@@ -217,4 +231,3 @@ def _module() -> ModuleType:
         raise BackendError(
             f"cryobox's CUDA core cannot be loaded: {error}; is cuFFT of the CUDA that it was built with installed?"
         ) from error
-    return _cuda

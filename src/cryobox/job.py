@@ -14,6 +14,7 @@ from pathlib import Path
 from cryobox import __version__
 from cryobox.core import fftw_version
 from cryobox.engine.dispatch import Engine, Incidents, carry_out, check_engine
+from cryobox.engine.gpu import memory_of_a_worker, ready_devices
 from cryobox.engine.ledger import Ledger, ledger_path
 from cryobox.engine.progress import ProgressCallback, Tally
 from cryobox.engine.shards import (
@@ -166,6 +167,7 @@ def carry_out_plan(
     """Do what is left of a plan, or of one shard of it, and write the tables."""
     plan, part = inputs.plan, part_name(options.shard)
     head = _head(plan)
+    devices, lost = ready_devices(options, engine)
     _make_folders(folder, plan.recipe, overwrite=options.overwrite)
     if not options.overwrite:
         check_company(folder, head, options.shard)
@@ -180,7 +182,15 @@ def carry_out_plan(
         ledger.begin(run_record(inputs, tasks))
         mine = picks_of_share(plan, tasks, options.shard)
         tally = Tally(tasks, ledger.finished, int((plan.reason[mine] >= 0).sum()), on_progress)
-        setting = Setting(folder=str(folder.resolve()), threads=options.threads, fsync=options.fsync, part=part)
+        setting = Setting(
+            folder=str(folder.resolve()),
+            threads=options.threads,
+            fsync=options.fsync,
+            part=part,
+            devices=devices,
+            device_memory=memory_of_a_worker(options, devices),
+            device_fallback=options.gpu_fallback,
+        )
         incidents = Incidents()
         _cut(todo, setting, options, engine, ledger, tally, incidents, stop)
         cut = time.perf_counter()
@@ -191,7 +201,12 @@ def carry_out_plan(
             extracted=sum(found.kept for found in results.values()),
             rejected=plan.counts(),
             micrographs=len(tasks) + (len(plan.incomplete) if options.shard is None or options.shard[0] == 1 else 0),
-            warnings=(*plan.warnings, *_distinct(found.warnings for found in results.values()), *incidents.notes()),
+            warnings=(
+                *plan.warnings,
+                *lost,
+                *_distinct(found.warnings for found in results.values()),
+                *incidents.notes(),
+            ),
             bytes_read=tally.bytes_read,
             bytes_written=tally.bytes_written,
             planning_seconds=planned - began,
@@ -334,6 +349,7 @@ def watch(
         if arrivals.pending:
             patience.news()
         if last:
+            patience.obeyed()
             break
         patience.wait()
     return result

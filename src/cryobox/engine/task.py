@@ -9,7 +9,7 @@ import shutil
 import socket
 import threading
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Self
 
@@ -17,15 +17,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cryobox.core import STATISTICS, Status, extract_windows
+from cryobox.engine.gpu import CPU, on_a_device
 from cryobox.errors import BackendError, CryoboxError, MicrographError, OutputError
 from cryobox.formats.images import PixelReader
 from cryobox.formats.mrc import StackWriter
+from cryobox.gpu import pinned, resident
 from cryobox.particles import Reason
 from cryobox.plan import STACK_FOLDERS, Output, Task
 
 __all__ = ["Setting", "StackInfo", "TaskResult", "do_task", "remove_temporary", "sync_folder", "temporary_name"]
 
 BLOCK_BYTES = 8 << 20  # stacks are written in blocks of about this size: fast, and small beside a micrograph
+GPU_BLOCK_BYTES = 128 << 20  # enough for the particles of most micrographs, so that each crosses the bus once
 
 _REASON = {Status.OUTSIDE: Reason.EDGE, Status.NOT_FINITE: Reason.NOT_FINITE, Status.NO_CONTRAST: Reason.NO_CONTRAST}
 _COLUMN = {name: index for index, name in enumerate(STATISTICS)}
@@ -46,12 +49,21 @@ class Setting:
     part : str
         Which part of a sharded run this is ("1-of-4"), "" for a whole one; temporary names bear it, so that only
         this part's are ever removed.
+    devices : tuple of str
+        What workers cut on, in turn: "cpu" or "cuda:N".
+    device_memory : int
+        Bytes of a GPU for each worker; 0: as needed, at most half of what is free.
+    device_fallback : bool
+        Whether the CPU takes over from GPUs that fail.
     """
 
     folder: str
     threads: int = 1
     fsync: bool = True
     part: str = ""
+    devices: tuple[str, ...] = (CPU,)
+    device_memory: int = 0
+    device_fallback: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -121,9 +133,19 @@ def do_task(task: Task, setting: Setting) -> TaskResult:
             )
     except MicrographError as error:
         return TaskResult(id=task.id, read_seconds=clock.seconds["read"], ended=time.time(), error=str(error))
+    result, notes = on_a_device(
+        setting.devices,
+        fallback=setting.device_fallback,
+        work=lambda device: _do_on(device, task, setting, image, clock),
+    )
+    return replace(result, warnings=(*result.warnings, *notes)) if notes else result
+
+
+def _do_on(device: str, task: Task, setting: Setting, image: NDArray[Any], clock: _Clock) -> TaskResult:
+    """Cut and write on one device; a failure leaves no file."""
     with _Stacks(task, setting) as stacks:
         try:
-            status, statistics = _cut(task, setting, image, stacks, clock)
+            status, statistics = _cut(device, task, setting, image, stacks, clock)
         except MemoryError as error:
             raise BackendError(f"{task.path}: its particles need more memory than this process can get") from error
         kept = status == Status.OK
@@ -148,7 +170,7 @@ def do_task(task: Task, setting: Setting) -> TaskResult:
 
 
 def _cut(
-    task: Task, setting: Setting, image: NDArray[Any], stacks: _Stacks, clock: _Clock
+    device: str, task: Task, setting: Setting, image: NDArray[Any], stacks: _Stacks, clock: _Clock
 ) -> tuple[NDArray[np.uint8], NDArray[np.float64]]:
     """Cut all windows, block by block, and write the images of the survivors in order."""
     recipe = task.recipe
@@ -159,13 +181,17 @@ def _cut(
     statistics = np.empty((len(task.outputs), total, len(STATISTICS)))
     dtype = np.dtype(recipe.dtype)
     per_particle = sum(output.size**2 for output in task.outputs) * dtype.itemsize
-    step = max(1, BLOCK_BYTES // per_particle)
+    step = max(1, (BLOCK_BYTES if device == CPU else GPU_BLOCK_BYTES) // per_particle)
+    source: Any = image
+    if device != CPU and total > step:
+        with clock.time("extract"):
+            source = resident(image, device, _rows_needed(task))
     for start in range(0, total, step):
         corners = all_corners[start : start + step]
         with clock.time("extract"):
-            blocks = _worker.blocks([output.size for output in task.outputs], len(corners), dtype)
+            blocks = _worker.blocks([output.size for output in task.outputs], len(corners), dtype, device)
             status[start : start + step], statistics[:, start : start + step] = extract_windows(
-                image,
+                source,
                 corners,
                 blocks,
                 box=recipe.box,
@@ -176,6 +202,8 @@ def _cut(
                 invert=bool(recipe.invert),
                 scale_const=recipe.scale_const,
                 threads=setting.threads,
+                device=device,
+                device_memory=setting.device_memory,
             )
         good = status[start : start + step] == Status.OK
         with clock.time("write"):
@@ -331,18 +359,19 @@ class _Worker(threading.local):
 
     def __init__(self) -> None:
         self.reader = PixelReader()
-        self._memory: list[NDArray[np.uint8]] = []
+        self._memory: dict[tuple[int, str], NDArray[np.uint8]] = {}
 
-    def blocks(self, sizes: list[int], count: int, dtype: np.dtype[Any]) -> list[NDArray[Any]]:
-        """Arrays (count, size, size) for each size, in memory that is reused."""
+    def blocks(self, sizes: list[int], count: int, dtype: np.dtype[Any], device: str) -> list[NDArray[Any]]:
+        """Arrays (count, size, size) for each size, in memory that is reused; a GPU writes into it directly."""
         found = []
         for index, size in enumerate(sizes):
             needed = count * size * size * dtype.itemsize
-            if index == len(self._memory):
-                self._memory.append(np.empty(needed, dtype=np.uint8))
-            if self._memory[index].nbytes < needed:
-                self._memory[index] = np.empty(needed, dtype=np.uint8)
-            found.append(self._memory[index][:needed].view(dtype).reshape(count, size, size))
+            memory = self._memory.get((index, device))
+            if memory is None or memory.nbytes < needed:
+                self._memory.pop((index, device), None)
+                memory = np.empty(needed, dtype=np.uint8) if device == CPU else pinned(needed, device)
+                self._memory[index, device] = memory
+            found.append(memory[:needed].view(dtype).reshape(count, size, size))
         return found
 
 

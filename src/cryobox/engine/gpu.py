@@ -1,0 +1,113 @@
+"""Which device a worker cuts on: GPUs in turn, and what happens when one fails in mid-run."""
+
+from __future__ import annotations
+
+import itertools
+import math
+import threading
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import TypeVar
+
+from cryobox.engine.local import available_cores
+from cryobox.errors import BackendError, OptionError
+from cryobox.gpu import survey
+from cryobox.options import RunOptions
+
+__all__ = ["CPU", "memory_of_a_worker", "on_a_device", "ready_devices"]
+
+CPU = "cpu"
+
+Result = TypeVar("Result")
+
+_numbers = itertools.count()
+
+
+class _Worker(threading.local):
+    """A worker's number, which decides its device."""
+
+    def __init__(self) -> None:
+        self.number = next(_numbers)
+
+
+_worker = _Worker()
+_failed: dict[str, str] = {}  # devices that this process does not use any more, with the reason
+_lock = threading.Lock()
+
+
+def ready_devices(options: RunOptions, engine: object) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Before a run: the devices that its workers cut on, and warnings about GPUs that were asked for in vain.
+
+    Raises
+    ------
+    OptionError
+        If the workers are other processes: which GPUs those see, only their hosts know.
+    BackendError
+        If a GPU cannot be used and there is to be no fallback; the message says why and what there is.
+    """
+    wanted = options.gpus
+    if not wanted:
+        return (CPU,), ()
+    if engine is not None and not isinstance(engine, ThreadPoolExecutor):
+        raise OptionError("--gpus is for workers that are threads of this process; it does not go with other executors")
+    devices, about = survey()
+    usable = [device.name for device in devices if not device.problem]
+    problems = {device.name: device.problem for device in devices if device.problem}
+    with _lock:
+        for name in wanted:  # what failed in an earlier run may work again
+            _failed.pop(name, None)
+    left = tuple(name for name in wanted if name in usable)
+    missing = [name for name in wanted if name not in usable]
+    if not missing:
+        return left, ()
+    why = problems.get(missing[0]) or (f"this host has {', '.join(usable)}" if usable else about)
+    said = f"{missing[0]} cannot be used: {why}"
+    if not options.gpu_fallback:
+        raise BackendError(f"{said} (cryobox info --devices says more; --gpu-fallback goes on without it)")
+    return left or (CPU,), (f"{said}; {', '.join(left) or 'the CPU'} did its work",)
+
+
+def memory_of_a_worker(options: RunOptions, devices: Sequence[str]) -> int:
+    """Bytes of its GPU for each worker, where the user set a limit for all; else 0."""
+    if options.gpu_memory is None:
+        return 0
+    workers = options.workers or available_cores()
+    return max(1, options.gpu_memory // math.ceil(workers / len(devices)))
+
+
+def on_a_device(
+    devices: Sequence[str], *, fallback: bool, work: Callable[[str], Result]
+) -> tuple[Result, tuple[str, ...]]:
+    """Call `work(device)` with this worker's device; where that fails, with another, at last with the CPU.
+
+    `work` must leave nothing behind when it raises `BackendError`. Returns its result, and warnings for the summary.
+
+    Parameters
+    ----------
+    devices : sequence of str
+        Handed to the workers in turn.
+    fallback : bool
+        Whether the CPU takes over when all of them have failed.
+
+    Raises
+    ------
+    BackendError
+        If none is left.
+    """
+    while True:
+        with _lock:
+            left = [name for name in devices if name not in _failed]
+            lost = {name: _failed[name] for name in devices if name in _failed}
+        reasons = tuple(f"{name} failed and was not used any more: {why}" for name, why in lost.items())
+        if not left and not fallback:
+            raise BackendError(f"{'; '.join(reasons)} (--gpu-fallback lets the CPU go on)")
+        device = left[_worker.number % len(left)] if left else CPU
+        try:
+            result = work(device)
+        except BackendError as error:
+            if device == CPU:
+                raise
+            with _lock:
+                _failed.setdefault(device, str(error))
+            continue
+        return result, reasons if left else (*reasons, "all GPUs failed: the CPU did what was left")

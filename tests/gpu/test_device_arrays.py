@@ -1,0 +1,194 @@
+"""Micrographs that lie on the device, and images that stay there; memory and copies of the pipeline."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+import standin
+from cryobox import core, gpu
+from cryobox.errors import BackendError, OptionError
+from standin import StandIn
+from synth import PIXEL_TYPES, corners_inside, micrograph, stored
+
+
+@pytest.fixture(params=["stand-in", pytest.param("gpu", marks=pytest.mark.gpu)])
+def device(request: pytest.FixtureRequest) -> Iterator[str]:
+    if request.param == "gpu":
+        yield "cuda:0"
+        return
+    with standin.load().in_place_of_cuda():
+        yield "cuda:0"
+
+
+@pytest.fixture
+def stand_in() -> Iterator[StandIn]:
+    with standin.load().in_place_of_cuda() as device:
+        yield device
+
+
+CENTERS = [(30.0, 30.0), (2.0, 50.0), (50.0, 61.0), (70.5, 40.2)]
+
+
+def test_images_of_a_micrograph_on_the_device_stay_there(device: str) -> None:
+    image = micrograph((100, 110), "uint16", seed=1)
+    expected, kept = core.extract(image, CENTERS, box=32, sizes=(32, 16), device=device)
+    there = gpu.resident(image, device, (0, 100))
+    found, found_kept = core.extract(there, CENTERS, box=32, sizes=(32, 16), device=device)
+    assert kept.tolist() == found_kept.tolist() == [True, False, True, True]
+    for a, b in zip(found, expected, strict=True):
+        assert a.device == device
+        assert a.shape == b.shape
+        np.testing.assert_array_equal(a.to_host(), b)
+
+
+def test_images_on_the_device_offer_the_interfaces_of_other_libraries(device: str) -> None:
+    image = gpu.resident(micrograph((60, 60), "float32"), device, (0, 60))
+    stack, _ = core.extract(image, [(30.0, 30.0)], box=32, sizes=16, dtype="float16", device=device)
+    described = stack.__cuda_array_interface__
+    assert (described["shape"], described["typestr"], described["version"]) == ((1, 16, 16), "<f2", 3)
+    assert stack.nbytes == 512
+    assert len(stack) == 1
+    assert stack.__dlpack_device__()[1] == 0
+
+
+@pytest.mark.parametrize("dtype", PIXEL_TYPES)
+def test_an_array_of_another_library_is_read_where_it_lies(stand_in: StandIn, dtype: str) -> None:
+    image = stored(micrograph((60, 70), dtype, seed=2), byte_order=">", padding=3)
+
+    class Foreign:
+        __cuda_array_interface__ = image.__array_interface__ | {"strides": image.strides, "stream": None}
+
+    expected, _ = core.extract(image, [(30.0, 33.0)], box=32, sizes=16, device="cuda:0")
+    stand_in.set()
+    found, _ = core.extract(Foreign(), [(30.0, 33.0)], box=32, sizes=16, device="cuda:0")
+    np.testing.assert_array_equal(found.to_host(), expected)
+    assert stand_in.count("uploaded") < 100  # the corner and its status
+
+
+class Exported:
+    """NumPy's own DLPack, as if the memory were a device's."""
+
+    def __init__(self, image: NDArray[Any]) -> None:
+        self._image = image
+
+    def __dlpack__(self) -> object:
+        return self._image.__dlpack__()
+
+    def __dlpack_device__(self) -> tuple[int, int]:
+        return self._image.__dlpack_device__()
+
+
+@pytest.mark.parametrize("dtype", PIXEL_TYPES)
+def test_an_array_is_taken_over_dlpack(stand_in: StandIn, dtype: str) -> None:
+    image = micrograph((60, 70), dtype, seed=3)
+    corners, stack = np.array([(5, 6)]), np.empty((1, 16, 16), np.float32)
+    options: dict[str, Any] = {"box": 32, "radii": [6.0], "pad": False, "normalize": True, "ramp": True}
+    options |= {"invert": False, "scale_const": 0.0, "threads": 1, "device": 0, "memory": 0}
+    expected, _ = core.extract(image, corners + 16.0, box=32, sizes=16, device="cuda:0")
+    stand_in.module.extract(Exported(image), corners, [stack], **options)
+    np.testing.assert_array_equal(stack, expected)
+    stand_in.module.extract(Exported(image[:, 2:]), corners - (0, 2), [stack], **options)
+    np.testing.assert_array_equal(stack, expected)
+
+
+def test_a_stack_is_handed_over_dlpack_and_outlives_its_owner(stand_in: StandIn) -> None:
+    image = gpu.resident(micrograph((60, 60), "float32"), "cuda:0", (0, 60))
+    stack, _ = core.extract(image, [(30.0, 30.0)], box=32, device="cuda:0")
+    before = stack.to_host()
+    view = np.from_dlpack(stack)
+    del stack, image
+    np.testing.assert_array_equal(view, before)
+    del view
+    stand_in.set()
+    assert stand_in.count("used") == 0
+
+
+@pytest.mark.parametrize(
+    ("image", "message"),
+    [
+        (np.zeros((8, 8, 8), np.float32), "2 dimensions; got 3"),
+        (np.zeros((40, 40), np.float64), "got float64"),
+        (np.zeros((40, 40), np.float32)[:, ::2], "must be adjacent"),
+        (np.zeros((40, 40), np.float32)[::-1], "must follow each other downward"),
+        (np.zeros(40 * 40 * 4 + 1, np.uint8)[1:].view(np.float32).reshape(40, 40), "must be aligned"),
+    ],
+)
+def test_a_device_image_that_cannot_be_read_in_place_is_refused(
+    stand_in: StandIn, image: NDArray[Any], message: str
+) -> None:
+    class Foreign:
+        __cuda_array_interface__ = image.__array_interface__ | {"strides": image.strides}
+
+    with pytest.raises(OptionError, match=message):
+        core.extract(Foreign(), [(16.0, 16.0)], box=16, device="cuda:0")
+
+
+def test_an_array_of_another_device_is_refused(stand_in: StandIn) -> None:
+    stand_in.set(devices=2)
+    image = gpu.resident(micrograph((60, 60), "float32"), "cuda:1", (0, 60))
+    with pytest.raises(OptionError, match="lies on cuda:1"):
+        core.extract(image, [(30.0, 30.0)], box=16, device="cuda:0")
+
+
+def test_a_micrograph_crosses_the_bus_once_in_its_stored_type_and_only_the_rows_needed(stand_in: StandIn) -> None:
+    image = micrograph((200, 100), "uint8", seed=4)
+    corners = np.array([(50, 3), (70, 20)])
+    core.extract(image, corners + 16.0, box=32, sizes=(32, 16), device="cuda:0")
+    results = 2 * (16 + 1)  # corners and status
+    assert stand_in.count("uploaded") == (70 + 32 - 50) * 100 + results
+    assert stand_in.count("synchronizations") == 1
+
+
+@pytest.mark.parametrize("order", [1, 2])
+def test_the_order_of_threads_changes_no_bit(stand_in: StandIn, order: int) -> None:
+    image = micrograph((150, 160), "int16", seed=5)
+    corners = corners_inside((150, 160), 100, 9) + 50.0
+    expected, _ = core.extract(image, corners, box=100, sizes=(100, 62), device="cuda:0")
+    stand_in.set(order=order)
+    found, _ = core.extract(image, corners, box=100, sizes=(100, 62), device="cuda:0")
+    for a, b in zip(found, expected, strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+def test_too_little_memory_says_what_is_needed_and_what_is_free(stand_in: StandIn) -> None:
+    image = micrograph((150, 160), "float32")
+    stand_in.set(memory=200_000)
+    with pytest.raises(
+        BackendError, match=r"cuda:0: out of memory: one window of 100 pixels needs about 1 MB, 1 MB are"
+    ):
+        core.extract(image, [(75.0, 75.0)], box=100, sizes=64, device="cuda:0")
+
+
+def test_pinned_memory_is_written_directly(stand_in: StandIn) -> None:
+    stack = gpu.pinned(16 * 16 * 4, "cuda:0").view(np.float32).reshape(1, 16, 16)
+    image = micrograph((60, 60), "float32")
+    expected, _ = core.extract(image, [(30.0, 30.0)], box=16, device="cuda:0")
+    stand_in.set()
+    options: dict[str, Any] = {"pad": False, "normalize": True, "ramp": True, "invert": False, "scale_const": None}
+    core.extract_windows(
+        image, np.array([(22, 22)]), [stack], box=16, radii=[6.0], threads=1, device="cuda:0", **options
+    )
+    np.testing.assert_array_equal(stack, expected)
+
+
+def test_stages_are_timed_on_demand(stand_in: StandIn) -> None:
+    stages: dict[str, float] = {}
+    gpu.backend("cuda:0").extract(
+        *(micrograph((60, 60), "float32"), np.array([(2, 2)]), [np.empty((1, 16, 16), np.float32)]),
+        box=32,
+        radii=[6.0],
+        pad=False,
+        normalize=True,
+        ramp=True,
+        invert=False,
+        scale_const=0.0,
+        threads=1,
+        stages=stages,
+    )
+    assert set(stages) == {"upload", "gather", "rows", "columns", "inverse", "finish", "download"}
+    assert min(stages.values()) > 0
