@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
@@ -281,17 +282,21 @@ def build_plan(
 def stack_names(names: Sequence[str]) -> list[str]:
     """A file stem for the stack of each micrograph: safe to create, and no two alike even where case does not count.
 
-    A name that several micrographs would share gets a hash of the micrograph's full name, for all of them: the names
-    do not depend on which other micrographs are there later.
+    Micrographs that would share a name all get a hash of their full name behind it, whichever comes first.
     """
-    safe = [_safe_stem(name) for name in names]
-    folded: dict[str, int] = {}
-    for text in safe:
-        folded[text.casefold()] = folded.get(text.casefold(), 0) + 1
-    return [
-        f"{text}_{_hash(name.encode('utf-8', 'surrogateescape'))[:10]}" if folded[text.casefold()] > 1 else text
-        for text, name in zip(safe, names, strict=True)
-    ]
+    made = [_safe_stem(name) for name in names]
+    seen: dict[str, int] = {}
+    hashes = []
+    for name in names:  # two rows may even have one full name, where uids tell them apart
+        seen[name] = seen.get(name, 0) + 1
+        hashes.append(_hash(f"{name}\0{seen[name]}".encode("utf-8", "surrogateescape"))[:10])
+    while True:
+        folded = Counter(text.casefold() for text in made)
+        clashing = [i for i, text in enumerate(made) if folded[text.casefold()] > 1]
+        if not clashing:
+            return made
+        for i in clashing:  # again where a name already looks like one with a hash
+            made[i] = f"{made[i]}_{hashes[i]}"
 
 
 def _safe_stem(name: str) -> str:

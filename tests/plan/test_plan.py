@@ -263,6 +263,12 @@ def test_stack_names_never_collide_nor_leave_the_folder(names: list[str]) -> Non
         assert len(f".{name}_particles.mrcs.64-of-64.abcdefghijklmnopqrst.4194304.123456.tmp".encode()) <= 255
 
 
+def test_names_that_look_like_the_names_made_for_others_do_not_collide_with_them() -> None:
+    first = stack_names(["a/m.mrc", "b/m.mrc"])
+    made = stack_names(["a/m.mrc", "b/m.mrc", f"c/{first[0]}.mrc", f"d/{first[1].upper()}.mrc", "a/m.mrc"])
+    assert len({name.casefold() for name in made}) == 5
+
+
 @pytest.mark.parametrize("name", ["../../etc/passwd", "..", "/abs/x.mrc", "a\\..\\b.mrc", ".hidden.mrc", "a b@1#2.mrc"])
 def test_hostile_names_stay_in_the_folder(name: str) -> None:
     (made,) = stack_names([name])
