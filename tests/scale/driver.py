@@ -1,4 +1,6 @@
-"""A run in a process of its own, with the engine that is named; it kills itself after so many micrographs if asked."""
+"""A run in a process of its own, with the engine that is named; it kills itself after so many micrographs if asked,
+or, if that number is negative, waits to be killed.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +9,7 @@ import multiprocessing
 import os
 import signal
 import sys
+import time
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import nullcontext
 from functools import partial
@@ -26,8 +29,8 @@ def main() -> None:
 
     def progress(now: Progress) -> None:
         begin.append(now.micrographs)
-        if kill_after and now.micrographs >= begin[0] + kill_after:
-            os.kill(os.getpid(), signal.SIGKILL)
+        if kill_after and now.micrographs >= begin[0] + abs(kill_after):
+            os.kill(os.getpid(), signal.SIGKILL) if kill_after > 0 else time.sleep(600)
 
     shard, engine = None, nullcontext(None)
     if kind == "processes":

@@ -20,17 +20,26 @@ CPU = "cpu"
 
 Result = TypeVar("Result")
 
-_numbers = itertools.count()
 
-
-class _Worker(threading.local):
-    """A worker's number, which decides its device."""
+class _Turns:
+    """Numbers for workers, which decide their devices. They begin anew with each run."""
 
     def __init__(self) -> None:
-        self.number = next(_numbers)
+        self.begin()
+
+    def begin(self) -> None:
+        self._numbers = itertools.count()
+        self._mine = threading.local()
+
+    @property
+    def mine(self) -> int:
+        if not hasattr(self._mine, "number"):
+            self._mine.number = next(self._numbers)
+        number: int = self._mine.number
+        return number
 
 
-_worker = _Worker()
+_turns = _Turns()
 _failed: dict[str, str] = {}  # devices that this process does not use any more, with the reason
 _lock = threading.Lock()
 
@@ -56,6 +65,7 @@ def ready_devices(options: RunOptions, engine: object) -> tuple[tuple[str, ...],
     with _lock:
         for name in wanted:  # what failed in an earlier run may work again
             _failed.pop(name, None)
+    _turns.begin()
     left = tuple(name for name in wanted if name in usable)
     missing = [name for name in wanted if name not in usable]
     if not missing:
@@ -101,7 +111,7 @@ def on_a_device(
         reasons = tuple(f"{name} failed and was not used any more: {why}" for name, why in lost.items())
         if not left and not fallback:
             raise BackendError(f"{'; '.join(reasons)} (--gpu-fallback lets the CPU go on)")
-        device = left[_worker.number % len(left)] if left else CPU
+        device = left[_turns.mine % len(left)] if left else CPU
         try:
             result = work(device)
         except BackendError as error:

@@ -93,6 +93,10 @@ class Patience:
         idle = time.monotonic() - self._news
         return self._file.exists() or (self._idle_timeout is not None and idle >= self._idle_timeout)
 
+    def obeyed(self) -> None:
+        """Take the stop file away, so that it does not end the next session."""
+        self._file.unlink(missing_ok=True)
+
     def wait(self) -> None:
         """Wait until the next round is due, or it is over, or someone stops it."""
         until = time.monotonic() + self._every
