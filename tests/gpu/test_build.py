@@ -1,0 +1,96 @@
+"""The CUDA core compiles and links where nvcc and cuFFT are, and loads, and says what it lacks, where no driver is."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+TOOLS = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
+BUILD = ROOT / "build" / "cuda"
+
+
+def cmake(*arguments: str) -> subprocess.CompletedProcess[str]:
+    program = shutil.which("cmake", path=TOOLS)
+    if program is None:
+        pytest.skip("CMake is not on the PATH")
+    return subprocess.run(
+        [program, *arguments], capture_output=True, text=True, check=False, env=os.environ | {"PATH": TOOLS}
+    )
+
+
+def configure(folder: Path, *options: str) -> subprocess.CompletedProcess[str]:
+    pybind11 = pytest.importorskip("pybind11")
+    generator = ["-G", "Ninja"] if shutil.which("ninja", path=TOOLS) else []
+    common = [f"-Dpybind11_DIR={pybind11.get_cmake_dir()}", f"-DPython_EXECUTABLE={sys.executable}"]
+    return cmake("-S", str(ROOT), "-B", str(folder), *generator, *common, *options)
+
+
+@pytest.fixture(scope="module")
+def module() -> Path:
+    """`_cuda`, built for sm_80 and sm_90 without the CPU core; skips with what the configure step says is missing."""
+    found = configure(BUILD, "-DCRYOBOX_CPU=OFF", "-DCRYOBOX_CUDA=AUTO", "-DCMAKE_CUDA_ARCHITECTURES=80-real;90")
+    assert found.returncode == 0, found.stderr
+    (summary,) = [line for line in found.stdout.splitlines() if line.startswith("-- cryobox: ")]
+    if "no CUDA core" in summary:
+        pytest.skip(summary)
+    assert "CUDA core (nvcc " in summary
+    assert "for 80-real, 90" in summary
+    built = cmake("--build", str(BUILD), "--parallel", "2")
+    assert built.returncode == 0, built.stdout[-3000:]
+    (path,) = (BUILD / "cpp" / "cuda").glob("_cuda*.so")
+    return path
+
+
+def run_there(module: Path, code: str) -> str:
+    done = subprocess.run([sys.executable, "-c", code], cwd=module.parent, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+@pytest.mark.slow
+def test_the_module_compiles_links_and_loads(module: Path) -> None:
+    assert "extract" in run_there(module, "import _cuda; print(dir(_cuda))")
+
+
+@pytest.mark.slow
+def test_the_module_holds_code_for_each_architecture_that_was_asked_for(module: Path) -> None:
+    cuobjdump = shutil.which("cuobjdump", path=os.pathsep.join([TOOLS, "/usr/local/cuda/bin"]))
+    if cuobjdump is None:
+        pytest.skip("cuobjdump is not on the PATH")
+    listed = [
+        subprocess.run([cuobjdump, option, str(module)], capture_output=True, text=True, check=True).stdout
+        for option in ("--list-elf", "--list-ptx")
+    ]
+    assert ".sm_80." in listed[0]
+    assert ".sm_90." in listed[0]
+    assert ".sm_90." in listed[1] or ".compute_90." in listed[1]
+
+
+@pytest.mark.slow
+def test_without_a_driver_the_module_says_so(module: Path) -> None:
+    if shutil.which("nvidia-smi"):
+        pytest.skip("this machine has a driver")
+    assert run_there(module, "import _cuda; s = _cuda.survey(); print(s['problem'], s['devices'])").strip() == (
+        "no NVIDIA driver on this host []"
+    )
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("asked", "ends_well"), [("ON", False), ("AUTO", True)])
+def test_what_is_missing_is_named_and_an_error_only_where_cuda_was_asked_for(
+    tmp_path: Path, asked: str, ends_well: bool
+) -> None:
+    found = configure(
+        tmp_path, "-DCRYOBOX_CPU=OFF", f"-DCRYOBOX_CUDA={asked}", "-DCMAKE_DISABLE_FIND_PACKAGE_CuFFT=TRUE"
+    )
+    assert (found.returncode == 0) is ends_well
+    said = " ".join((found.stdout if ends_well else found.stderr).split())
+    begins = r"no CUDA core \(" if ends_well else "CRYOBOX_CUDA is ON, but "
+    assert re.search(begins + "(cuFFT was not found; install it|no working nvcc was found; put it)", said)
