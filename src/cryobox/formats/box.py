@@ -54,7 +54,8 @@ def read_box(path: str | Path) -> tuple[Floats, Floats, Floats | None]:
             raise InputError(f"{name}: line {number}: {len(rows[-1])} values, expected {len(rows[0])} as above")
     columns = np.array(rows, np.float64).reshape(len(rows), -1).T if rows else np.empty((4, 0))
     score = columns[4] if len(columns) == 5 and not _EMAN_MARKS.issuperset(columns[4].tolist()) else None
-    return columns[1] + columns[3] // 2, columns[0] + columns[2] // 2, score
+    with np.errstate(invalid="ignore"):  # a size that is no number gives a center that is none
+        return columns[1] + columns[3] // 2, columns[0] + columns[2] // 2, score
 
 
 def read_cbox(path: str | Path) -> tuple[Floats, Floats, Floats | None]:
@@ -72,7 +73,8 @@ def read_cbox(path: str | Path) -> tuple[Floats, Floats, Floats | None]:
     score = table.floats("_Confidence", missing=_NOT_KNOWN) if "_Confidence" in table else None
     if score is not None and np.isnan(score).all():
         score = None
-    return y + height / 2, x + width / 2, score
+    with np.errstate(invalid="ignore"):
+        return y + height / 2, x + width / 2, score
 
 
 def strip_shared_suffix(

@@ -1,0 +1,318 @@
+"""What is fuzzed: every reader, fed with any bytes. A reader may refuse them with an error of ours, and nothing else.
+
+Each target takes bytes, and raises only if something is wrong. Seeds are tiny files that it should read.
+"""
+
+from __future__ import annotations
+
+import bz2
+import gzip
+import io
+import json
+import os
+import tempfile
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+
+import synth
+from cryobox.errors import CryoboxError
+from cryobox.options import Recipe
+
+__all__ = ["TARGETS", "Target", "run_one", "seeds"]
+
+Target = Callable[[Path, bytes], None]
+
+_RECIPE = Recipe(box=16, sizes=(12,))
+_MOST_PIXELS = 2**24  # a header may promise more; then only the promise is read
+
+
+def _mrc(folder: Path, data: bytes, name: str = "m.mrc") -> None:
+    from cryobox.formats.images import PixelReader, read_header
+    from cryobox.formats.mrc import read_stack_header
+
+    path = folder / name
+    path.write_bytes(data)
+    if name.endswith(".mrc"):
+        _allowed(lambda: read_stack_header(str(path)))
+    header = read_header(str(path))
+    assert header.shape[0] >= 1
+    assert header.shape[1] >= 1
+    if header.offset >= 0:
+        assert header.offset + header.shape[0] * header.shape[1] * header.dtype.itemsize <= len(data)
+    if header.shape[0] * header.shape[1] <= _MOST_PIXELS:
+        image = PixelReader().read(str(path), header)
+        assert image.shape == header.shape
+        assert image.dtype == header.dtype
+        half = PixelReader().read(str(path), header, rows=(header.shape[0] // 2, header.shape[0]))
+        rows = slice(header.shape[0] // 2, None)
+        assert half[rows].tobytes() == image[rows].tobytes()
+
+
+def _gz(folder: Path, data: bytes) -> None:
+    _mrc(folder, data, "m.mrc.gz")
+
+
+def _bz2(folder: Path, data: bytes) -> None:
+    _mrc(folder, data, "m.mrc.bz2")
+
+
+def _tiff(folder: Path, data: bytes) -> None:
+    _mrc(folder, data, "m.tif")
+
+
+def _star(folder: Path, data: bytes) -> None:
+    from cryobox.formats import star
+
+    path = folder / "t.star"
+    path.write_bytes(data)
+    _allowed(lambda: star.read_micrographs(path))
+    _allowed(lambda: star.read_coordinates(path))
+    particles = star.read_particles(path)
+    n = len(particles)
+    assert particles.y.shape == particles.x.shape == particles.micrograph.shape == (n,)
+    if n:
+        assert 0 <= particles.micrograph.min() <= particles.micrograph.max() < len(particles.micrograph_names)
+
+
+def _cs(folder: Path, data: bytes) -> None:
+    from cryobox.formats import cs
+    from cryobox.formats.cs_table import read_table, write_table
+
+    path = folder / "t.cs"
+    path.write_bytes(data)
+    table = read_table(path)
+    # A CSDAT file may expand, within a bound; a NumPy one holds what it says.
+    assert table.nbytes <= (1000 * len(data) + 2**21 if data.startswith(b"\x95") else len(data))
+    again = folder / "again.cs"
+    write_table(again, table)
+    assert read_table(again).tobytes() == table.tobytes()
+    _allowed(lambda: cs.read_micrographs(path))
+    cs.read_particles(path)
+
+
+def _csg(folder: Path, data: bytes) -> None:
+    from cryobox.formats import cs
+
+    (folder / "picks.cs").write_bytes(_SEEDS["plan_cs"][0])
+    path = folder / "t.csg"
+    path.write_bytes(data)
+    _allowed(lambda: cs.read_micrographs(path))
+    cs.read_particles(path)
+
+
+def _text(name: str) -> Target:
+    def target(folder: Path, data: bytes) -> None:
+        from cryobox.formats import read_coordinate_file
+
+        path = folder / name
+        path.write_bytes(data)
+        y, x, score, _ = read_coordinate_file(path)
+        assert y.shape == x.shape
+        assert score is None or score.shape == y.shape
+
+    return target
+
+
+def _ledger(folder: Path, data: bytes) -> None:
+    from cryobox.engine.ledger import read_head, read_ledger
+
+    path = folder / "ledger.jsonl"
+    path.write_bytes(data)
+    _allowed(lambda: read_head(path))
+    read_ledger(path)
+
+
+def _plan(name: str) -> Target:
+    """The whole way from a table of picks to a plan."""
+
+    def target(folder: Path, data: bytes) -> None:
+        from cryobox.inputs import prepare
+
+        micrograph = folder / "m.mrc"
+        if not micrograph.exists():
+            synth.write_mrc(micrograph, synth.micrograph((48, 64)), pixel_size=1.5)
+        path = folder / name
+        path.write_bytes(data)
+        inputs = prepare(path, micrographs=micrograph, recipe=_RECIPE, root=folder)
+        plan = inputs.plan
+        assert len(plan.rows) + sum(plan.counts().values()) == len(inputs.particles)
+        for task in plan.tasks:
+            assert (task.corners >= 0).all()
+            assert (task.corners + 16 <= np.array(task.header.shape)).all()
+
+    return target
+
+
+TARGETS: dict[str, Target] = {
+    "mrc": _mrc,
+    "mrc_gz": _gz,
+    "mrc_bz2": _bz2,
+    "tiff": _tiff,
+    "star": _star,
+    "cs": _cs,
+    "csg": _csg,
+    "box": _text("t.box"),
+    "cbox": _text("t.cbox"),
+    "csv": _text("t.csv"),
+    "txt": _text("t.txt"),
+    "ledger": _ledger,
+    "plan_star": _plan("p.star"),
+    "plan_cs": _plan("p.cs"),
+    "plan_csv": _plan("p.csv"),
+}
+
+_folder = tempfile.TemporaryDirectory(prefix="fuzz-", dir="/dev/shm" if Path("/dev/shm").is_dir() else None)
+_process = os.getpid()
+
+
+def run_one(name: str, data: bytes) -> bool:
+    """Feed a target; whether it took the bytes for what it reads. Raises if something is wrong."""
+    folder = Path(_folder.name) / f"{name}-{os.getpid()}"
+    folder.mkdir(exist_ok=True)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        return _allowed(lambda: TARGETS[name](folder, data))
+
+
+def _allowed(call: Callable[[], object]) -> bool:
+    try:
+        call()
+    except CryoboxError as error:
+        if not str(error):
+            raise AssertionError("an error must say what is wrong") from error
+        return False
+    return True
+
+
+def seeds(name: str) -> list[bytes]:
+    """Tiny files that a target reads."""
+    return list(_SEEDS[name])
+
+
+def _mrc_seeds() -> list[bytes]:
+    found = []
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "m.mrc"
+        for dtype in synth.MRC_MODES:
+            synth.write_mrc(path, synth.micrograph((6, 8), dtype), pixel_size=1.5, extended_header=b"FEI1" * 5)
+            found.append(path.read_bytes())
+        synth.write_mrc(path, synth.micrograph((6, 8), "int16"), byte_order=">")
+        found.append(path.read_bytes())
+    return found
+
+
+def _tiff_seeds() -> list[bytes]:
+    try:
+        import tifffile
+    except ImportError:
+        return [b"II*\0\x08\0\0\0\0\0"]
+    found = []
+    for settings in ({}, {"compression": "zlib"}, {"tile": (16, 16)}, {"bigtiff": True}, {"byteorder": ">"}):
+        out = io.BytesIO()
+        tifffile.imwrite(out, synth.micrograph((20, 24), "uint16"), **settings)  # type: ignore[arg-type]
+        found.append(out.getvalue())
+    return found
+
+
+def _star_seeds() -> list[bytes]:
+    optics = {"rlnOpticsGroupName": ["g"], "rlnOpticsGroup": [1], "rlnMicrographPixelSize": [1.5]}
+    picks = {
+        "rlnMicrographName": ["m.mrc", "m.mrc"],
+        "rlnCoordinateX": [20.5, 30],
+        "rlnCoordinateY": ["22", "1e1"],
+        "rlnOriginXAngst": [1.25, 0],
+        "rlnOriginYAngst": [-3, 0],
+        "rlnOpticsGroup": [1, 1],
+        "rlnAutopickFigureOfMerit": [0.5, 0.25],
+    }
+    old = {
+        "rlnMicrographName": ["m.mrc"],
+        "rlnCoordinateX": [20],
+        "rlnCoordinateY": [20],
+        "rlnOriginX": [1],
+        "rlnOriginY": [2],
+        "rlnMagnification": [10000],
+        "rlnDetectorPixelSize": [5],
+        "rlnImageName": ["1@x.mrcs"],
+    }
+    quoted = (
+        "data_\n_a 'b c'\n\ndata_p\nloop_\n_rlnMicrographName\n_rlnCoordinateX\n_rlnCoordinateY\n'm.mrc' 20 20 # x\n"
+    )
+    return [
+        synth.star_text({"optics": optics, "particles": picks}).encode(),
+        synth.star_text({"": old}).encode(),
+        synth.star_text({"": {"rlnCoordinateX": [1], "rlnCoordinateY": [2]}}).replace("\n", "\r\n").encode(),
+        quoted.encode(),
+    ]
+
+
+def _cs_seeds() -> list[bytes]:
+    n = 3
+    columns = {
+        "uid": np.arange(1, n + 1, dtype="<u8"),
+        "location/micrograph_uid": np.full(n, 7, "<u8"),
+        "location/micrograph_path": np.array([b"m.mrc"] * n),
+        "location/micrograph_shape": np.array([(48, 64)] * n, "<u4"),
+        "location/micrograph_psize_A": np.full(n, 1.5, "<f4"),
+        "location/center_x_frac": np.array([0.4, 0.5, 0.6], "<f4"),
+        "location/center_y_frac": np.array([0.6, 0.5, 0.4], "<f4"),
+        "alignments2D/shift": np.ones((n, 2), "<f4"),
+        "alignments2D/psize_A": np.full(n, 3.0, "<f4"),
+        "pick_stats/ncc_score": np.ones(n, "<f4"),
+    }
+    found = []
+    with tempfile.TemporaryDirectory() as folder:
+        found.append(synth.write_cs(Path(folder) / "t.cs", columns).read_bytes())
+        try:
+            from cryosparc.dataset import CSDAT_FORMAT, Dataset
+        except ImportError:
+            return found
+        data = Dataset({name: column for name, column in columns.items() if name != "uid"} | {"uid": columns["uid"]})
+        data.save(str(Path(folder) / "s.cs"), format=CSDAT_FORMAT)
+        found.append((Path(folder) / "s.cs").read_bytes())
+    return found
+
+
+_LEDGER_LINES = (
+    {"cryobox": "1", "fftw": "3", "recipe": {"box": 16}},
+    {"run": {"host": "a", "time": 1}},
+    {"replaced": ["x"]},
+    {
+        "id": "y", "kept": 1, "refused": [[0, "no contrast"]], "background_mean": 0.0, "background_sd": 1.0, "error": "",
+        "read_seconds": 0.1, "extract_seconds": 0.1, "write_seconds": 0.1, "bytes_read": 5, "warnings": [],
+        "stacks": [
+            {"path": "stacks/a", "bytes": 5, "minimum": 0, "maximum": 1, "mean": 0, "rms": 1, "clamped": 0}
+        ],
+    },
+)  # fmt: skip
+
+_BOX = b"10 12 16 16\n30 20 16 16\n"
+_CSV = b"image_name,x_coord,y_coord,score\nm,20,22,0.5\nm,30.5,1e1,\n"
+_CBOX = (
+    b"data_cryolo\n\nloop_\n_CoordinateX #1\n_CoordinateY #2\n_Width #3\n_Height #4\n_Confidence #5\n"
+    b"10 12 16 16 0.5\n30 12 16 16 <NA>\n"
+)
+_CSG = (
+    b"created: 2024-01-01 00:00:00\ngroup: {name: particles, type: particle}\nresults:\n"
+    b"  location: {metafile: '>picks.cs', num_items: 3, type: particle.location}\nversion: v4.6.2\n"
+)
+_SEEDS: dict[str, list[bytes]] = {
+    "mrc": _mrc_seeds(),
+    "mrc_gz": [gzip.compress(data, mtime=0) for data in _mrc_seeds()[:2]],
+    "mrc_bz2": [bz2.compress(data) for data in _mrc_seeds()[:2]],
+    "tiff": _tiff_seeds(),
+    "star": _star_seeds(),
+    "cs": _cs_seeds(),
+    "csg": [_CSG],
+    "box": [_BOX, b"10 12 16 16 0.5\n", b"10,12,16,16,-3\n"],
+    "cbox": [_CBOX],
+    "csv": [_CSV, b"x;y\n1;2\n", b'"x","y"\n"1","2"\n'],
+    "txt": [b"image_name\tx_coord\ty_coord\tscore\nm\t20\t22\t0.5\n", b"1 2\n3 4\n", b"1 2 0.5\n"],
+    "ledger": [b"".join(json.dumps(line).encode() + b"\n" for line in _LEDGER_LINES)],
+    "plan_star": _star_seeds(),
+    "plan_cs": _cs_seeds(),
+    "plan_csv": [_CSV],
+}
