@@ -25,6 +25,7 @@ TYPES_OF_TESTS := --allow-untyped-defs --allow-incomplete-defs --allow-untyped-c
 
 # A stamp is written last, so that an interrupted installation is not taken for a whole one.
 INSTALLED := $(VENV)/.installed
+REPORT_TOOLS := $(VENV)/.report-tools
 TEST_TOOLS := $(VENV)/.test-tools
 LINT_TOOLS := $(VENV)/.lint-tools
 
@@ -43,7 +44,7 @@ help:
 	@echo "make bench   the benchmarks      make wheel   a repaired, tested wheel      make docs   the documents as a site"
 	@echo "make clean   remove everything that these have made"
 
-demo: $(INSTALLED)
+demo: $(INSTALLED) $(REPORT_TOOLS)
 	$(BIN)/cryobox demo demo
 
 test: $(INSTALLED) $(TEST_TOOLS)
@@ -98,6 +99,11 @@ $(INSTALLED): $(BUILD_INPUTS) | $(PY)
 	PYTHON='$(PYTHON)' sh .ci/prepare >/dev/null
 	$(call requirements,build-system.requires) | $(PY) -m pip install -q cmake ninja -r /dev/stdin
 	$(PY) -m pip install -q --no-build-isolation --config-settings=build-dir=build/editable --editable .
+	@touch $@
+
+$(REPORT_TOOLS): pyproject.toml | $(INSTALLED)
+	@rm -f $@
+	$(call requirements,project.optional-dependencies.report) | $(PY) -m pip install -q -r /dev/stdin
 	@touch $@
 
 $(TEST_TOOLS): pyproject.toml | $(INSTALLED)

@@ -268,7 +268,10 @@ def extract(
     report: Annotated[
         bool | None,
         typer.Option(
-            "--report/--no-report", help="Write report.html [default: where cryobox[report] is]", rich_help_panel=OUTPUT
+            "--report/--no-report",
+            help="Write report.html",
+            show_default="where cryobox[report] is",
+            rich_help_panel=OUTPUT,
         ),
     ] = None,
     dry_run: Annotated[
@@ -292,12 +295,12 @@ def extract(
     cryobox extract picks.star -m mics.star -o out --box 400 --dry-run
     cryobox extract better_picks.star -o again --from out/job.json
     """
-    display = choose_display(json_events=json_events, quiet=quiet, verbose=verbose)
     say = not (json_events or quiet)
     if report:
         _require_report()
     record = _read_record(replay) if replay is not None else {}
     given = _given(record, picks, micrographs, root)
+    display = choose_display(json_events=json_events, quiet=quiet, verbose=verbose, root=given.root)
     asked = {
         "dtype": ("float16", "float16" if float16 else "float32"),
         "normalize": ("normalize", normalize),
@@ -373,12 +376,11 @@ def extract(
                 result = job.run(given.picks, on_plan=display.plan, **task)
         finally:
             display.close()
-    written = None
+    display.end(result)
     if result.tables and report is not False and not result.shard:
         written = _write_report(result.out, asked=bool(report), say=say)
-    display.end(result)
-    if written is not None and say:
-        print(f"report: {written}")
+        if written is not None and say:
+            print(f"report: {written}")
     raise typer.Exit(result.exit_code)
 
 
@@ -392,7 +394,8 @@ def merge(
         bool, typer.Option("--break-lock", help="Although shards that are surely gone left their locks")
     ] = _default("break_lock"),
     report: Annotated[
-        bool | None, typer.Option("--report/--no-report", help="Write report.html [default: where cryobox[report] is]")
+        bool | None,
+        typer.Option("--report/--no-report", help="Write report.html", show_default="where cryobox[report] is"),
     ] = None,
     json_events: Annotated[bool, typer.Option("--json", help="Events as JSON lines")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Only errors and warnings")] = False,
@@ -573,7 +576,7 @@ def demo(folder: Annotated[Path, typer.Argument(help="Folder to write to")] = Pa
         f"$ cryobox extract {dataset.picks} -m {dataset.micrographs} -o {folder / 'extract'} --root {folder} "
         f"--box 160 --fcrop 128 --small 64"
     )
-    display = choose_display()
+    display = choose_display(root=str(folder))
     try:
         result = run(
             dataset.picks,
@@ -587,8 +590,8 @@ def demo(folder: Annotated[Path, typer.Argument(help="Folder to write to")] = Pa
         )
     finally:
         display.close()
-    written = _write_report(result.out, asked=False, say=True)
     display.end(result)
+    written = _write_report(result.out, asked=False, say=True)
     montage = folder / "extract" / "montage.png"
     pictures.write_montage(next(iter(sorted((folder / "extract" / "stacks").iterdir()))), montage, 40)
     print(f"look at: {montage}")

@@ -44,16 +44,21 @@ class Display(Protocol):
     def close(self) -> None: ...
 
 
-def choose_display(*, json_events: bool = False, quiet: bool = False, verbose: bool = False) -> Display:
-    """JSON lines if asked for, nothing if asked for; else a bar on a terminal, and lines where there is none."""
+def choose_display(
+    *, json_events: bool = False, quiet: bool = False, verbose: bool = False, root: str | None = None
+) -> Display:
+    """JSON lines if asked for, nothing if asked for; else a bar on a terminal, and lines where there is none.
+
+    `root` is where paths in the tables start, if not in the working directory.
+    """
     if json_events:
         return _JsonLines()
     if quiet:
         return _Quiet()
     # A terminal that cannot move its cursor, or says that it is none.
     if sys.stderr.isatty() and os.environ.get("TERM", "") not in ("dumb", ""):
-        return _Bar(verbose=verbose)
-    return _Lines(verbose=verbose)
+        return _Bar(verbose=verbose, root=root)
+    return _Lines(verbose=verbose, root=root)
 
 
 # Texts ---------------------------------------------------------------------------------------------------------------
@@ -125,7 +130,7 @@ def explain_plan(plan: Plan) -> list[str]:
 _ROUNDED = {"truncate": "truncated", "nearest": "rounded to the nearest pixel"}
 
 
-def summary_rows(result: RunResult, plan: Plan | None) -> list[tuple[str, str]]:
+def summary_rows(result: RunResult, plan: Plan | None, root: str | None = None) -> list[tuple[str, str]]:
     """The summary of a run: (label, text); an empty label continues the one above."""
     rows = [("picks", f"{result.picks:,} in {result.micrographs:,} micrographs")]
     share = f" ({100 * result.extracted / result.picks:.1f} %)" if result.picks else ""
@@ -142,7 +147,7 @@ def summary_rows(result: RunResult, plan: Plan | None) -> list[tuple[str, str]]:
         rows += _stored_rows(plan, result)
     rows += _speed_rows(result)
     rows += [("tables" if i == 0 else "", str(path)) for i, path in enumerate(result.tables)]
-    return rows + [("next" if i == 0 else "", text) for i, text in enumerate(next_steps(result))]
+    return rows + [("next" if i == 0 else "", text) for i, text in enumerate(next_steps(result, root))]
 
 
 def _stored_rows(plan: Plan, result: RunResult) -> list[tuple[str, str]]:
@@ -166,7 +171,7 @@ def _speed_rows(result: RunResult) -> list[tuple[str, str]]:
     return rows
 
 
-def next_steps(result: RunResult) -> list[str]:
+def next_steps(result: RunResult, root: str | None = None) -> list[str]:
     """What a user does now, in the words of the program that goes on."""
     steps = []
     if result.incomplete:
@@ -178,8 +183,10 @@ def next_steps(result: RunResult) -> list[str]:
             steps.append(f"nothing was extracted; {result.out}/rejected.* says why, pick by pick")
         return steps
     if main.suffix == ".star":
-        steps.append(f"RELION: Import, tab Others, node type 'Particles STAR file', input file {main};")
-        steps.append("or name that file as input of Class2D; run RELION in the folder in which you are now")
+        place = "the folder in which you are now" if root is None else root
+        shown = main if root is None else os.path.relpath(main, root)
+        steps.append(f"RELION: Import, tab Others, node type 'Particles STAR file', input file {shown};")
+        steps.append(f"or name that file as input of Class2D; run RELION in {place}")
     else:
         steps.append(f"CryoSPARC: job 'Import Result Group', path {main.with_suffix('.csg').resolve()}")
     return steps
@@ -190,6 +197,9 @@ def next_steps(result: RunResult) -> list[str]:
 
 class _Quiet:
     """Errors and warnings only."""
+
+    def __init__(self) -> None:
+        self._shown: set[str] = set()
 
     def plan(self, plan: Plan) -> None:
         self._shown = set(plan.warnings)
@@ -215,8 +225,8 @@ class _Quiet:
 class _Lines:
     """Lines with the time of day, for logs."""
 
-    def __init__(self, *, verbose: bool) -> None:
-        self._verbose = verbose
+    def __init__(self, *, verbose: bool, root: str | None) -> None:
+        self._verbose, self._root = verbose, root
         self._last = time.monotonic()
         self._plan: Plan | None = None
         self._first: Progress | None = None
@@ -243,7 +253,7 @@ class _Lines:
         if result.interrupted:
             print(_interrupted(result))
             return
-        rows = summary_rows(result, self._plan)
+        rows = summary_rows(result, self._plan, self._root)
         width = max(len(label) for label, _ in rows)
         for label, text in rows:
             print(f"{label:<{width}}  {text}")
@@ -258,11 +268,11 @@ class _Lines:
 class _Bar:
     """A bar and the numbers under it, redrawn in place; the summary as a table."""
 
-    def __init__(self, *, verbose: bool) -> None:
+    def __init__(self, *, verbose: bool, root: str | None) -> None:
         from rich.console import Console
         from rich.live import Live
 
-        self._verbose = verbose
+        self._verbose, self._root = verbose, root
         self._console: Console = Console(stderr=True, highlight=False)
         self._live: Live | None = None
         self._plan: Plan | None = None
@@ -303,7 +313,7 @@ class _Bar:
         from rich.console import Console
 
         out = Console(highlight=False)
-        out.print(_summary_panel(result, self._plan))
+        out.print(_summary_panel(result, summary_rows(result, self._plan, self._root)))
 
     def close(self) -> None:
         if self._live is not None:
@@ -388,7 +398,7 @@ def _left(now: Progress, first: Progress) -> str:
     return f"{_duration(now.seconds / done * (now.micrographs_total - now.micrographs))} left"
 
 
-def _summary_panel(result: RunResult, plan: Plan | None) -> Any:
+def _summary_panel(result: RunResult, rows: list[tuple[str, str]]) -> Any:
     from rich.panel import Panel
     from rich.table import Table
     from rich.text import Text
@@ -396,7 +406,7 @@ def _summary_panel(result: RunResult, plan: Plan | None) -> Any:
     table = Table.grid(padding=(0, 2))
     table.add_column(style="bold", no_wrap=True)
     table.add_column(overflow="fold")
-    for label, text in summary_rows(result, plan):
+    for label, text in rows:
         table.add_row(label, Text(text))
     good = result.exit_code == 0
     title = (

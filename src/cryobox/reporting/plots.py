@@ -91,7 +91,7 @@ def spectrum(series: Sequence[tuple[str, Floats, Floats]], nyquist: Sequence[tup
     axes.set_xlim(0, top * 1.04)
     axes.set_xlabel("spatial frequency, 1/Å")
     axes.set_ylabel("power")
-    axes.legend(frameon=False, loc="lower left")
+    axes.legend(frameon=False, loc="center", bbox_to_anchor=(0.5, 0.4))
     return _svg(figure)
 
 
