@@ -26,7 +26,9 @@ public:
     T take() {
         T value{};
         const std::size_t n = left_ < sizeof(T) ? left_ : sizeof(T);
-        std::memcpy(&value, data_, n);
+        if (n > 0) {
+            std::memcpy(&value, data_, n);
+        }
         data_ += n;
         left_ -= n;
         return value;
@@ -83,9 +85,13 @@ void extract_once(Bytes bytes) {
     const Index gap = bytes.number(24);
     const Index row = plain ? image.width * pixel : 0;
     image.row_stride = gap >= 0 && gap < 1000 ? row + gap : gap;
-    // Exactly the bytes that such an image may be read from; where its numbers make no sense, none.
+    // Exactly the bytes that such an image may be read from; none where its numbers make no sense. Large images that do
+    // make sense are left out: the core must believe a caller who says that he has the memory.
     std::size_t held = 0;
-    if (plain && image.height > 0 && image.row_stride >= row && image.row_stride < 1 << 16) {
+    if (image.height >= 0 && image.width >= 0 && (!plain || (image.height > 1 && image.row_stride >= 1 << 16))) {
+        return;
+    }
+    if (plain && image.height > 1 && image.row_stride >= row) {
         held = static_cast<std::size_t>((image.height - 1) * image.row_stride + row);
     } else if (plain && image.height == 1) {
         held = static_cast<std::size_t>(row);

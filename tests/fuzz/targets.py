@@ -281,8 +281,8 @@ _LEDGER_LINES = (
     {"run": {"host": "a", "time": 1}},
     {"replaced": ["x"]},
     {
-        "id": "y", "kept": 1, "refused": [[0, "no contrast"]], "background_mean": 0.0, "background_sd": 1.0, "error": "",
-        "read_seconds": 0.1, "extract_seconds": 0.1, "write_seconds": 0.1, "bytes_read": 5, "warnings": [],
+        "id": "y", "kept": 1, "refused": [[0, "no contrast"]], "background_mean": 0.0, "background_sd": 1.0,
+        "error": "", "read_seconds": 0.1, "extract_seconds": 0.1, "write_seconds": 0.1, "bytes_read": 5, "warnings": [],
         "stacks": [
             {"path": "stacks/a", "bytes": 5, "minimum": 0, "maximum": 1, "mean": 0, "rms": 1, "clamped": 0}
         ],

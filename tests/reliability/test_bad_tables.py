@@ -484,7 +484,8 @@ def test_a_hostile_star_file_takes_seconds_and_memory_of_its_size(
     "data",
     [
         b"", b"\0", b"\n\n\n", b"1\n", b"1 2 3 4 5 6 7\n", b"a,b,c\n", b"x,y\n1\n", b"x,y\n1,2,3\n", b"\xff\xfe\x00",
-        b'"', b"x\ty\n\t\n", b"nan nan nan nan\n", b"1e999 1 1 1\n", b"\xef\xbb\xbf", b"x,y\r\n", b"data_cryolo\n", b"{}",
+        b'"', b"x\ty\n\t\n", b"nan nan nan nan\n", b"1e999 1 1 1\n", b"\xef\xbb\xbf", b"x,y\r\n", b"data_cryolo\n",
+        b"{}",
     ],
 )  # fmt: skip
 def test_any_small_file_of_any_type_ends_in_a_message(scene: Scene, tell: Told, suffix: str, data: bytes) -> None:
