@@ -6,6 +6,8 @@
 #include <cstring>
 #include <memory>
 #include <mutex>
+#include <numeric>
+#include <tuple>
 #include <utility>
 
 #ifdef _OPENMP
@@ -174,6 +176,32 @@ public:
         }
     }
 
+    /// Rows `begin` and `begin + 1` likewise, as one complex row; `rows` is room for both.
+    void read_pair(const Kernels& kernels, Index begin, double level, float* rows, Complex* both) const noexcept {
+        if (inside_) {
+            kernels.convert_pair(part(top_ + begin, 2, first_, last_), level, parts(both));
+            return;
+        }
+        read(kernels, begin, 2, level, rows);
+        kernels.interleave(rows, rows + box_, box_, parts(both));
+    }
+
+    /// Ask for `count` rows from `begin` on, so that they are in the cache when they are read.
+    void prefetch(Index begin, Index count) const noexcept {
+        if (!inside_) {
+            return;
+        }
+        constexpr Index line = 64;
+        const Index bytes = box_ * bytes_per_pixel(image_.type);
+        const std::byte* row = part(top_ + begin, count, first_, last_).data;
+        for (Index y = 0; y < count; ++y, row += image_.row_stride) {
+            for (Index x = 0; x < bytes; x += line) {
+                __builtin_prefetch(row + x, 0, 2);
+            }
+            __builtin_prefetch(row + bytes - 1, 0, 2);
+        }
+    }
+
 private:
     /// Rows of the image from `top` on, columns [begin, end); all of them inside it.
     [[nodiscard]] ImageView part(Index top, Index height, Index begin, Index end) const noexcept {
@@ -191,6 +219,27 @@ private:
     Index first_; // columns of the image that the window touches: [first_, last_)
     Index last_;
     bool inside_;
+};
+
+/// The window of the next particle, asked for bit by bit while the present one is computed: its rows lie thousands of
+/// bytes apart, where no processor expects them.
+class Ahead {
+public:
+    /// Nothing comes next.
+    Ahead() = default;
+    Ahead(const Window& window, Index box) noexcept : window_(&window), left_(box) {}
+
+    void fetch(Index rows) noexcept {
+        const Index count = std::min(rows, left_);
+        if (count > 0) {
+            left_ -= count;
+            window_->prefetch(left_, count);
+        }
+    }
+
+private:
+    const Window* window_ = nullptr;
+    Index left_ = 0;
 };
 
 /// One output's share of a plan.
@@ -244,25 +293,29 @@ private:
 };
 
 /// The window, its mean taken out, into the columns of every output that is cropped.
-void crop_columns(const Plan& plan, const Window& window, double mean, Workspace& workspace) noexcept {
+void crop_columns(const Plan& plan, const Window& window, double mean, Workspace& workspace, Ahead& ahead) noexcept {
+    const Kernels& kernels = *plan.kernels;
     float* rows = workspace.rows.data();
     Complex* before = workspace.before.data();
     Complex* after = workspace.after.data();
     const Index stride = column_stride(plan.box);
     for (Index y = 0; y < plan.box; y += 2) {
-        window.read(*plan.kernels, y, 2, mean, rows);
-        interleave(rows, rows + plan.box, plan.box, before);
+        window.read_pair(kernels, y, mean, rows, before);
         (*plan.forward)(before, after);
-        split(after, plan.box, plan.columns, workspace.columns.data() + y, stride);
+        kernels.split(parts(after), plan.box, plan.columns, parts(workspace.columns.data() + y), stride);
     }
     const double points = static_cast<double>(plan.box) * static_cast<double>(plan.box);
     const auto scale = static_cast<float>(0.5 / points); // `split` doubles
+    // A few rows at a time: processors drop what is asked for faster than it comes.
+    const Index rows_ahead = plan.box / (3 * plan.columns) + 1;
     for (Index k = 0; k < plan.columns; ++k) {
+        ahead.fetch(rows_ahead);
         (*plan.forward)(workspace.columns.data() + k * stride, after);
         for (const OutputPlan& output : plan.outputs) {
             const Index size = output.stack.size;
             if (output.backward != nullptr && k <= size / 2) {
-                crop_column(after, plan.box, before, size, scale);
+                kernels.crop_column(parts(after), plan.box, parts(before), size, scale);
+                ahead.fetch(rows_ahead);
                 (*output.backward)(before, workspace.cropped.data() + output.columns_begin + k * column_stride(size));
             }
         }
@@ -270,8 +323,8 @@ void crop_columns(const Plan& plan, const Window& window, double mean, Workspace
 }
 
 /// The output before it is finished, in `workspace.image`. Returns what it lacks of the window's gray levels.
-double make_image(const Plan& plan, const OutputPlan& output, const Window& window, double mean,
-                  Workspace& workspace) noexcept {
+double make_image(const Plan& plan, const OutputPlan& output, const Window& window, double mean, Workspace& workspace,
+                  Ahead& ahead) noexcept {
     float* image = workspace.image.data();
     if (output.backward == nullptr) {
         // Uncropped gray levels are the pixels themselves: nothing is subtracted and added again.
@@ -281,9 +334,11 @@ double make_image(const Plan& plan, const OutputPlan& output, const Window& wind
     }
     const Index size = output.stack.size;
     for (Index y = 0; y < size; y += 2) {
-        join(workspace.cropped.data() + output.columns_begin + y, column_stride(size), size, workspace.before.data());
+        ahead.fetch(2);
+        plan.kernels->join(parts(workspace.cropped.data() + output.columns_begin + y), column_stride(size), size,
+                           parts(workspace.before.data()));
         (*output.backward)(workspace.before.data(), workspace.after.data());
-        separate(workspace.after.data(), size, image + y * size, image + (y + 1) * size);
+        plan.kernels->separate(parts(workspace.after.data()), size, image + y * size, image + (y + 1) * size);
     }
     return mean;
 }
@@ -309,7 +364,9 @@ Status finish_image(const Plan& plan, const OutputPlan& output, double window_me
         level += missing_level;
         finish.plane.level += offset;
         const double root_mean_square = std::sqrt(sums.square / background.count());
-        if (!has_contrast(sd, root_mean_square)) {
+        const bool cropped = output.backward != nullptr;
+        if (!has_contrast(sd, root_mean_square) ||
+            (cropped && !has_cropped_contrast(sd, kernels.root_mean_square(image, output.stack.size)))) {
             return Status::no_contrast;
         }
         finish.scale = 1 / (plan.scale_const > 0 ? plan.scale_const : sd);
@@ -345,6 +402,18 @@ void clear(const StackView& stack, Index n) noexcept {
     } else {
         std::memset(static_cast<void*>(stack.float16 + n * stack.size * stack.size), 0, pixels * sizeof(Half));
     }
+}
+
+/// The order in which windows are cut: from the top down, so that what neighbors share is still in the cache.
+std::vector<Index> in_reading_order(std::span<const Corner> corners) {
+    std::vector<Index> order(corners.size());
+    std::iota(order.begin(), order.end(), Index{0});
+    std::ranges::sort(order, [&](Index a, Index b) {
+        const Corner& first = corners[static_cast<std::size_t>(a)];
+        const Corner& second = corners[static_cast<std::size_t>(b)];
+        return std::tie(first.y, first.x, a) < std::tie(second.y, second.x, b);
+    });
+    return order;
 }
 
 bool may_be_cut(const ImageView& image, Corner corner, Index box, bool pad) noexcept {
@@ -402,7 +471,8 @@ void extract(const ImageView& image, std::span<const Corner> corners, std::span<
     }
 
     const auto count = static_cast<Index>(corners.size());
-    const auto extract_one = [&](Index n, Workspace& workspace) noexcept {
+    const std::vector<Index> order = in_reading_order(corners);
+    const auto extract_one = [&](Index n, Workspace& workspace, Ahead& ahead) noexcept {
         const Corner corner = corners[static_cast<std::size_t>(n)];
         if (!may_be_cut(image, corner, plan.box, options.pad)) {
             return Status::outside;
@@ -414,18 +484,26 @@ void extract(const ImageView& image, std::span<const Corner> corners, std::span<
             return Status::not_finite;
         }
         if (plan.forward != nullptr) {
-            crop_columns(plan, window, window_mean, workspace);
+            crop_columns(plan, window, window_mean, workspace, ahead);
         }
         Status result = Status::ok;
         for (std::size_t k = 0; k < plan.outputs.size() && result == Status::ok; ++k) {
-            const double missing = make_image(plan, plan.outputs[k], window, window_mean, workspace);
+            const double missing = make_image(plan, plan.outputs[k], window, window_mean, workspace, ahead);
             double* row = statistics.data() + (static_cast<Index>(k) * count + n) * statistics_count;
+            ahead.fetch(plan.box / 2);
             result = finish_image(plan, plan.outputs[k], window_mean, missing, n, workspace, row);
+            ahead.fetch(plan.box / 2);
         }
         return result;
     };
-    for_each(count, workspaces, [&](Index n, Workspace& workspace) noexcept {
-        const Status result = extract_one(n, workspace);
+    for_each(count, workspaces, [&](Index i, Workspace& workspace) noexcept {
+        const Index n = order[static_cast<std::size_t>(i)];
+        const Corner* following =
+            i + 1 < count ? &corners[static_cast<std::size_t>(order[static_cast<std::size_t>(i + 1)])] : nullptr;
+        const bool more = following != nullptr && may_be_cut(image, *following, plan.box, options.pad);
+        const Window next(image, more ? *following : Corner{}, plan.box);
+        Ahead ahead = more ? Ahead(next, plan.box) : Ahead();
+        const Status result = extract_one(n, workspace, ahead);
         status[static_cast<std::size_t>(n)] = result;
         if (result != Status::ok) {
             for (std::size_t k = 0; k < outputs.size(); ++k) {
@@ -467,8 +545,9 @@ void fourier_crop(const float* images, Index count, Index box, float* output, In
                               .swapped = false};
         const Window window(image, Corner{}, box);
         const double level = window.sum(*plan.kernels) / (static_cast<double>(box) * static_cast<double>(box));
-        crop_columns(plan, window, level, workspace);
-        make_image(plan, plan.outputs.front(), window, level, workspace);
+        Ahead nothing;
+        crop_columns(plan, window, level, workspace, nothing);
+        make_image(plan, plan.outputs.front(), window, level, workspace, nothing);
         const Finish finish{.plane = {.level = -level, .slope_y = 0, .slope_x = 0}, .scale = 1, .shift = level};
         plan.kernels->finish(workspace.image.data(), size, finish, output + n * size * size, nullptr);
     });

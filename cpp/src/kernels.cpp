@@ -3,7 +3,7 @@
 // on a processor without AVX2).
 #include <cstdint>
 
-#ifdef __F16C__
+#if defined(__F16C__) || defined(__AVX2__)
 #include <immintrin.h>
 #endif
 
@@ -23,6 +23,8 @@ namespace {
 // Eight lanes, whatever the registers hold: the compiler cuts them into what the instruction set has.
 using F8 [[gnu::vector_size(32)]] = float;
 using D8 [[gnu::vector_size(64)]] = double;
+using D4 [[gnu::vector_size(32)]] = double; // four complex numbers, each moved as a whole
+using D2 [[gnu::vector_size(16)]] = double;
 using I8 [[gnu::vector_size(32)]] = std::int32_t;
 using U8 [[gnu::vector_size(32)]] = std::uint32_t;
 using U16x8 [[gnu::vector_size(16)]] = std::uint16_t;
@@ -49,6 +51,9 @@ CRYOBOX_INLINE D8 widen(F8 value) noexcept { return __builtin_convertvector(valu
 CRYOBOX_INLINE F8 narrow(D8 value) noexcept { return __builtin_convertvector(value, F8); }
 CRYOBOX_INLINE F8 as_float(U8 bits) noexcept { return load<F8>(&bits); }
 CRYOBOX_INLINE U8 as_bits(F8 value) noexcept { return load<U8>(&value); }
+
+CRYOBOX_INLINE D4 as_numbers(F8 value) noexcept { return load<D4>(&value); }
+CRYOBOX_INLINE F8 as_floats(D4 value) noexcept { return load<F8>(&value); }
 
 CRYOBOX_INLINE double total(D8 v) noexcept { return ((v[0] + v[1]) + (v[2] + v[3])) + ((v[4] + v[5]) + (v[6] + v[7])); }
 
@@ -85,13 +90,49 @@ CRYOBOX_INLINE U8 swap(U8 v) noexcept {
     return (v << 16) | (v >> 16);
 }
 
+// Eight integers as floats. By hand for AVX2, as GCC 12 widens them in halves, through memory.
+CRYOBOX_INLINE F8 to_floats(S8x8 v) noexcept {
+#ifdef __AVX2__
+    const __m256 value =
+        _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(&v))));
+    return load<F8>(&value);
+#else
+    return __builtin_convertvector(__builtin_convertvector(v, I8), F8);
+#endif
+}
+CRYOBOX_INLINE F8 to_floats(U8x8 v) noexcept {
+#ifdef __AVX2__
+    const __m256 value =
+        _mm256_cvtepi32_ps(_mm256_cvtepu8_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(&v))));
+    return load<F8>(&value);
+#else
+    return __builtin_convertvector(__builtin_convertvector(v, I8), F8);
+#endif
+}
+CRYOBOX_INLINE F8 to_floats(S16x8 v) noexcept {
+#ifdef __AVX2__
+    const __m256 value = _mm256_cvtepi32_ps(_mm256_cvtepi16_epi32(load<__m128i>(&v)));
+    return load<F8>(&value);
+#else
+    return __builtin_convertvector(__builtin_convertvector(v, I8), F8);
+#endif
+}
+CRYOBOX_INLINE F8 to_floats(U16x8 v) noexcept {
+#ifdef __AVX2__
+    const __m256 value = _mm256_cvtepi32_ps(_mm256_cvtepu16_epi32(load<__m128i>(&v)));
+    return load<F8>(&value);
+#else
+    return __builtin_convertvector(__builtin_convertvector(v, I8), F8);
+#endif
+}
+
 /// Eight pixels of one type and byte order as floats; every type fits a float exactly.
 template <PixelType type, bool swapped>
 CRYOBOX_INLINE F8 pixels(const std::byte* from) noexcept {
     if constexpr (type == PixelType::int8) {
-        return __builtin_convertvector(__builtin_convertvector(load<S8x8>(from), I8), F8);
+        return to_floats(load<S8x8>(from));
     } else if constexpr (type == PixelType::uint8) {
-        return __builtin_convertvector(__builtin_convertvector(load<U8x8>(from), I8), F8);
+        return to_floats(load<U8x8>(from));
     } else if constexpr (type == PixelType::float32) {
         const U8 bits = load<U8>(from);
         return as_float(swapped ? swap(bits) : bits);
@@ -103,9 +144,9 @@ CRYOBOX_INLINE F8 pixels(const std::byte* from) noexcept {
         if constexpr (type == PixelType::float16) {
             return from_half(raw);
         } else if constexpr (type == PixelType::uint16) {
-            return __builtin_convertvector(__builtin_convertvector(raw, I8), F8);
+            return to_floats(raw);
         } else {
-            return __builtin_convertvector(__builtin_convertvector(load<S16x8>(&raw), I8), F8);
+            return to_floats(load<S16x8>(&raw));
         }
     }
 }
@@ -119,6 +160,18 @@ CRYOBOX_INLINE F8 last_pixels(const std::byte* from, Index count) noexcept {
     return pixels<type, swapped>(padded);
 }
 
+/// Ask for the row after next: rows lie thousands of bytes apart, where no processor expects them.
+CRYOBOX_INLINE void prefetch_row(const ImageView& view, Index y, Index bytes) noexcept {
+    constexpr Index rows_ahead = 2;
+    constexpr Index line = 64;
+    if (y + rows_ahead < view.height) {
+        const std::byte* row = view.data + (y + rows_ahead) * view.row_stride;
+        for (Index x = 0; x < bytes; x += line) {
+            __builtin_prefetch(row + x);
+        }
+    }
+}
+
 template <PixelType type, bool swapped>
 double sum_of(const ImageView& view) noexcept {
     constexpr Index step = bytes_per_pixel(type);
@@ -126,6 +179,7 @@ double sum_of(const ImageView& view) noexcept {
     D8 odd{};
     for (Index y = 0; y < view.height; ++y) {
         const std::byte* row = view.data + y * view.row_stride;
+        prefetch_row(view, y, view.width * step);
         Index x = 0;
         for (; x + 2 * lanes <= view.width; x += 2 * lanes) {
             even += widen(pixels<type, swapped>(row + x * step));
@@ -157,6 +211,31 @@ void convert_from(const ImageView& view, double level, float* out, Index stride)
             const F8 value = narrow(widen(last_pixels<type, swapped>(row + x * step, view.width - x)) - levels);
             __builtin_memcpy(to + x, &value, static_cast<std::size_t>(view.width - x) * sizeof(float));
         }
+    }
+}
+
+/// Two groups of eight numbers as the parts of eight complex ones, and back.
+CRYOBOX_INLINE void store_pairs(float* to, F8 real, F8 imaginary) noexcept {
+    store(to, __builtin_shufflevector(real, imaginary, 0, 8, 1, 9, 2, 10, 3, 11));
+    store(to + lanes, __builtin_shufflevector(real, imaginary, 4, 12, 5, 13, 6, 14, 7, 15));
+}
+
+template <PixelType type, bool swapped>
+void convert_pair_from(const ImageView& view, double level, float* both) noexcept {
+    constexpr Index step = bytes_per_pixel(type);
+    const D8 levels = D8{} + level;
+    const std::byte* first = view.data;
+    const std::byte* second = view.data + view.row_stride;
+    Index x = 0;
+    for (; x + lanes <= view.width; x += lanes) {
+        store_pairs(both + 2 * x, narrow(widen(pixels<type, swapped>(first + x * step)) - levels),
+                    narrow(widen(pixels<type, swapped>(second + x * step)) - levels));
+    }
+    if (const Index left = view.width - x; left > 0) {
+        float pairs[2 * lanes];
+        store_pairs(pairs, narrow(widen(last_pixels<type, swapped>(first + x * step, left)) - levels),
+                    narrow(widen(last_pixels<type, swapped>(second + x * step, left)) - levels));
+        __builtin_memcpy(both + 2 * x, pairs, 2 * static_cast<std::size_t>(left) * sizeof(float));
     }
 }
 
@@ -192,6 +271,114 @@ void convert(const ImageView& view, double level, float* out, Index stride) noex
     visit(view, [&]<PixelType type, bool swapped>() { convert_from<type, swapped>(view, level, out, stride); });
 }
 
+void convert_pair(const ImageView& view, double level, float* both) noexcept {
+    visit(view, [&]<PixelType type, bool swapped>() { convert_pair_from<type, swapped>(view, level, both); });
+}
+
+// The steps of a Fourier crop. A complex number is two adjacent floats, a vector holds four.
+
+CRYOBOX_INLINE F8 exchange(F8 v) noexcept { return __builtin_shufflevector(v, v, 1, 0, 3, 2, 5, 4, 7, 6); }
+CRYOBOX_INLINE F8 reverse(F8 v) noexcept { return __builtin_shufflevector(v, v, 6, 7, 4, 5, 2, 3, 0, 1); }
+CRYOBOX_INLINE F8 negate(F8 v, U8 signs) noexcept { return as_float(as_bits(v) ^ signs); }
+constexpr U8 imaginary_parts = {0, 1U << 31U, 0, 1U << 31U, 0, 1U << 31U, 0, 1U << 31U};
+constexpr U8 real_parts = {1U << 31U, 0, 1U << 31U, 0, 1U << 31U, 0, 1U << 31U, 0};
+constexpr Index numbers = 4; // complex ones in a vector
+
+void interleave(const float* first, const float* second, Index length, float* both) noexcept {
+    for (Index x = 0; x < length; ++x) {
+        both[2 * x] = first[x];
+        both[2 * x + 1] = second[x];
+    }
+}
+
+void separate(const float* both, Index length, float* first, float* second) noexcept {
+    Index x = 0;
+    for (; x + lanes <= length; x += lanes) {
+        const F8 low = load<F8>(both + 2 * x);
+        const F8 high = load<F8>(both + 2 * x + lanes);
+        store(first + x, __builtin_shufflevector(low, high, 0, 2, 4, 6, 8, 10, 12, 14));
+        store(second + x, __builtin_shufflevector(low, high, 1, 3, 5, 7, 9, 11, 13, 15));
+    }
+    for (; x < length; ++x) {
+        first[x] = both[2 * x];
+        second[x] = both[2 * x + 1];
+    }
+}
+
+void split(const float* both, Index length, Index columns, float* to, Index stride) noexcept {
+    const auto one = [&](Index k, Index mirrored) {
+        const float* plus = both + 2 * k;
+        const float* minus = both + 2 * mirrored;
+        float* place = to + 2 * k * stride;
+        place[0] = plus[0] + minus[0];
+        place[1] = plus[1] - minus[1];
+        place[2] = plus[1] + minus[1];
+        place[3] = minus[0] - plus[0];
+    };
+    one(0, 0);
+    Index k = 1;
+    for (; k + numbers <= columns; k += numbers) {
+        const F8 plus = load<F8>(both + 2 * k);
+        const F8 minus = reverse(load<F8>(both + 2 * (length - k - numbers + 1)));
+        const D4 first = as_numbers(plus + negate(minus, imaginary_parts));
+        const D4 second = as_numbers(exchange(minus) + negate(exchange(plus), imaginary_parts));
+        float* place = to + 2 * k * stride;
+        store(place, __builtin_shufflevector(first, second, 0, 4));
+        store(place + 2 * stride, __builtin_shufflevector(first, second, 1, 5));
+        store(place + 4 * stride, __builtin_shufflevector(first, second, 2, 6));
+        store(place + 6 * stride, __builtin_shufflevector(first, second, 3, 7));
+    }
+    for (; k < columns; ++k) {
+        one(k, length - k);
+    }
+}
+
+CRYOBOX_INLINE void scaled_copy(const float* from, Index count, float scale, float* to) noexcept {
+    Index x = 0;
+    for (; x + lanes <= count; x += lanes) {
+        store(to + x, load<F8>(from + x) * scale);
+    }
+    for (; x < count; ++x) {
+        to[x] = from[x] * scale;
+    }
+}
+
+void crop_column(const float* column, Index box, float* cropped, Index size, float scale) noexcept {
+    const Index half = size / 2;
+    scaled_copy(column, 2 * half, scale, cropped);
+    const float* plus = column + 2 * half;
+    const float* minus = column + 2 * (box - half);
+    cropped[2 * half] = (plus[0] + minus[0]) * 0.5F * scale;
+    cropped[2 * half + 1] = (plus[1] + minus[1]) * 0.5F * scale;
+    scaled_copy(minus + 2, 2 * (half - 1), scale, cropped + 2 * (half + 1));
+}
+
+void join(const float* columns, Index stride, Index size, float* both) noexcept {
+    const Index half = size / 2;
+    both[0] = columns[0];
+    both[1] = columns[2];
+    Index k = 1;
+    for (; k + numbers <= half; k += numbers) {
+        const float* place = columns + 2 * k * stride;
+        const auto low = __builtin_shufflevector(load<D2>(place), load<D2>(place + 2 * stride), 0, 1, 2, 3);
+        const auto high =
+            __builtin_shufflevector(load<D2>(place + 4 * stride), load<D2>(place + 6 * stride), 0, 1, 2, 3);
+        const F8 first = as_floats(__builtin_shufflevector(low, high, 0, 2, 4, 6));
+        const F8 second = exchange(as_floats(__builtin_shufflevector(low, high, 1, 3, 5, 7)));
+        store(both + 2 * k, first + negate(second, real_parts));
+        store(both + 2 * (size - k - numbers + 1), reverse(second + negate(first, imaginary_parts)));
+    }
+    for (; k < half; ++k) {
+        const float* place = columns + 2 * k * stride;
+        both[2 * k] = place[0] - place[3];
+        both[2 * k + 1] = place[1] + place[2];
+        both[2 * (size - k)] = place[0] + place[3];
+        both[2 * (size - k) + 1] = place[2] - place[1];
+    }
+    both[2 * half] = columns[2 * half * stride];
+    both[2 * half + 1] = columns[2 * half * stride + 2];
+}
+
 CRYOBOX_INLINE F8 load_some(const float* from, Index count) noexcept {
     F8 value{};
     __builtin_memcpy(&value, from, static_cast<std::size_t>(count) * sizeof(float));
@@ -210,6 +397,22 @@ CRYOBOX_INLINE void in_groups(Index begin, Index end, const Full& full, const Re
     if (x < end) {
         rest(x, end - x);
     }
+}
+
+double root_mean_square(const float* image, Index size) noexcept {
+    D8 value{};
+    D8 square{};
+    const Index pixels = size * size;
+    const auto add = [&](D8 v) {
+        value += v;
+        square += v * v;
+    };
+    in_groups(
+        0, pixels, [&](Index x) { add(widen(load<F8>(image + x))); },
+        [&](Index x, Index count) { add(widen(load_some(image + x, count))); });
+    const double mean = total(value) / static_cast<double>(pixels);
+    const double variance = total(square) / static_cast<double>(pixels) - mean * mean;
+    return variance > 0 ? __builtin_sqrt(variance) : 0;
 }
 
 BackgroundSums background_sums(const float* image, const BackgroundRuns& background) noexcept {
@@ -359,6 +562,13 @@ extern const Kernels kernels;
 constinit const Kernels kernels = {.name = CRYOBOX_TEXT(CRYOBOX_BUILD),
                                    .sum = &sum,
                                    .convert = &convert,
+                                   .convert_pair = &convert_pair,
+                                   .interleave = &interleave,
+                                   .separate = &separate,
+                                   .split = &split,
+                                   .crop_column = &crop_column,
+                                   .join = &join,
+                                   .root_mean_square = &root_mean_square,
                                    .background_sums = &background_sums,
                                    .residual_sums = &residual_sums,
                                    .finish = &finish};

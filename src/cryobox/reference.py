@@ -205,14 +205,20 @@ def background_mask(size: int, radius: float) -> NDArray[np.bool_]:
 
 
 def normalize(
-    image: NDArray[Any], radius: float, *, ramp: bool = True, scale_const: float | None = None
+    image: NDArray[Any],
+    radius: float,
+    *,
+    ramp: bool = True,
+    scale_const: float | None = None,
+    cropped: bool = False,
 ) -> Floats | None:
     """Make the background's plane and mean zero and its standard deviation one.
 
     The least-squares plane over the background is subtracted everywhere (`ramp`); then (v - mean) / sd, of the
     background, with the population's sd (divided by n, not n - 1). With `scale_const` that number divides instead of
-    the sd. None where the sd is not finite, or zero but for rounding (1e-12 of the background's root mean square):
-    such a particle is rejected.
+    the sd. None where the sd is not finite, or zero but for rounding (1e-12 of the background's root mean square; of a
+    `cropped` image also 1e-6 of the whole image's about its mean, which is what a float32 transform leaves): such a
+    particle is rejected.
     """
     size = image.shape[0]
     mask = background_mask(size, radius)
@@ -228,6 +234,8 @@ def normalize(
     mean = float(out[mask].mean())
     sd = math.sqrt(float(((out[mask] - mean) ** 2).mean()))
     if sd <= 1e-12 * rms or not math.isfinite(sd):
+        return None
+    if cropped and sd <= 1e-6 * float(image.astype(np.float64).std()):
         return None
     scaled: Floats = (out - mean) / (sd if scale_const is None else scale_const)
     return scaled
@@ -305,7 +313,9 @@ def _extract_one(
     made = []
     for size, radius in zip(sizes, radii, strict=True):
         cropped = fourier_crop(pixels - mean, size)
-        particle = _normalize(cropped, radius, ramp=ramp, scale_const=scale_const) if normalize else cropped + mean
+        particle: Floats | None = cropped + mean
+        if normalize:
+            particle = _normalize(cropped, radius, ramp=ramp, scale_const=scale_const, cropped=size < box)
         if particle is None:
             return [], NO_CONTRAST
         made.append(-particle if invert else particle)

@@ -328,11 +328,20 @@ def test_constant_windows_have_no_contrast_whatever_divides() -> None:
     assert_agrees(image, np.array([(2, 2)]), box=32, sizes=(32, 16), scale_const=2.0)
 
 
-@pytest.mark.xfail(strict=True, reason="the core compares the sd with the background's own rounding")
-def test_a_flat_background_around_a_hot_pixel_has_no_contrast_when_cropped() -> None:
-    image = np.full((40, 40), 5.0, np.float32)
-    image[16, 16] = 1e6  # the crop to 16 keeps it a point: the background is flat but for the transform's rounding
-    assert_agrees(image, np.array([(0, 0)]), box=32, sizes=(16,))
+@pytest.mark.parametrize(("box", "size"), [(32, 16), (96, 32), (400, 200), (400, 100)])
+def test_a_flat_background_around_a_hot_pixel_has_no_contrast_when_cropped(box: int, size: int) -> None:
+    image = np.full((box + 8, box + 8), 5.0, np.float32)
+    image[box // 2, box // 2] = 1e6  # the crop keeps it a point: the background is flat but for the transform's rounding
+    _, status, _ = cut(image, np.array([(0, 0)]), box=box, sizes=(size,))
+    assert status.tolist() == [Status.NO_CONTRAST]
+    assert_agrees(image, np.array([(0, 0)]), box=box, sizes=(size,))
+
+
+def test_a_background_of_a_ten_thousandth_of_the_image_is_contrast_enough() -> None:
+    image = micrograph((40, 40), "float32", seed=23, mean=0.0, sd=1.0)
+    image[16, 16] = 3e4
+    _, status, _ = cut(image, np.array([(0, 0)]), box=32, sizes=(16,))
+    assert status.tolist() == [Status.OK]
 
 
 def test_a_constant_window_keeps_its_gray_level_without_normalization() -> None:

@@ -113,6 +113,13 @@ void every_build_reads_every_type_order_width_and_address() {
                     for (std::size_t i = 0; i < out.size(); ++i) {
                         CHECK(out[i] == static_cast<float>(static_cast<double>(pixels.values[i]) - 1.5));
                     }
+                    ImageView pair = view;
+                    pair.height = 2;
+                    std::vector<float> both(static_cast<std::size_t>(2 * width));
+                    build->convert_pair(pair, 1.5, both.data());
+                    for (std::size_t i = 0; i < both.size(); ++i) {
+                        CHECK(both[i] == out[i % 2 * static_cast<std::size_t>(width) + i / 2]);
+                    }
                 }
             }
         }

@@ -1,5 +1,5 @@
-// The steps of a Fourier crop between its one-dimensional transforms. Two real rows travel as the real and imaginary
-// part of one complex row; columns lie adjacent, `stride` apart.
+// The layout of a Fourier crop between its one-dimensional transforms; its steps are kernels. Two real rows travel as
+// the real and imaginary part of one complex row; columns lie adjacent, `stride` apart.
 //
 //   box rows, two by two ─forward─▶ split ▶ columns ─forward─▶ crop_column ─backward─▶ join ─backward─▶ rows, two by
 //   two
@@ -18,21 +18,8 @@ constexpr Index column_stride(Index length) noexcept {
     return (lines | 1) * line;
 }
 
-/// Two rows as one.
-void interleave(const float* first, const float* second, Index length, Complex* both) noexcept;
-void separate(const Complex* both, Index length, float* first, float* second) noexcept;
-
-/// From the transform of two rows as one, the first `columns` coefficients of each, times 2, into places 0 and 1 of
-/// every column.
-void split(const Complex* both, Index length, Index columns, Complex* to, Index stride) noexcept;
-
-/// The coefficients of a column of `box` that a column of `size` keeps, times `scale`: those below frequency
-/// size / 2, and the average of both signs there.
-void crop_column(const Complex* column, Index box, Complex* cropped, Index size, float scale) noexcept;
-
-/// The inverse of `split`, without its factor: places 0 and 1 of size / 2 + 1 columns into the coefficients of two
-/// real rows as one. Only the real part of columns 0 and size / 2 counts, which is what averages both signs of
-/// frequency size / 2 along the row.
-void join(const Complex* columns, Index stride, Index size, Complex* both) noexcept;
+/// The parts of complex numbers, one after the other: what the kernels work on (the standard allows it).
+inline const float* parts(const Complex* numbers) noexcept { return reinterpret_cast<const float*>(numbers); }
+inline float* parts(Complex* numbers) noexcept { return reinterpret_cast<float*>(numbers); }
 
 } // namespace cryobox

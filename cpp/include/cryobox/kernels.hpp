@@ -33,6 +33,28 @@ struct Kernels {
     double (*sum)(const ImageView& pixels) noexcept;
     /// Every pixel minus `level`, subtracted in double and rounded once, into rows of `stride` floats.
     void (*convert)(const ImageView& pixels, double level, float* out, Index stride) noexcept;
+    /// The two rows of a view, as `convert` makes them, as one complex row.
+    void (*convert_pair)(const ImageView& rows, double level, float* both) noexcept;
+
+    // The steps of a Fourier crop between its transforms; crop.hpp shows their order. A complex number is two adjacent
+    // floats, as std::complex<float> is; lengths and strides count complex numbers.
+
+    /// Two rows as one.
+    void (*interleave)(const float* first, const float* second, Index length, float* both) noexcept;
+    void (*separate)(const float* both, Index length, float* first, float* second) noexcept;
+    /// From the transform of two rows as one, the first `columns` coefficients of each, times 2, into places 0 and 1
+    /// of every column. `columns` is at most half the length.
+    void (*split)(const float* both, Index length, Index columns, float* to, Index stride) noexcept;
+    /// The coefficients of a column of `box` that a column of `size` keeps, times `scale`: those below frequency
+    /// size / 2, and the average of both signs there.
+    void (*crop_column)(const float* column, Index box, float* cropped, Index size, float scale) noexcept;
+    /// The inverse of `split`, without its factor: places 0 and 1 of size / 2 + 1 columns into the coefficients of two
+    /// real rows as one. Only the real part of columns 0 and size / 2 counts, which is what averages both signs of
+    /// frequency size / 2 along the row.
+    void (*join)(const float* columns, Index stride, Index size, float* both) noexcept;
+
+    /// Root mean square of an image about its mean, which must be near 0.
+    double (*root_mean_square)(const float* image, Index size) noexcept;
     /// Sums over the background of an image.
     BackgroundSums (*background_sums)(const float* image, const BackgroundRuns& background) noexcept;
     /// Sum and sum of squares of what a plane leaves of the background.

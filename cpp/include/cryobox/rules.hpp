@@ -76,6 +76,15 @@ constexpr bool has_contrast(double sd, double root_mean_square) noexcept {
     return sd > smallest_contrast * root_mean_square && sd <= std::numeric_limits<double>::max();
 }
 
+/// The same for a cropped image: a float32 transform leaves about 1e-7 of the whole image's root mean square, its mean
+/// taken out, in every pixel. Where the background varies by no more, as around a hot pixel on a flat detector, exact
+/// arithmetic would have given zero.
+inline constexpr double smallest_cropped_contrast = 1e-6;
+
+constexpr bool has_cropped_contrast(double sd, double image_root_mean_square) noexcept {
+    return sd > smallest_cropped_contrast * image_root_mean_square;
+}
+
 /// Whether a pixel is background; `i`, `j` count from the image's center, index size / 2.
 constexpr bool is_background(std::ptrdiff_t i, std::ptrdiff_t j, double radius) noexcept {
     return static_cast<double>(i * i + j * j) > radius * radius;
