@@ -33,7 +33,7 @@ LINT_TOOLS := $(VENV)/.lint-tools
 requirements = $(PY) -c 'import functools, sys, tomllib; \
 	print(*functools.reduce(dict.get, sys.argv[1].split("."), tomllib.load(open("pyproject.toml", "rb"))), sep="\n")' $(1)
 
-.PHONY: help demo test lint bench wheel docs asan clean
+.PHONY: help demo test lint bench wheel docs asan crash-test fuzz soak clean
 .DELETE_ON_ERROR:
 
 help:
@@ -41,6 +41,7 @@ help:
 	@echo "make test    all tests: Python (pytest) and C++ (ctest)"
 	@echo "make lint    formatting, types, stubs, import rules, clang-tidy"
 	@echo "make asan    the C++ tests under AddressSanitizer and UndefinedBehaviorSanitizer"
+	@echo "make crash-test | fuzz | soak    the long runs of docs/reliability.md"
 	@echo "make bench   the benchmarks      make wheel   a repaired, tested wheel      make docs   the documents as a site"
 	@echo "make clean   remove everything that these have made"
 
@@ -64,6 +65,23 @@ lint: $(INSTALLED) $(TEST_TOOLS) $(LINT_TOOLS)
 
 asan: $(INSTALLED)
 	cmake --workflow --preset asan
+
+# The long runs of docs/reliability.md. In `make test` each has a short one.
+crash-test: $(INSTALLED) $(TEST_TOOLS)
+	CRYOBOX_TEST_POINTS=all $(PY) -m pytest -q tests/reliability/test_crashes.py
+
+FUZZ_SECONDS := 3600
+
+fuzz: $(INSTALLED) $(TEST_TOOLS)
+	-$(PY) -m pip install -q atheris
+	$(PY) tests/fuzz/long_run.py $(FUZZ_SECONDS)
+	cmake --preset fuzz && cmake --build --preset fuzz
+	mkdir -p build/fuzz/corpus
+	build/fuzz/tests/cpp/fuzz_extract -max_total_time=$(FUZZ_SECONDS) -len_control=0 -max_len=800 \
+		-print_final_stats=1 -rss_limit_mb=4000 build/fuzz/corpus
+
+soak: $(INSTALLED) $(TEST_TOOLS)
+	CRYOBOX_SOAK_MICROGRAPHS=2000 CRYOBOX_SOAK_KILLS=50 $(PY) -m pytest -q tests/reliability/test_soak.py
 
 bench: $(INSTALLED)
 	$(PY) -m pip install -q scipy

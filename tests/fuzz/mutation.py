@@ -10,9 +10,9 @@ __all__ = ["mutate"]
 _NUMBERS = (0, 1, 2, 3, 7, 127, 128, 255, 256, 2**15, 2**16 - 1, 2**31 - 1, 2**31, 2**32 - 1, 2**63, 2**64 - 1)
 _WORDS = (
     b"nan", b"inf", b"-1", b"1e999", b"0", b"9" * 40, b"\n", b"\r\n", b"\0", b"'", b'"', b"#", b"data_", b"loop_",
-    b"_", b"\xff\xfe", b"\xef\xbb\xbf", b"..", b"/", b">", b"@", b",", b"\t", b" ", b"{", b"[", b"(", b"True", b"None",
-    b"<u8",
-        b"|O", b"|S0", b"(3,)", b"!!python/object", b"&a", b"*a", b"_rlnCoordinateX", b"_rlnOriginX", b"uid", b"\x95CSDAT",
+    b"_", b"\xff\xfe", b"\xef\xbb\xbf", b"..", b"/", b">", b"@", b",", b"\t", b" ", b"{", b"[", b"(", b"True",
+    b"None", b"<u8", b"|O", b"|S0", b"(3,)", b"!!python/object", b"&a", b"*a", b"_rlnCoordinateX", b"_rlnOriginX",
+    b"uid", b"\x95CSDAT",
 )  # fmt: skip
 
 

@@ -65,9 +65,8 @@ def test_memory_stays_flat_and_nothing_leaks(many: Scene, capsys: pytest.Capture
     tenth, _, last = found["seen"]
     with capsys.disabled():
         size = os.sysconf("SC_PAGE_SIZE") / 1e6
-        print(
-            f"\n  {MICROGRAPHS} micrographs: {tenth['pages'] * size:.1f} MB at a tenth, {last['pages'] * size:.1f} at the end"
-        )
+        memory = f"{tenth['pages'] * size:.1f} MB at a tenth, {last['pages'] * size:.1f} MB at the end"
+        print(f"\n  {MICROGRAPHS} micrographs: {memory}")
     assert last["pages"] <= tenth["pages"] * SLACK
     assert last["descriptors"] <= tenth["descriptors"] + 2, "those of the micrographs in flight come and go"
     assert found["after"] == found["before"], "descriptors and threads"
