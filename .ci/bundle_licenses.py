@@ -1,6 +1,6 @@
 """Says in a repaired wheel's metadata under which licenses the libraries inside it are, and adds their texts.
 
-Usage: bundle_licenses.py WHEEL. Replaces the wheel. Knows Debian's places for the texts.
+Usage: bundle_licenses.py WHEEL. Replaces the wheel. Knows the places for the texts on Debian and in manylinux images.
 """
 
 from __future__ import annotations
@@ -11,17 +11,30 @@ import sys
 import tempfile
 from pathlib import Path
 
-# Library in the wheel -> SPDX expression, and where Debian keeps its terms.
+# Library in the wheel -> SPDX expression, and where its terms may lie: the first of these lists that is whole is used.
 BUNDLED = {
     "libfftw3f": (
         "GPL-2.0-or-later",
-        ["/usr/share/doc/libfftw3-single3/copyright", "/usr/share/common-licenses/GPL-2"],
+        [
+            ["/usr/local/share/doc/fftw/COPYRIGHT", "/usr/local/share/doc/fftw/COPYING"],  # .ci/build_fftw.sh
+            ["/usr/share/doc/libfftw3-single3/copyright", "/usr/share/common-licenses/GPL-2"],
+        ],
     ),
     "libgomp": (
         "GPL-3.0-or-later WITH GCC-exception-3.1",
-        ["/usr/share/doc/libgomp1/copyright", "/usr/share/common-licenses/GPL-3"],
+        [
+            ["/usr/share/doc/libgomp1/copyright", "/usr/share/common-licenses/GPL-3"],
+            ["/usr/share/licenses/libgcc/COPYING3", "/usr/share/licenses/libgcc/COPYING.RUNTIME"],
+        ],
     ),
 }
+
+
+def terms(library: str, places: list[list[str]]) -> str:
+    for texts in places:
+        if all(Path(source).is_file() for source in texts):
+            return "\n\n".join(Path(source).read_text(errors="replace") for source in texts)
+    raise SystemExit(f"{library}: its license text is in none of {places}")
 
 
 def add_licenses(unpacked: Path) -> None:
@@ -31,11 +44,10 @@ def add_licenses(unpacked: Path) -> None:
         name = re.split(r"[-.]", library)[0]
         if name not in BUNDLED:
             raise SystemExit(f"{library}: bundled, but its license is not known here; add it to BUNDLED")
-        expression, texts = BUNDLED[name]
+        expression, places = BUNDLED[name]
         expressions.append(expression)
         files.append(f"{name}.txt")
-        text = "\n\n".join(Path(source).read_text(errors="replace") for source in texts)
-        (info / "licenses" / files[-1]).write_text(text)
+        (info / "licenses" / files[-1]).write_text(terms(name, places))
     metadata = info / "METADATA"
     head, separator, body = metadata.read_text().partition("\n\n")
     head = re.sub(
