@@ -28,7 +28,7 @@ def _keep(name: str, data: bytes) -> Path:
 
 
 def _guided(name: str, seconds: int) -> None:
-    import atheris
+    import atheris  # type: ignore[import-not-found,import-untyped]
 
     with atheris.instrument_imports(include=["cryobox"]):
         import cryobox.engine.ledger

@@ -12,7 +12,7 @@ import json
 import os
 import tempfile
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -218,8 +218,12 @@ def _tiff_seeds() -> list[bytes]:
 
 
 def _star_seeds() -> list[bytes]:
-    optics = {"rlnOpticsGroupName": ["g"], "rlnOpticsGroup": [1], "rlnMicrographPixelSize": [1.5]}
-    picks = {
+    optics: dict[str, Sequence[object]] = {
+        "rlnOpticsGroupName": ["g"],
+        "rlnOpticsGroup": [1],
+        "rlnMicrographPixelSize": [1.5],
+    }
+    picks: dict[str, Sequence[object]] = {
         "rlnMicrographName": ["m.mrc", "m.mrc"],
         "rlnCoordinateX": [20.5, 30],
         "rlnCoordinateY": ["22", "1e1"],
@@ -228,7 +232,7 @@ def _star_seeds() -> list[bytes]:
         "rlnOpticsGroup": [1, 1],
         "rlnAutopickFigureOfMerit": [0.5, 0.25],
     }
-    old = {
+    old: dict[str, Sequence[object]] = {
         "rlnMicrographName": ["m.mrc"],
         "rlnCoordinateX": [20],
         "rlnCoordinateY": [20],
