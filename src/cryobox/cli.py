@@ -82,17 +82,16 @@ def _global(
 
 
 def _build_lines() -> list[str]:
-    from importlib.util import find_spec
-
     from cryobox.core import build_facts
+    from cryobox.gpu import survey
 
     lines = [f"Python {sys.version.split()[0]} on {sys.platform}"]
     try:
         lines += [f"{name}: {fact}" for name, fact in build_facts().items()]
     except BackendError as error:
         lines.append(str(error))
-    lines.append(f"CUDA: {'built in' if find_spec('cryobox._cuda') else 'not in this build'}")
-    return lines
+    devices, about = survey()
+    return [*lines, f"CUDA: {len(devices)} GPUs; {about}"]
 
 
 @app.command(no_args_is_help=True)
