@@ -282,21 +282,24 @@ def build_plan(
 def stack_names(names: Sequence[str]) -> list[str]:
     """A file stem for the stack of each micrograph: safe to create, and no two alike even where case does not count.
 
-    Micrographs that would share a name all get a hash of their full name behind it, whichever comes first.
+    A name that several micrographs would share gets a hash of the micrograph's full name, for all of them: the names
+    do not depend on which other micrographs are there later.
     """
-    made = [_safe_stem(name) for name in names]
-    seen: dict[str, int] = {}
-    hashes = []
-    for name in names:  # two rows may even have one full name, where uids tell them apart
-        seen[name] = seen.get(name, 0) + 1
-        hashes.append(_hash(f"{name}\0{seen[name]}".encode("utf-8", "surrogateescape"))[:10])
-    while True:
-        folded = Counter(text.casefold() for text in made)
-        clashing = [i for i, text in enumerate(made) if folded[text.casefold()] > 1]
-        if not clashing:
-            return made
-        for i in clashing:  # again where a name already looks like one with a hash
-            made[i] = f"{made[i]}_{hashes[i]}"
+    repeated: Counter[str] = Counter()
+    full = []
+    for name in names:  # the rows of a .cs table may differ in their uid only
+        full.append(name if not repeated[name] else f"{name}\0{repeated[name]}")
+        repeated[name] += 1
+    found = [_safe_stem(name) for name in names]
+    for digits in (10, 32):  # the second time for names that look as if they had got their hash already
+        folded = Counter(text.casefold() for text in found)
+        found = [
+            f"{_safe_stem(name)}_{_hash(name.encode('utf-8', 'surrogateescape'))[:digits]}"
+            if folded[text.casefold()] > 1
+            else text
+            for text, name in zip(found, full, strict=True)
+        ]
+    return found
 
 
 def _safe_stem(name: str) -> str:

@@ -231,6 +231,38 @@ def test_the_same_stem_in_two_folders_gives_two_stacks(scene: Scene, tell: Told)
     assert len(list((scene.folder / "out" / "stacks").iterdir())) == 2
 
 
+def test_a_name_that_looks_like_another_ones_stack_gets_a_stack_of_its_own() -> None:
+    from cryobox.plan import stack_names
+
+    first, second = stack_names(["a/mic.mrc", "b/mic.mrc"])
+    names = ["a/mic.mrc", "b/mic.mrc", f"c/{first}.mrc", f"c/{second.upper()}.mrc", "c/other.mrc", "c/other.mrc"]
+    found = stack_names(names)
+    assert len({name.casefold() for name in found}) == len(names)
+    assert stack_names(["a/mic.mrc", "b/mic.mrc", "c/else.mrc"])[:2] == [first, second]
+
+
+def test_two_exposures_of_one_path_have_a_stack_each(scene: Scene, tell: Told) -> None:
+    columns = {
+        "uid": np.array([5, 6], "<u8"),
+        "micrograph_blob/path": np.array([NAMES[0].encode()] * 2),
+        "micrograph_blob/psize_A": np.full(2, 1.5, "<f4"),
+    }
+    synth.write_cs(scene.folder / "exposures.cs", columns)
+    picks = {
+        "uid": np.array([1, 2], "<u8"),
+        "location/micrograph_uid": np.array([5, 6], "<u8"),
+        "location/micrograph_path": np.array([NAMES[0].encode()] * 2),
+        "location/micrograph_shape": np.array([(96, 96)] * 2, "<u4"),
+        "location/center_x_frac": np.array([0.5, 0.4], "<f4"),
+        "location/center_y_frac": np.array([0.5, 0.5], "<f4"),
+    }
+    synth.write_cs(scene.folder / "picks.cs", picks)
+    code, said = tell("picks.cs", "-m", "exposures.cs")
+    assert code == 0, said
+    first, second = sorted((scene.folder / "out" / "stacks").iterdir())
+    assert first.read_bytes() != second.read_bytes()
+
+
 def test_stems_that_differ_only_in_bytes_that_are_no_text_give_two_stacks(scene: Scene, tell: Told) -> None:
     _rename(scene, os.fsdecode(b"mics/x\xff.mrc"), os.fsdecode(b"mics/x\xfe.mrc"))
     code, said = tell("picks.star", "-m", "micrographs.star")
