@@ -253,10 +253,7 @@ class _Lines:
         if result.interrupted:
             print(_interrupted(result))
             return
-        rows = summary_rows(result, self._plan, self._root)
-        width = max(len(label) for label, _ in rows)
-        for label, text in rows:
-            print(f"{label:<{width}}  {text}")
+        _print_rows(summary_rows(result, self._plan, self._root))
 
     def close(self) -> None:
         pass
@@ -310,10 +307,13 @@ class _Bar:
         if result.interrupted:
             self._console.print(_interrupted(result), style="yellow", markup=False)
             return
+        rows = summary_rows(result, self._plan, self._root)
+        if not sys.stdout.isatty():
+            _print_rows(rows)
+            return
         from rich.console import Console
 
-        out = Console(highlight=False)
-        out.print(_summary_panel(result, summary_rows(result, self._plan, self._root)))
+        Console(highlight=False).print(_summary_panel(result, rows))
 
     def close(self) -> None:
         if self._live is not None:
@@ -375,6 +375,12 @@ def error_event(message: str, exit_code: int) -> None:
 
 def _emit(event: str, **values: Any) -> None:
     print(json.dumps({"event": event, "version": EVENT_VERSION} | values, default=str), flush=True)
+
+
+def _print_rows(rows: list[tuple[str, str]]) -> None:
+    width = max(len(label) for label, _ in rows)
+    for label, text in rows:
+        print(f"{label:<{width}}  {text}")
 
 
 def _interrupted(result: RunResult) -> str:
