@@ -141,7 +141,7 @@ def _cryobox_command(what: Case, data: DataSet, workers: int, fsync: bool, pytho
 def cli_command(what: Case, data: DataSet, workers: int, *, fsync: bool) -> list[str]:
     """`cryobox extract` with the options of a case; `{out}` stands for the folder."""
     command = ["cryobox", "extract", str(data.picks), "--micrographs", str(data.micrographs), "--out", "{out}/job"]
-    command += ["--box", str(what.box), "--workers", str(workers), "--quiet"]
+    command += ["--box", str(what.box), "--workers", str(workers), "--quiet", "--no-report"]
     if what.crops:
         command += ["--fcrop", str(what.sizes[0])]
     if len(what.sizes) > 1:

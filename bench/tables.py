@@ -73,7 +73,7 @@ def _once(root: Path, rows: int, family: str) -> dict[str, float]:
     seconds = {"import": time.perf_counter() - start}
     data = ensure(root, replace(TABLE, micrographs=rows // TABLE.picks))
     picks, mics = (data.picks, data.micrographs) if family == "star" else (data.picks_cs, data.micrographs_cs)
-    recipe = Recipe(box=16)
+    recipe = Recipe(box=16, sizes=(16, 8))  # two tables of particles
     out = data.root / "out" / "tables"
     shutil.rmtree(out, ignore_errors=True)
     out.mkdir(parents=True)

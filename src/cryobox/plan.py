@@ -252,8 +252,9 @@ def build_plan(
     moved = _moved(particles, recipe, alive, scale, center, leading)
     rows, window, first_row, task_micrograph, corners = _group(reason, micrograph, corner, particles.copy_of)
     names = stack_names([micrographs.names[m] for m in task_micrograph])
+    fingerprint = recipe.fingerprint()
     tasks = tuple(
-        _task(recipe, micrographs, int(m), usable[int(m)], float(pixel_size[m]), corners[t], names[t])
+        _task(recipe, fingerprint, micrographs, int(m), usable[int(m)], float(pixel_size[m]), corners[t], names[t])
         for t, m in enumerate(task_micrograph)
     )
     notes = [f"{len(tasks)} micrographs have picks to cut; {len(micrographs) - len(headers)} have none or are left out"]
@@ -561,6 +562,7 @@ def _group(
 
 def _task(
     recipe: Recipe,
+    fingerprint: str,
     micrographs: Micrographs,
     row: int,
     header: ImageHeader,
@@ -586,7 +588,7 @@ def _task(
     identity = json.dumps(
         [
             micrographs.names[row], path, header.file_size, header.mtime_ns, list(header.shape), header.dtype.str,
-            recipe.fingerprint(), [[o.path, o.size, o.pixel_size, o.background_radius] for o in outputs], __version__,
+            fingerprint, [[o.path, o.size, o.pixel_size, o.background_radius] for o in outputs], __version__,
         ]
     )  # fmt: skip
     return Task(

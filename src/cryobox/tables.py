@@ -153,8 +153,12 @@ def write_tables(
         table = _extracted(particles, plan, found.rows, found.slot)
         for index, (name, size) in reversed(list(enumerate(zip(TABLE_NAMES, plan.recipe.sizes, strict=False)))):
             stacks = [""] * len(micrographs)
+            folders: dict[str, str] = {}  # resolving one for each of ten thousand stacks takes a second
             for task, row in zip(plan.tasks, plan.task_micrograph.tolist(), strict=True):
-                stacks[row] = stack_text(folder, task.outputs[index].path, writer.suffix, root, place)
+                inner, _, stack = task.outputs[index].path.rpartition("/")
+                if inner not in folders:
+                    folders[inner] = stack_text(folder, inner, writer.suffix, root, place)
+                stacks[row] = f"{folders[inner]}/{stack}"
             of_size = replace(table, size=size, stack=tuple(stacks))
             jobs.append((name, _particles_job(writer.write_particles, particles, micrographs, of_size)))
     published = []

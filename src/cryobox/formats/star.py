@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, Literal
 
@@ -350,19 +349,19 @@ def check_tables(particles: Particles, micrographs: Micrographs) -> tuple[str, .
     return reconcile_optics(particles, micrographs).warnings
 
 
-@dataclass(frozen=True, slots=True)
 class _Images:
     """`00000001@stack`: the number from 1, and the stack of the micrograph."""
 
-    slot: NDArray[np.int64]
-    micrograph: Codes
-    stacks: tuple[str, ...]
+    def __init__(self, slot: NDArray[np.int64], micrograph: Codes, stacks: tuple[str, ...]) -> None:
+        self._slot, self._micrograph, self._stacks = slot, micrograph, stacks
+        self._texts = [encode("@" + stack) for stack in stacks]
+        self._plain = all(text[:1] == b"@" for text in self._texts)
 
     def __call__(self, part: slice) -> list[bytes]:
-        texts = [encode("@" + stack) for stack in self.stacks]
-        pairs = zip((self.slot[part] + 1).tolist(), self.micrograph[part].tolist(), strict=True)
-        if any(text[:1] != b"@" for text in texts):  # a name with a blank: the quote comes before the number
-            return [encode(f"{number:08d}@{self.stacks[m]}") for number, m in pairs]
+        pairs = zip((self._slot[part] + 1).tolist(), self._micrograph[part].tolist(), strict=True)
+        if not self._plain:  # a name with a blank: the quote comes before the number
+            return [encode(f"{number:08d}@{self._stacks[m]}") for number, m in pairs]
+        texts = self._texts
         return [b"%08d%b" % (number, texts[m]) for number, m in pairs]
 
 

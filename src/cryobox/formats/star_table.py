@@ -44,6 +44,7 @@ Piece = Callable[[slice], list[bytes]]  # the texts of one column, or of a run o
 
 _READ_CHUNK = 16 << 20  # bytes split into values at a time: the masks stay small beside the file
 _ROWS = 50_000  # made or built as Python objects at a time
+_POWERS_OF_TEN = 10.0 ** np.arange(16)  # exact
 _SPACE = rb"\x00-\x20"  # whatever is not printable separates, so that \r needs no case of its own
 _FEW_QUOTES = 100
 _LINE = re.compile(rb"[^\n]+")
@@ -202,10 +203,17 @@ class Table:
 
     def floats(self, tag: str, *, missing: tuple[bytes, ...] = ()) -> Floats:
         """A column as numbers; the raw values in `missing` become nan."""
-        try:
-            return np.fromiter(map(float, self.raw(tag)), np.float64, len(self))
-        except ValueError:
-            return np.array([self._float(tag, row, value, missing) for row, value in enumerate(self.raw(tag))])
+        self.require(tag)
+        column = self.tags.index(tag)
+        values = np.empty(len(self))
+        everything = np.frombuffer(self.data, np.uint8)
+        for begin in range(0, len(self), _ROWS):
+            part = slice(begin, begin + _ROWS)
+            values[part], plain = _decimals(everything, self.starts[part, column], self.lengths[part, column])
+            odd = np.flatnonzero(~plain) + begin
+            for row, where in zip(odd.tolist(), self.slices(column, column, odd), strict=True):
+                values[row] = self._float(tag, row, self.data[where], missing)
+        return values
 
     def _float(self, tag: str, row: int, value: bytes, missing: tuple[bytes, ...]) -> float:
         if value in missing:
@@ -224,6 +232,35 @@ class Table:
             tag: decode(self.data[start : start + length])
             for tag, start, length in zip(self.tags, self.starts[i].tolist(), self.lengths[i].tolist(), strict=True)
         }
+
+
+def _decimals(data: NDArray[np.uint8], starts: NDArray[Any], lengths: NDArray[Any]) -> tuple[Floats, NDArray[np.bool_]]:
+    """The values of texts such as -12.345, and which texts are of that kind.
+
+    They are the numbers that `float` gives: with at most 15 digits, the digits as an integer and the power of ten are
+    exact, and the one division rounds correctly (Clinger, 1990). Python objects for each would take four times as long.
+    """
+    longest = 17  # 15 digits, a sign, a point
+    number = np.zeros(len(starts), np.int64)
+    digits = np.zeros(len(starts), np.int8)
+    behind = np.zeros(len(starts), np.int8)  # digits behind the point
+    pointed = np.zeros(len(starts), np.bool_)
+    plain = lengths <= longest
+    place = starts.astype(np.int64)
+    negative = data[np.minimum(place, len(data) - 1)] == ord("-")
+    for i in range(min(int(lengths.max(initial=0)), longest)):
+        byte = data[np.minimum(place + i, len(data) - 1)]
+        inside = lengths > i
+        digit = (byte >= ord("0")) & (byte <= ord("9")) & inside
+        point = (byte == ord(".")) & inside & ~pointed
+        plain &= ~inside | digit | point | (negative if i == 0 else False)
+        number = np.where(digit, number * 10 + (byte.astype(np.int64) - ord("0")), number)
+        digits += digit
+        behind += digit & pointed
+        pointed |= point
+    plain &= (digits >= 1) & (digits <= 15)
+    values = number / _POWERS_OF_TEN[np.where(plain, behind, 0)]
+    return np.where(negative, -values, values), plain
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
