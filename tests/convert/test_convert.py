@@ -24,7 +24,8 @@ def rodrigues(vector: np.ndarray) -> np.ndarray:
         return np.eye(3)
     x, y, z = vector / angle
     k = np.array([[0, -z, y], [z, 0, -x], [-y, x, 0]])
-    return np.eye(3) + np.sin(angle) * k + (1 - np.cos(angle)) * k @ k
+    matrix: np.ndarray = np.eye(3) + np.sin(angle) * k + (1 - np.cos(angle)) * k @ k
+    return matrix
 
 
 def frame_rotation(rot: float, tilt: float, psi: float) -> np.ndarray:
@@ -36,15 +37,16 @@ def frame_rotation(rot: float, tilt: float, psi: float) -> np.ndarray:
 
     c, s = np.cos(np.radians(tilt)), np.sin(np.radians(tilt))
     about_y = np.array([[c, 0, -s], [0, 1, 0], [s, 0, c]])
-    return about_z(psi) @ about_y @ about_z(rot)
+    matrix: np.ndarray = about_z(psi) @ about_y @ about_z(rot)
+    return matrix
 
 
 def some_poses() -> np.ndarray:
     rng = np.random.default_rng(1)
     poses = rng.standard_normal((300, 3))
     poses *= (rng.uniform(0, np.pi, 300) / np.linalg.norm(poses, axis=1))[:, None]
-    special = [[0, 0, 0], [0, 0, 1], [0, 0, -2.5], [np.pi, 0, 0], [0, np.pi, 0], [0, 0, np.pi], [1e-9, 0, 0]]
-    return np.vstack([special, poses])
+    special = [(0, 0, 0), (0, 0, 1), (0, 0, -2.5), (np.pi, 0, 0), (0, np.pi, 0), (0, 0, np.pi), (1e-9, 0, 0)]
+    return np.vstack([np.array(special), poses])
 
 
 def test_a_pose_and_its_euler_angles_are_transposed_rotations() -> None:
