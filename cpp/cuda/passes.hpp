@@ -347,6 +347,8 @@ struct FinishImages {
         double b[threads];
         double c[threads];
         double d[threads];
+        double e[threads];
+        double f[threads];
         float low[threads];
         float high[threads];
         Finish finish;
@@ -363,7 +365,7 @@ struct FinishImages {
     bool normalize;
     bool ramp;
     bool invert;
-    bool restore; ///< not normalized: the mean was taken out and is added back
+    bool cropped; ///< its mean was taken out; added back where it is not normalized
     double scale_const;
     const double* means;
     Status* status;
@@ -382,7 +384,7 @@ struct FinishImages {
         } else {
             team.each([&](int t) {
                 if (t == 0) {
-                    shared.finish = Finish{.plane = {.level = restore ? -means[n] : 0, .slope_y = 0, .slope_x = 0},
+                    shared.finish = Finish{.plane = {.level = cropped ? -means[n] : 0, .slope_y = 0, .slope_x = 0},
                                            .scale = invert ? -1.0 : 1.0,
                                            .shift = invert ? -means[n] : means[n]};
                     shared.level = 0;
@@ -402,18 +404,25 @@ struct FinishImages {
     }
 
 private:
-    /// Calls `work(value, i, j)` for every pixel of thread `t` that is background; i, j from the image's center.
+    /// Calls `work(value, i, j, whether it is background)` for every pixel of thread `t`; i, j from the image's center.
     template <class Work>
-    CRYOBOX_DEVICE void over_background(const float* image, int t, const Work& work) const {
+    CRYOBOX_DEVICE void over_pixels(const float* image, int t, const Work& work) const {
         const Index half = size / 2;
         for (Index y = t / lanes; y < size; y += threads / lanes) {
             for (Index x = t % lanes; x < size; x += lanes) {
-                if (is_background(y - half, x - half, radius)) {
-                    work(static_cast<double>(image[y * size + x]), static_cast<double>(y - half),
-                         static_cast<double>(x - half));
-                }
+                work(static_cast<double>(image[y * size + x]), static_cast<double>(y - half),
+                     static_cast<double>(x - half), is_background(y - half, x - half, radius));
             }
         }
+    }
+
+    /// Whether the background varies by more than rounding; `whole` and `whole_square` are sums over all pixels.
+    CRYOBOX_DEVICE bool is_contrast(double sd, double background_square, double whole, double whole_square) const {
+        const double pixels = static_cast<double>(size) * static_cast<double>(size);
+        const double whole_mean = whole / pixels;
+        const double whole_variance = whole_square / pixels - whole_mean * whole_mean;
+        return has_contrast(sd, std::sqrt(background_square / fit.count)) &&
+               (!cropped || has_cropped_contrast(sd, whole_variance > 0 ? std::sqrt(whole_variance) : 0));
     }
 
     template <class Team>
@@ -421,21 +430,31 @@ private:
                                            Shared& shared) const {
         team.each([&](int t) {
             BackgroundSums sums;
-            over_background(image, t, [&](double v, double i, double j) {
-                sums.value += v;
-                sums.value_i += v * i;
-                sums.value_j += v * j;
-                sums.square += v * v;
+            double whole = 0;
+            double whole_square = 0;
+            over_pixels(image, t, [&](double v, double i, double j, bool background) {
+                whole += v;
+                whole_square += v * v;
+                if (background) {
+                    sums.value += v;
+                    sums.value_i += v * i;
+                    sums.value_j += v * j;
+                    sums.square += v * v;
+                }
             });
             shared.a[t] = sums.value;
             shared.b[t] = sums.value_i;
             shared.c[t] = sums.value_j;
             shared.d[t] = sums.square;
+            shared.e[t] = whole;
+            shared.f[t] = whole_square;
         });
         reduce(team, shared.a, threads, Add{});
         reduce(team, shared.b, threads, Add{});
         reduce(team, shared.c, threads, Add{});
         reduce(team, shared.d, threads, Add{});
+        reduce(team, shared.e, threads, Add{});
+        reduce(team, shared.f, threads, Add{});
         team.each([&](int t) {
             if (t == 0) {
                 shared.sums = BackgroundSums{
@@ -449,10 +468,12 @@ private:
         team.each([&](int t) {
             double value = 0;
             double square = 0;
-            over_background(image, t, [&](double v, double i, double j) {
-                const double left = v - (plane.level + plane.slope_y * i + j * plane.slope_x);
-                value += left;
-                square += left * left;
+            over_pixels(image, t, [&](double v, double i, double j, bool background) {
+                if (background) {
+                    const double left = v - (plane.level + plane.slope_y * i + j * plane.slope_x);
+                    value += left;
+                    square += left * left;
+                }
             });
             shared.a[t] = value;
             shared.b[t] = square;
@@ -467,7 +488,7 @@ private:
                 shared.level += missing_level;
                 shared.finish.plane.level += offset;
                 shared.finish.shift = 0;
-                shared.result = has_contrast(shared.sd, std::sqrt(shared.sums.square / fit.count))
+                shared.result = is_contrast(shared.sd, shared.sums.square, shared.e[0], shared.f[0])
                                     ? Status::ok
                                     : Status::no_contrast;
                 const double scale = 1 / (scale_const > 0 ? scale_const : shared.sd);

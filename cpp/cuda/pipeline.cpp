@@ -104,7 +104,8 @@ struct Workspace {
                work.bytes() + results.bytes() + stacks.bytes();
     }
     /// Everything but the image, which may be in use.
-    void release_batches() noexcept {
+    void release_batches() {
+        queue->synchronize(); // something may still be cleared
         transforms.clear();
         for (KeptMemory* memory : {&windows, &spectra, &columns, &cropped, &partial, &work, &results, &stacks}) {
             memory->release();
@@ -300,19 +301,18 @@ private:
 /// Where the small results of a span lie, in device memory as in pinned memory.
 struct Results {
     Corner* corners;
-    Status* status;
     double* means;
     double* statistics;
+    Status* status;
 
     static std::size_t bytes(Index span, std::size_t outputs) noexcept {
         return as_size(span) * (sizeof(Corner) + sizeof(double) + outputs * statistics_count * sizeof(double) + 1);
     }
     /// Numbers first, so that all are aligned.
     Results(std::byte* memory, Index span, std::size_t outputs) noexcept
-        : corners(reinterpret_cast<Corner*>(memory)), status(nullptr),
-          means(reinterpret_cast<double*>(memory + as_size(span) * sizeof(Corner))), statistics(means + span) {
-        status = reinterpret_cast<Status*>(statistics + span * static_cast<Index>(outputs * statistics_count));
-    }
+        : corners(reinterpret_cast<Corner*>(memory)),
+          means(reinterpret_cast<double*>(memory + as_size(span) * sizeof(Corner))), statistics(means + span),
+          status(reinterpret_cast<Status*>(statistics + span * static_cast<Index>(outputs * statistics_count))) {}
 };
 
 /// A call on its way.
@@ -486,7 +486,7 @@ private:
                              .normalize = options.normalize,
                              .ramp = options.ramp,
                              .invert = options.invert,
-                             .restore = size < box,
+                             .cropped = size < box,
                              .scale_const = options.scale_const,
                              .means = device_.means + first,
                              .status = device_.status + first,
@@ -649,8 +649,8 @@ void extract(const ImageView& image, std::span<const Corner> corners, std::span<
     const auto count = static_cast<Index>(corners.size());
     const auto [first_row, last_row] = rows_needed(corners, image, options);
     if (last_row == 0) {
-        std::fill(status.begin(), status.end(), Status::outside);
-        std::fill(statistics.begin(), statistics.end(), 0.0);
+        std::ranges::fill(status, Status::outside);
+        std::ranges::fill(statistics, 0.0);
         reject_all(outputs, count, use);
         return;
     }

@@ -58,8 +58,13 @@ struct ThreadsInTurn {
     template <class Work>
     void each(const Work& work) const {
         for (int i = 0; i < count; ++i) {
+            const int downward = count - 1 - i;
             const int mixed = (i * 37 + 11) % count; // 37 is prime to every power of two
-            work(order == 0 ? i : order == 1 ? count - 1 - i : mixed);
+            if (order == 0) {
+                work(i);
+            } else {
+                work(order == 1 ? downward : mixed);
+            }
         }
     }
 };
@@ -186,7 +191,11 @@ public:
         const std::scoped_lock lock(pinned().mutex);
         const auto* at = static_cast<const std::byte*>(memory);
         auto found = pinned().blocks.upper_bound(at);
-        return found != pinned().blocks.begin() && at < (--found)->first + found->second;
+        if (found == pinned().blocks.begin()) {
+            return false;
+        }
+        --found;
+        return at < found->first + found->second;
     }
 
     void fill_zero(void* memory, std::size_t bytes) override {
@@ -235,9 +244,10 @@ public:
         ++set.synchronizations;
         const std::vector<std::function<void()>> work = std::move(work_);
         work_.clear();
-        if ((set.failing_device == -1 || set.failing_device == device_) && set.synchronizations_left >= 0 &&
-            set.synchronizations_left-- == 0) {
-            set.synchronizations_left = 0; // a device that has failed goes on failing
+        const bool may_fail = set.failing_device == -1 || set.failing_device == device_;
+        if (may_fail && set.synchronizations_left > 0) {
+            --set.synchronizations_left;
+        } else if (may_fail && set.synchronizations_left == 0) { // and it goes on failing
             throw std::runtime_error("working on the device: an illegal memory access was encountered");
         }
         for (const auto& step : work) {

@@ -183,8 +183,10 @@ void images_and_stacks_on_the_device_need_no_copies() {
     const auto expected = on_device(scene, corners, {16}, chosen);
     const auto pixels = static_cast<std::size_t>(scene.height * scene.width) * sizeof(float);
     const auto image = cuda::Memory::on_device(0, pixels);
+    constexpr std::size_t image_pixels = 256;
+    constexpr std::size_t image_bytes = image_pixels * sizeof(float);
     cuda::upload(0, scene.view(), 0, scene.height, image->data());
-    const std::size_t bytes = corners.size() * 256 * sizeof(float);
+    const std::size_t bytes = corners.size() * image_bytes;
     const auto stack = cuda::Memory::on_device(0, bytes);
     ImageView view = scene.view();
     view.data = image->data();
@@ -193,16 +195,16 @@ void images_and_stacks_on_the_device_need_no_copies() {
     std::vector<double> statistics(corners.size() * statistics_count);
     cuda::extract(view, corners, {&output, 1}, chosen, {.image = cuda::Place::device, .outputs = cuda::Place::device},
                   status, statistics);
-    std::vector<float> found(corners.size() * 256);
+    std::vector<float> found(corners.size() * image_pixels);
     cuda::download(0, reinterpret_cast<std::byte*>(found.data()), stack->data(), bytes);
     CHECK(found == expected.wide[0]);
     CHECK(status == expected.status);
     std::vector<std::uint8_t> wanted(corners.size(), 0);
     wanted[1] = wanted[2] = wanted.back() = 1;
-    const auto few = cuda::Memory::on_device(0, 3 * 1024);
-    cuda::compact(0, few->data(), stack->data(), 1024, wanted);
-    std::vector<float> chosen_ones(3 * 256);
-    cuda::download(0, reinterpret_cast<std::byte*>(chosen_ones.data()), few->data(), 3 * 1024);
+    const auto few = cuda::Memory::on_device(0, 3 * image_bytes);
+    cuda::compact(0, few->data(), stack->data(), image_bytes, wanted);
+    std::vector<float> chosen_ones(3 * image_pixels);
+    cuda::download(0, reinterpret_cast<std::byte*>(chosen_ones.data()), few->data(), 3 * image_bytes);
     CHECK(std::equal(chosen_ones.begin(), chosen_ones.begin() + 512, found.begin() + 256));
     CHECK(std::equal(chosen_ones.begin() + 512, chosen_ones.end(), found.end() - 256));
 }
@@ -214,6 +216,7 @@ void callers_in_many_threads_get_the_bits_of_one() {
     const auto expected = on_device(scene, corners, {20}, chosen);
     std::vector<int> wrong(4, 0);
     std::vector<std::thread> threads;
+    threads.reserve(wrong.size());
     for (int& count : wrong) {
         threads.emplace_back([&] {
             for (int i = 0; i < 3; ++i) {
