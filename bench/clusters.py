@@ -100,6 +100,7 @@ def engines(folder: Path, micrographs: int, rounds: int) -> None:
 
     make(folder, micrographs, 300, pixels=True)
     seconds: dict[str, list[float]] = {}
+    driver: dict[str, list[float]] = {}  # part of all processor time that is not the workers'
     with ExitStack() as stack:
         spawn = multiprocessing.get_context("spawn")
         pool = stack.enter_context(ProcessPoolExecutor(2, mp_context=spawn))
@@ -113,7 +114,10 @@ def engines(folder: Path, micrographs: int, rounds: int) -> None:
         }
         for number in range(rounds):
             for name in list(arms)[:: 1 if number % 2 == 0 else -1]:
+                own, workers = time.process_time(), _children_seconds()
                 seconds.setdefault(name, []).append(arms[name](folder / f"out_{name}"))
+                own, workers = time.process_time() - own, _children_seconds() - workers
+                driver.setdefault(name, []).append(own / (own + workers))
                 print(f"  round {number + 1} {name}: {seconds[name][-1]:.2f} s", flush=True)
     print(
         f"{micrographs} micrographs of {SIDE} x {SIDE} float32, 300 picks each, 400 -> 128, 2 workers, {rounds} rounds"
@@ -122,8 +126,18 @@ def engines(folder: Path, micrographs: int, rounds: int) -> None:
     for name, values in seconds.items():
         ratio = spread([a / b for a, b in zip(values, seconds["local"], strict=True)])
         print(f"{name:10} {spread(values).text(2)} s   {ratio.text(3)} of local")
-        record[name] = {"seconds": values, "ratio": [ratio.median, ratio.low, ratio.high]}
+        record[name] = {"seconds": values, "ratio": [ratio.median, ratio.low, ratio.high], "driver": driver[name]}
+        if name in ("processes", "dask"):  # planning, checks, scheduling, ledger and tables
+            print(f"{'':10} driver's part of the processor time: {spread(driver[name]).text(3)}")
     print(save("clusters-engines", {"engines": record}))
+
+
+def _children_seconds() -> float:
+    """Processor seconds of the processes that this one has started, and of theirs."""
+    import psutil
+
+    times = [child.cpu_times() for child in psutil.Process().children(recursive=True)]
+    return sum(time.user + time.system for time in times)
 
 
 def _mpi(folder: Path, out: Path) -> float:

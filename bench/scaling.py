@@ -35,8 +35,8 @@ class Costs:
     open_ops: float = 3  # metadata operations before reading: look up, open, close
     write_ops: float = 6  # of one stack: create, open, sync, close, rename, sync of the folder
     ledger_seconds: float = 0.002  # of the driver, for each micrograph: take the result, append and sync a line
-    batch_seconds: float = 0.004  # of the driver, for each batch: pack, send, be told, unpack
-    plan_seconds: float = 1.5e-6  # of each pick, without headers: reading the table, deciding
+    batch_seconds: float = 0.008  # of the driver, for each batch: pack, send, be told, unpack
+    plan_seconds: float = 3e-6  # of each pick, without headers: reading the table, deciding
     header_ops: float = 4  # for each micrograph: open, stat, read, close
     header_threads: int = 16
     table_seconds: float = 2.5e-6  # of each pick: writing the tables

@@ -14,6 +14,7 @@ from concurrent.futures import ProcessPoolExecutor
 from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
@@ -32,7 +33,8 @@ def main() -> None:
         if kill_after and now.micrographs >= begin[0] + abs(kill_after):
             os.kill(os.getpid(), signal.SIGKILL) if kill_after > 0 else time.sleep(600)
 
-    shard, engine = None, nullcontext(None)
+    shard: tuple[int, int] | None = None
+    engine: Any = nullcontext(None)
     if kind == "processes":
         spawn = multiprocessing.get_context("spawn")
         engine = nullcontext(partial(ProcessPoolExecutor, 2, mp_context=spawn))

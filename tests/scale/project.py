@@ -26,7 +26,7 @@ def differences(one: dict[str, bytes], other: dict[str, bytes]) -> list[str]:
 def extract(project: Path, **more: Any) -> cryobox.RunResult:
     """Run the project's job into its folder `out`."""
     options = more.pop("options", cryobox.RunOptions(workers=2, fsync=False))
-    more = {"recipe": RECIPE, "out": project / "out"} | more
+    more = dict[str, Any](recipe=RECIPE, out=project / "out") | more
     return cryobox.run(
         project / "picks.star", micrographs=project / "micrographs.star", root=project, options=options, **more
     )
