@@ -17,7 +17,7 @@ unexport PYTHONPATH PYTHONHOME PIP_TARGET PIP_PREFIX
 
 # An editable install: Python edits count at once, and an edit of anything below builds again.
 BUILD_INPUTS := pyproject.toml CMakeLists.txt CMakePresets.json $(shell find cpp -type f 2>/dev/null)
-CXX_FILES := $(shell find cpp tests/cpp bench -type f \( -name '*.[ch]pp' -o -name '*.cu' -o -name '*.cuh' \) 2>/dev/null)
+CXX_FILES := $(shell find cpp tests/cpp tests/gpu bench -type f \( -name '*.[ch]pp' -o -name '*.cu' -o -name '*.cuh' \) 2>/dev/null)
 
 # Tests are typed where they like; a None that should not be there fails them anyway.
 TYPES_OF_TESTS := --allow-untyped-defs --allow-incomplete-defs --allow-untyped-calls --allow-untyped-decorators \
@@ -33,7 +33,7 @@ LINT_TOOLS := $(VENV)/.lint-tools
 requirements = $(PY) -c 'import functools, sys, tomllib; \
 	print(*functools.reduce(dict.get, sys.argv[1].split("."), tomllib.load(open("pyproject.toml", "rb"))), sep="\n")' $(1)
 
-.PHONY: help demo test lint bench wheel docs asan crash-test fuzz soak clean
+.PHONY: help demo test lint bench wheel docs asan crash-test fuzz soak gpu-sanitize clean
 .DELETE_ON_ERROR:
 
 help:
@@ -82,6 +82,14 @@ fuzz: $(INSTALLED) $(TEST_TOOLS)
 
 soak: $(INSTALLED) $(TEST_TOOLS)
 	CRYOBOX_SOAK_MICROGRAPHS=2000 CRYOBOX_SOAK_KILLS=50 $(PY) -m pytest -q tests/reliability/test_soak.py
+
+# Memory, races, first use and barriers of the kernels, on a host with a GPU and compute-sanitizer (CUDA toolkit).
+gpu-sanitize: $(INSTALLED) $(TEST_TOOLS)
+	@$(PY) -c 'import sys; from cryobox.gpu import survey; devices, why = survey(); devices or sys.exit("no GPU: " + why)'
+	for tool in memcheck racecheck initcheck synccheck; do \
+		compute-sanitizer --tool $$tool --error-exitcode 1 \
+			$(PY) -m pytest -q -m gpu tests/core/test_against_reference.py tests/gpu/test_device_arrays.py || exit 1; \
+	done
 
 bench: $(INSTALLED)
 	$(PY) -m pip install -q scipy
