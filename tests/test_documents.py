@@ -80,6 +80,18 @@ def _micrograph(folder: Path) -> np.ndarray:
         return np.array(file.data)
 
 
+def test_no_command_hides_in_a_block_without_a_language() -> None:
+    hidden = []
+    for document in DOCUMENTS:
+        language: str | None = None  # of the block that we are in
+        for line in document.read_text().splitlines():
+            if line.startswith("```"):
+                language = line[3:] if language is None else None
+            elif language == "" and re.match(r"(cryobox|python -m cryobox|pip|make|mpirun) ", line):
+                hidden.append(f"{document.name}: {line}")
+    assert hidden == []
+
+
 def test_every_option_that_a_document_names_exists() -> None:
     """In tables and running text, too; those of other programs stand in the list below."""
     from typer.main import get_command
