@@ -26,6 +26,7 @@ from bench.machine import Spread, cores, execute, floors_program, fresh, save, s
 __all__ = ["Arm", "cli_command", "main", "measure", "prepare", "ratios", "startup", "table"]
 
 DEFAULT_CASES = "A,B,B16,B64,small,memory"
+LEAN_ARMS = {"cryobox", "copy floor", "fft floor"}
 DEFAULT_ARMS = "cryobox,copy floor,fft floor,numpy,numpy pruned,relion,relion mpi"
 
 
@@ -319,19 +320,23 @@ def main() -> None:
     parser.add_argument("--micrographs", type=int, help="instead of the case's own number")
     parser.add_argument("--workers", default=f"1,{cores()}" if cores() > 1 else "1")
     parser.add_argument("--arms", default=DEFAULT_ARMS)
+    parser.add_argument("--lean", default="", help="cases that get only our arms and the floors")
+    parser.add_argument("--label", default="endtoend", help="name of the results' file")
     parser.add_argument("--rounds", type=int, default=4)
     parser.add_argument("--fsync", action="store_true", help="in our runs and in the copy floor alike")
     parser.add_argument("--verbose", action="store_true")
     arguments = parser.parse_args()
     workers = [int(count) for count in arguments.workers.split(",")]
     want = set(arguments.arms.split(","))
+    lean = set(arguments.lean.split(","))
     arms: list[Arm] = []
     for name in arguments.cases.split(","):
         what = case(name)
         if what.kind == "run":
             what = what.with_micrographs(arguments.micrographs)
         data = ensure(arguments.data, what.data)
-        arms += prepare(what, data, workers=workers, want=want, fsync=arguments.fsync)
+        wanted = want & LEAN_ARMS if name in lean else want
+        arms += prepare(what, data, workers=workers, want=wanted, fsync=arguments.fsync)
 
     def say(line: str) -> None:
         if arguments.verbose:
@@ -360,7 +365,7 @@ def main() -> None:
         "agreement": same,
         "memory": [_rounded(row) for row in memory(arms)],
     }
-    print(f"written to {save('endtoend', content)}")
+    print(f"written to {save(arguments.label, content)}")
 
 
 def _rounded(values: dict[str, Any]) -> dict[str, Any]:

@@ -22,7 +22,6 @@ namespace {
 
 // Eight lanes, whatever the registers hold: the compiler cuts them into what the instruction set has.
 using F8 [[gnu::vector_size(32)]] = float;
-using D8 [[gnu::vector_size(64)]] = double;
 using D4 [[gnu::vector_size(32)]] = double; // four complex numbers, each moved as a whole
 using D2 [[gnu::vector_size(16)]] = double;
 using I8 [[gnu::vector_size(32)]] = std::int32_t;
@@ -47,8 +46,84 @@ CRYOBOX_INLINE void store(void* to, V value) noexcept {
     __builtin_memcpy(to, &value, sizeof(V));
 }
 
-CRYOBOX_INLINE D8 widen(F8 value) noexcept { return __builtin_convertvector(value, D8); }
-CRYOBOX_INLINE F8 narrow(D8 value) noexcept { return __builtin_convertvector(value, F8); }
+// Eight doubles, in registers that the instruction set has: GCC 12 keeps wider vectors in memory, and sums with AVX2
+// took four times as long.
+#if defined(__AVX512F__)
+constexpr Index native = 8;
+#elif defined(__AVX2__)
+constexpr Index native = 4;
+#else
+constexpr Index native = 2;
+#endif
+using DN [[gnu::vector_size(native * sizeof(double))]] = double;
+using FN [[gnu::vector_size(native * sizeof(float))]] = float;
+
+struct D8 {
+    DN part[lanes / native];
+
+    CRYOBOX_INLINE double operator[](Index lane) const noexcept { return part[lane / native][lane % native]; }
+    CRYOBOX_INLINE void clear(Index lane) noexcept { part[lane / native][lane % native] = 0; }
+    CRYOBOX_INLINE D8& operator+=(const D8& other) noexcept {
+        for (Index i = 0; i < lanes / native; ++i) {
+            part[i] += other.part[i];
+        }
+        return *this;
+    }
+    CRYOBOX_INLINE D8& operator-=(const D8& other) noexcept {
+        for (Index i = 0; i < lanes / native; ++i) {
+            part[i] -= other.part[i];
+        }
+        return *this;
+    }
+    CRYOBOX_INLINE D8& operator*=(const D8& other) noexcept {
+        for (Index i = 0; i < lanes / native; ++i) {
+            part[i] *= other.part[i];
+        }
+        return *this;
+    }
+};
+
+CRYOBOX_INLINE D8 all(double value) noexcept {
+    D8 result;
+    for (DN& part : result.part) {
+        part = DN{} + value;
+    }
+    return result;
+}
+CRYOBOX_INLINE D8 operator+(D8 a, const D8& b) noexcept { return a += b; }
+CRYOBOX_INLINE D8 operator-(D8 a, const D8& b) noexcept { return a -= b; }
+CRYOBOX_INLINE D8 operator*(D8 a, const D8& b) noexcept { return a *= b; }
+CRYOBOX_INLINE D8 operator+(const D8& a, double b) noexcept { return a + all(b); }
+CRYOBOX_INLINE D8 operator+(double a, const D8& b) noexcept { return all(a) + b; }
+CRYOBOX_INLINE D8 operator*(const D8& a, double b) noexcept { return a * all(b); }
+
+CRYOBOX_INLINE D8 widen(F8 v) noexcept {
+#if defined(__AVX512F__)
+    return {{__builtin_convertvector(v, DN)}};
+#elif defined(__AVX2__)
+    return {{__builtin_convertvector(__builtin_shufflevector(v, v, 0, 1, 2, 3), DN),
+             __builtin_convertvector(__builtin_shufflevector(v, v, 4, 5, 6, 7), DN)}};
+#else
+    return {{__builtin_convertvector(__builtin_shufflevector(v, v, 0, 1), DN),
+             __builtin_convertvector(__builtin_shufflevector(v, v, 2, 3), DN),
+             __builtin_convertvector(__builtin_shufflevector(v, v, 4, 5), DN),
+             __builtin_convertvector(__builtin_shufflevector(v, v, 6, 7), DN)}};
+#endif
+}
+CRYOBOX_INLINE F8 narrow(const D8& v) noexcept {
+#if defined(__AVX512F__)
+    return __builtin_convertvector(v.part[0], F8);
+#elif defined(__AVX2__)
+    return __builtin_shufflevector(__builtin_convertvector(v.part[0], FN), __builtin_convertvector(v.part[1], FN), 0, 1,
+                                   2, 3, 4, 5, 6, 7);
+#else
+    const auto low = __builtin_shufflevector(__builtin_convertvector(v.part[0], FN),
+                                             __builtin_convertvector(v.part[1], FN), 0, 1, 2, 3);
+    const auto high = __builtin_shufflevector(__builtin_convertvector(v.part[2], FN),
+                                              __builtin_convertvector(v.part[3], FN), 0, 1, 2, 3);
+    return __builtin_shufflevector(low, high, 0, 1, 2, 3, 4, 5, 6, 7);
+#endif
+}
 CRYOBOX_INLINE F8 as_float(U8 bits) noexcept { return load<F8>(&bits); }
 CRYOBOX_INLINE U8 as_bits(F8 value) noexcept { return load<U8>(&value); }
 
@@ -199,7 +274,7 @@ double sum_of(const ImageView& view) noexcept {
 template <PixelType type, bool swapped>
 void convert_from(const ImageView& view, double level, float* out, Index stride) noexcept {
     constexpr Index step = bytes_per_pixel(type);
-    const D8 levels = D8{} + level;
+    const D8 levels = all(level);
     for (Index y = 0; y < view.height; ++y) {
         const std::byte* row = view.data + y * view.row_stride;
         float* to = out + y * stride;
@@ -223,7 +298,7 @@ CRYOBOX_INLINE void store_pairs(float* to, F8 real, F8 imaginary) noexcept {
 template <PixelType type, bool swapped>
 void convert_pair_from(const ImageView& view, double level, float* both) noexcept {
     constexpr Index step = bytes_per_pixel(type);
-    const D8 levels = D8{} + level;
+    const D8 levels = all(level);
     const std::byte* first = view.data;
     const std::byte* second = view.data + view.row_stride;
     Index x = 0;
@@ -385,7 +460,13 @@ CRYOBOX_INLINE F8 load_some(const float* from, Index count) noexcept {
     return value;
 }
 
-constexpr D8 lane_numbers = {0, 1, 2, 3, 4, 5, 6, 7};
+#if defined(__AVX512F__)
+constexpr D8 lane_numbers = {{{0, 1, 2, 3, 4, 5, 6, 7}}};
+#elif defined(__AVX2__)
+constexpr D8 lane_numbers = {{{0, 1, 2, 3}, {4, 5, 6, 7}}};
+#else
+constexpr D8 lane_numbers = {{{0, 1}, {2, 3}, {4, 5}, {6, 7}}};
+#endif
 
 /// Calls `full(x)` for each whole group of eight columns of [begin, end), then `rest(x, count)` for what is left.
 template <class Full, class Rest>
@@ -460,7 +541,7 @@ BackgroundSums residual_sums(const float* image, const BackgroundRuns& backgroun
         const auto rest = [&](Index x, Index count) {
             D8 r = residual(widen(load_some(row + x, count)), x);
             for (Index lane = count; lane < lanes; ++lane) {
-                r[lane] = 0;
+                r.clear(lane);
             }
             value += r;
             square += r * r;
@@ -475,7 +556,7 @@ template <bool to_float16>
 ImageStatistics finish_into(const float* image, Index size, const Finish& finish, float* float32,
                             Half* float16) noexcept {
     const Index half = size / 2;
-    const D8 shift = D8{} + finish.shift;
+    const D8 shift = all(finish.shift);
     const F8 limit = F8{} + largest_half;
     F8 low = F8{} + __builtin_inff();
     F8 high = F8{} - __builtin_inff();
@@ -515,7 +596,7 @@ ImageStatistics finish_into(const float* image, Index size, const Finish& finish
             D8 d = widen(v) - shift;
             for (Index lane = count; lane < lanes; ++lane) {
                 v[lane] = v[0];
-                d[lane] = 0;
+                d.clear(lane);
             }
             note(v, d);
             if constexpr (to_float16) {
