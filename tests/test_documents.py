@@ -1,6 +1,7 @@
 """Every command and every piece of Python in README and docs runs, in the order in which a reader meets it.
 
-A block that cannot run in a test says why in a comment before it: `<!-- not run: it submits to a cluster -->`.
+A block that cannot run in a test says why in a comment before it: `<!-- not run: it submits to a cluster -->`. Lists of
+options with explanations are `text`.
 """
 
 from __future__ import annotations
