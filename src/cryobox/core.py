@@ -128,7 +128,7 @@ def extract_windows(
 
 
 def extract(
-    image: NDArray[Any],
+    image: Any,
     centers: NDArray[Any] | Sequence[Sequence[float]],
     *,
     box: int,
