@@ -7,10 +7,10 @@ import hashlib
 import json
 import math
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 from cryobox.boxes import check_even
-from cryobox.errors import OptionError
+from cryobox.errors import InputError, OptionError
 
 __all__ = [
     "DEFAULT_BACKGROUND_FRACTION",
@@ -178,6 +178,23 @@ class Recipe:
     def as_dict(self) -> dict[str, Any]:
         """The recipe as plain JSON-ready values."""
         return dataclasses.asdict(self) | {"sizes": list(self.sizes)}
+
+    @classmethod
+    def from_dict(cls, values: object, source: str) -> Self:
+        """The recipe from what `as_dict` gave, as a record of a run (`source`, for messages) holds it.
+
+        Raises
+        ------
+        InputError
+            If it is no recipe that this version knows.
+        """
+        try:
+            if not isinstance(values, dict):
+                raise TypeError(f"found {type(values).__name__}, expected names and values")
+            options: dict[str, Any] = {n: tuple(v) if isinstance(v, list) else v for n, v in values.items()}
+            return cls(**options)
+        except (TypeError, ValueError) as error:
+            raise InputError(f"{source}: holds no recipe that this version can read: {error}") from error
 
     def fingerprint(self) -> str:
         """A short hash of everything in the recipe; equal recipes have equal fingerprints."""

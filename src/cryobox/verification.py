@@ -96,7 +96,7 @@ def verify(
     out = Path(folder).resolve()
     record = _job_record(out)
     given = Given.from_dict(record.get("inputs", {}))
-    recipe = _recorded_recipe(out, record)
+    recipe = Recipe.from_dict(record.get("recipe"), str(out / "job.json"))
     if not Path(given.directory).is_dir():
         raise InputError(f"{out / 'job.json'}: was run in {given.directory}, which is not there any more")
     with contextlib.chdir(given.directory):
@@ -324,15 +324,6 @@ def _job_record(out: Path) -> dict[str, Any]:
     if not isinstance(record, dict) or not record.get("complete"):
         raise InputError(f"{path}: does not say that the run is complete; run the same command again")
     return record
-
-
-def _recorded_recipe(out: Path, record: Mapping[str, Any]) -> Recipe:
-    try:
-        values = dict(record["recipe"])
-        values["sizes"] = tuple(values["sizes"])
-        return Recipe(**values)
-    except (KeyError, TypeError) as error:
-        raise InputError(f"{out / 'job.json'}: holds no recipe that this version knows ({error})") from error
 
 
 def _recompute(image: NDArray[Any], corner: NDArray[np.int64], task: Task, index: int) -> NDArray[np.float64] | None:

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from cryobox.engine.batch import cpu_kind
 from cryobox.engine.ledger import Ledger, check_same, hold, is_whole, ledger_path, read_head, read_ledger
 from cryobox.engine.task import TaskResult
-from cryobox.errors import InputError, OptionError, OutputError
+from cryobox.errors import OptionError, OutputError
 from cryobox.inputs import Given, Inputs
 from cryobox.options import Recipe
 from cryobox.plan import Plan, Task
@@ -299,7 +299,7 @@ def open_parts(folder: Path, *, break_lock: bool = False) -> Iterator[Parts]:
         yield Parts(
             count=counts[0],
             given=Given.from_dict(runs[1].get("inputs", {})),
-            recipe=_recipe(ledgers[1, counts[0]], heads[1]),
+            recipe=Recipe.from_dict(heads[1].get("recipe"), str(ledgers[1, counts[0]])),
             runs=runs,
             finished=finished,
             notes=(note,) if len(cpus) > 1 else (),
@@ -357,13 +357,6 @@ def _shards(numbers: Sequence[int], count: int, verb: str | None = None) -> str:
     listed = ", ".join(map(str, numbers[:10])) + (", ..." if len(numbers) > 10 else "")
     ending = (" are" if plural else " is") if verb is None else verb
     return f"shard{'s' if plural else ''} {listed} of {count}{ending}"
-
-
-def _recipe(path: Path, head: Mapping[str, Any]) -> Recipe:
-    try:
-        return Recipe(**head["recipe"] | {"sizes": tuple(head["recipe"]["sizes"])})
-    except (KeyError, TypeError) as error:
-        raise InputError(f"{path}: holds no recipe that this version knows ({error})") from error
 
 
 def fingerprint(plan: Plan) -> str:

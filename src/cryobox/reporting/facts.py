@@ -135,7 +135,7 @@ def gather(folder: Path) -> Facts:
     if not isinstance(inputs_record, Mapping):
         raise InputError(f"{folder}: its records do not name the inputs; was it made by another version?")
     given = Given.from_dict(inputs_record)
-    recipe = _recipe(folder, record.get("recipe") or head.get("recipe"))
+    recipe = Recipe.from_dict(record.get("recipe") or head.get("recipe"), str(folder))
     if not Path(given.directory).is_dir():
         raise InputError(f"{folder}: was made in {given.directory}, which is not there any more")
     with contextlib.chdir(given.directory):
@@ -186,14 +186,6 @@ def _ledgers(folder: Path) -> tuple[dict[str, Any], dict[str, TaskResult]]:
         head = head or one
         finished |= results
     return head, finished
-
-
-def _recipe(folder: Path, values: Any) -> Recipe:
-    try:
-        options: dict[str, Any] = {name: tuple(v) if isinstance(v, list) else v for name, v in dict(values).items()}
-        return Recipe(**options)
-    except (TypeError, ValueError) as error:
-        raise InputError(f"{folder}: its recipe cannot be read ({error}); was it made by another version?") from error
 
 
 def reason_codes(plan: Plan, results: Mapping[str, TaskResult]) -> NDArray[np.int16]:
