@@ -46,7 +46,7 @@ public:
     void fill(std::byte* target, std::size_t n) {
         for (std::size_t i = 0; i < n; ++i) {
             // A pattern that goes on after the input's end, so that images are not all zeros.
-            target[i] = std::byte(take<std::uint8_t>() ^ static_cast<std::uint8_t>(i * 37 % 251 * (left_ == 0)));
+            target[i] = left_ > 0 ? take<std::byte>() : std::byte(i * 37 % 251);
         }
     }
 
@@ -106,7 +106,7 @@ void extract_once(Bytes bytes) {
     options.normalize = (flags & 2) != 0;
     options.ramp = (flags & 4) != 0;
     options.invert = (flags & 8) != 0;
-    options.threads = (flags & 16) != 0 ? static_cast<int>(bytes.take<std::int32_t>() % 4) : 1;
+    options.threads = (flags & 16) != 0 ? bytes.take<std::int32_t>() % 4 : 1;
     options.scale_const = (flags & 32) != 0 ? bytes.take<double>() : 0;
 
     const auto count = static_cast<std::size_t>(bytes.take<std::uint8_t>() % 6);
@@ -173,10 +173,14 @@ void crop_once(Bytes bytes) {
     const auto images = std::make_unique<float[]>(in);
     const auto cropped = std::make_unique<float[]>(out);
     bytes.fill(reinterpret_cast<std::byte*>(images.get()), in * 4);
+    const bool sensible = box >= 2 && box % 2 == 0 && size >= 2 && size % 2 == 0 && size <= box;
+    bool refused = false;
     try {
         fourier_crop(images.get(), count, box, cropped.get(), size, 1);
     } catch (const std::invalid_argument&) {
+        refused = true;
     }
+    require(refused != sensible, "sizes that make sense are taken, others are not");
 }
 
 } // namespace
