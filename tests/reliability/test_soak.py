@@ -25,6 +25,7 @@ pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="looks into Linu
 
 _WATCHED = """
 import gc, json, os, sys, threading
+from pathlib import Path
 import cryobox
 
 def pages():
