@@ -46,14 +46,13 @@ CRYOBOX_INLINE void store(void* to, V value) noexcept {
     __builtin_memcpy(to, &value, sizeof(V));
 }
 
-// Eight doubles, in registers that the instruction set has: GCC 12 keeps wider vectors in memory, and sums with AVX2
-// took four times as long.
-#if defined(__AVX512F__)
-constexpr Index native = 8;
-#elif defined(__AVX2__)
+// Eight doubles. In two registers for AVX2, as GCC 12 keeps vectors that are wider than the instruction set's in memory
+// there, and sums took four times as long; the plain build does well with one wide vector.
+#if defined(__AVX2__) && !defined(__AVX512F__)
+#define CRYOBOX_TWO_REGISTERS
 constexpr Index native = 4;
 #else
-constexpr Index native = 2;
+constexpr Index native = 8;
 #endif
 using DN [[gnu::vector_size(native * sizeof(double))]] = double;
 using FN [[gnu::vector_size(native * sizeof(float))]] = float;
@@ -98,30 +97,19 @@ CRYOBOX_INLINE D8 operator+(double a, const D8& b) noexcept { return all(a) + b;
 CRYOBOX_INLINE D8 operator*(const D8& a, double b) noexcept { return a * all(b); }
 
 CRYOBOX_INLINE D8 widen(F8 v) noexcept {
-#if defined(__AVX512F__)
-    return {{__builtin_convertvector(v, DN)}};
-#elif defined(__AVX2__)
+#ifdef CRYOBOX_TWO_REGISTERS
     return {{__builtin_convertvector(__builtin_shufflevector(v, v, 0, 1, 2, 3), DN),
              __builtin_convertvector(__builtin_shufflevector(v, v, 4, 5, 6, 7), DN)}};
 #else
-    return {{__builtin_convertvector(__builtin_shufflevector(v, v, 0, 1), DN),
-             __builtin_convertvector(__builtin_shufflevector(v, v, 2, 3), DN),
-             __builtin_convertvector(__builtin_shufflevector(v, v, 4, 5), DN),
-             __builtin_convertvector(__builtin_shufflevector(v, v, 6, 7), DN)}};
+    return {{__builtin_convertvector(v, DN)}};
 #endif
 }
 CRYOBOX_INLINE F8 narrow(const D8& v) noexcept {
-#if defined(__AVX512F__)
-    return __builtin_convertvector(v.part[0], F8);
-#elif defined(__AVX2__)
+#ifdef CRYOBOX_TWO_REGISTERS
     return __builtin_shufflevector(__builtin_convertvector(v.part[0], FN), __builtin_convertvector(v.part[1], FN), 0, 1,
                                    2, 3, 4, 5, 6, 7);
 #else
-    const auto low = __builtin_shufflevector(__builtin_convertvector(v.part[0], FN),
-                                             __builtin_convertvector(v.part[1], FN), 0, 1, 2, 3);
-    const auto high = __builtin_shufflevector(__builtin_convertvector(v.part[2], FN),
-                                              __builtin_convertvector(v.part[3], FN), 0, 1, 2, 3);
-    return __builtin_shufflevector(low, high, 0, 1, 2, 3, 4, 5, 6, 7);
+    return __builtin_convertvector(v.part[0], F8);
 #endif
 }
 CRYOBOX_INLINE F8 as_float(U8 bits) noexcept { return load<F8>(&bits); }
@@ -291,8 +279,22 @@ void convert_from(const ImageView& view, double level, float* out, Index stride)
 
 /// Two groups of eight numbers as the parts of eight complex ones, and back.
 CRYOBOX_INLINE void store_pairs(float* to, F8 real, F8 imaginary) noexcept {
+#ifndef __AVX2__ // four by four, for which there are instructions
+    using F4 [[gnu::vector_size(16)]] = float;
+    for (Index half = 0; half < lanes; half += lanes / 2) {
+        F4 r;
+        F4 i;
+        __builtin_memcpy(&r, reinterpret_cast<const char*>(&real) + static_cast<std::size_t>(half) * sizeof(float),
+                         sizeof(F4));
+        __builtin_memcpy(&i, reinterpret_cast<const char*>(&imaginary) + static_cast<std::size_t>(half) * sizeof(float),
+                         sizeof(F4));
+        store(to + 2 * half, __builtin_shufflevector(r, i, 0, 4, 1, 5));
+        store(to + 2 * half + lanes / 2, __builtin_shufflevector(r, i, 2, 6, 3, 7));
+    }
+#else
     store(to, __builtin_shufflevector(real, imaginary, 0, 8, 1, 9, 2, 10, 3, 11));
     store(to + lanes, __builtin_shufflevector(real, imaginary, 4, 12, 5, 13, 6, 14, 7, 15));
+#endif
 }
 
 template <PixelType type, bool swapped>
@@ -460,12 +462,10 @@ CRYOBOX_INLINE F8 load_some(const float* from, Index count) noexcept {
     return value;
 }
 
-#if defined(__AVX512F__)
-constexpr D8 lane_numbers = {{{0, 1, 2, 3, 4, 5, 6, 7}}};
-#elif defined(__AVX2__)
+#ifdef CRYOBOX_TWO_REGISTERS
 constexpr D8 lane_numbers = {{{0, 1, 2, 3}, {4, 5, 6, 7}}};
 #else
-constexpr D8 lane_numbers = {{{0, 1}, {2, 3}, {4, 5}, {6, 7}}};
+constexpr D8 lane_numbers = {{{0, 1, 2, 3, 4, 5, 6, 7}}};
 #endif
 
 /// Calls `full(x)` for each whole group of eight columns of [begin, end), then `rest(x, count)` for what is left.
