@@ -331,7 +331,7 @@ def test_constant_windows_have_no_contrast_whatever_divides() -> None:
 @pytest.mark.parametrize(("box", "size"), [(32, 16), (96, 32), (400, 200), (400, 100)])
 def test_a_flat_background_around_a_hot_pixel_has_no_contrast_when_cropped(box: int, size: int) -> None:
     image = np.full((box + 8, box + 8), 5.0, np.float32)
-    image[box // 2, box // 2] = 1e6  # the crop keeps it a point: the background is flat but for the transform's rounding
+    image[box // 2, box // 2] = 1e6  # stays a point when cropped: the rest is flat but for rounding
     _, status, _ = cut(image, np.array([(0, 0)]), box=box, sizes=(size,))
     assert status.tolist() == [Status.NO_CONTRAST]
     assert_agrees(image, np.array([(0, 0)]), box=box, sizes=(size,))
