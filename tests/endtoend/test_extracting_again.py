@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -20,7 +21,7 @@ FAST = cryobox.RunOptions(fsync=False)
 
 def star(folder: Path, x: list[float], y: list[float], dx: np.ndarray, dy: np.ndarray) -> tuple[Path, Path]:
     n = len(x)
-    optics = {
+    optics: dict[str, Sequence[object]] = {
         "rlnOpticsGroupName": ["g"], "rlnOpticsGroup": [1], "rlnVoltage": [300.0], "rlnSphericalAberration": [2.7],
         "rlnAmplitudeContrast": [0.1], "rlnMicrographPixelSize": [PIXEL_SIZE],
     }  # fmt: skip
@@ -35,7 +36,7 @@ def star(folder: Path, x: list[float], y: list[float], dx: np.ndarray, dy: np.nd
             },
         },
     )  # fmt: skip
-    table = {"rlnMicrographName": ["m.mrc"], "rlnOpticsGroup": [1]}
+    table: dict[str, Sequence[object]] = {"rlnMicrographName": ["m.mrc"], "rlnOpticsGroup": [1]}
     return picks, synth.write_star(folder / "mics.star", {"optics": optics, "micrographs": table})
 
 

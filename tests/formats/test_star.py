@@ -97,9 +97,10 @@ def columns(path: Path, block: str = "particles") -> dict[str, list[str]]:
     from gemmi import cif
 
     found = cif.read(str(path)).find_block(block or " ")
-    item = next(iter(found))
+    item: Any = next(iter(found))
     if item.loop is None:
-        return {item.pair[0]: [cif.as_string(item.pair[1])] for item in found}
+        pairs: list[Any] = [other.pair for other in found]
+        return {tag: [cif.as_string(value)] for tag, value in pairs}
     return {tag: [cif.as_string(value) for value in found.find_loop(tag)] for tag in item.loop.tags}
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -34,7 +35,7 @@ def micrographs(names: tuple[str, ...] = ("m/a.mrc", "m/b.mrc"), **changes: Any)
     return Micrographs(family="star", source="mics.star", names=names, paths=names, ctf={}, **columns | changes)
 
 
-def particles(positions: list[tuple[float, float]], on: list[int] | None = None, **changes: Any) -> Particles:
+def particles(positions: Sequence[tuple[float, float]], on: list[int] | None = None, **changes: Any) -> Particles:
     y, x = np.array(positions, dtype=float).reshape(-1, 2).T
     values: dict[str, Any] = {
         "family": "star",
