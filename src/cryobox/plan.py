@@ -216,7 +216,8 @@ def build_plan(
     reject(np.isin(micrograph, np.fromiter(incomplete, dtype=np.intp, count=len(incomplete))), Reason.MICROGRAPH)
     finite = np.isfinite(particles.y) & np.isfinite(particles.x)
     if leading is not None:
-        finite &= np.isfinite(leading.shift).all(axis=1)
+        with np.errstate(over="ignore", invalid="ignore"):
+            finite &= np.isfinite(leading.shift * leading.pixel_size[:, None]).all(axis=1)
     reject(~finite, Reason.COORDINATE)
     if recipe.min_score is not None:
         if particles.score is None:
@@ -504,7 +505,8 @@ def _moved_alignments(
     """Every alignment after the boxes moved, each in its own unit."""
     found = []
     for alignment in particles.alignments:
-        step = move * (pixel_size / alignment.pixel_size)[:, None]
+        with np.errstate(divide="ignore", invalid="ignore"):  # an alignment without a pixel size stays as it is
+            step = move * (pixel_size / alignment.pixel_size)[:, None]
         step = np.where(np.isfinite(step), step, 0.0)
         shift = alignment.shift - (step if alignment.shift.ndim == 2 else step[:, None, :])
         found.append(replace(alignment, shift=shift))

@@ -156,7 +156,7 @@ def _read_csdat(path: Path, data: bytes) -> Table:
         ]
         compressed = set(header["compressed_fields"])
         dtype = np.dtype([(name, "<u8" if kind == "|O" else kind, shape) for name, kind, shape in fields])
-    except (ValueError, TypeError, KeyError, IndexError, RecursionError, struct.error, OverflowError) as error:
+    except (*_HEADER_ERRORS, struct.error) as error:
         raise InputError(f"{path}: the CSDAT header is damaged: {error!r:.200}") from error
     if not 0 <= length < 2**40 or any(side < 0 for _, _, shape in fields for side in shape):
         raise InputError(f"{path}: the CSDAT header is damaged: {length} rows")

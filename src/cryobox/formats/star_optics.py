@@ -97,6 +97,12 @@ def micrograph_optics(star: StarTable) -> tuple[tuple[Optics, ...], Codes]:
     return tuple(_optics(row, size) for row, size in zip(rows, pixel_size, strict=True)), index
 
 
+def _group_number(row: dict[str, str]) -> int:
+    """The number of an optics group; 0 where there is none that a 32-bit integer holds."""
+    value = number(row[GROUP])
+    return int(value) if abs(value) < 2**31 else 0
+
+
 def _optics(row: dict[str, str], pixel_size: float) -> Optics:
     return Optics(
         name=row.get(GROUP_NAME, f"opticsGroup{row[GROUP]}"),
@@ -104,7 +110,7 @@ def _optics(row: dict[str, str], pixel_size: float) -> Optics:
         cs_mm=number(row.get(CS)),
         amplitude_contrast=number(row.get(AMPLITUDE)),
         pixel_size=pixel_size,
-        group_id=int(number(row[GROUP])),
+        group_id=_group_number(row),
         columns=row,
     )
 
@@ -233,7 +239,7 @@ def _check_microscope(
 
 def _renumber(rows: Sequence[dict[str, str]]) -> list[dict[str, str]]:
     """Give every group a number of its own, at least 1; the first that has a number keeps it."""
-    wanted = [int(own) if (own := number(row[GROUP])) >= 1 else 0 for row in rows]
+    wanted = [max(_group_number(row), 0) for row in rows]
     taken: set[int] = set()
     numbers = []
     for own in wanted:
