@@ -33,6 +33,12 @@ __all__ = ["app", "main"]
 
 EXIT_REFUSED = 2
 EXIT_ABORTED = 3
+
+# To go when the tests in tests/gpu and bench/gpu.py have run on a GPU (docs/gpu.md).
+GPU_UNPROVEN = (
+    "the CUDA kernels of this version have been tested with a processor in the place of the GPU, not yet on one; "
+    "check the result with `cryobox verify`"
+)
 EXIT_INTERRUPTED = 130
 
 LONGEST_MESSAGE = 4000  # characters; a hostile table may have names of megabytes
@@ -352,6 +358,8 @@ def extract(
         gpu_memory=parse_memory(gpu_memory) if gpu_memory is not None else _default("gpu_memory"),
         gpu_fallback=gpu_fallback,
     )
+    if gpus is not None:
+        print(f"cryobox: warning: {GPU_UNPROVEN}", file=sys.stderr)
     if idle_timeout is not None and not watch:
         raise OptionError("--idle-timeout ends --watch; give both")
     if check_orientation:
