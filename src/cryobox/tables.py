@@ -54,7 +54,6 @@ class Outcome:
     def __init__(self, plan: Plan, results: Mapping[str, TaskResult], only: NDArray[np.bool_] | None = None) -> None:
         windows = np.array([len(task.corners) for task in plan.tasks], dtype=np.int64)
         offset = np.concatenate([[0], np.cumsum(windows)])
-        kept = np.ones(offset[-1], dtype=np.bool_)
         code = np.full(offset[-1], -1, dtype=np.int8)
         self.incomplete = dict(plan.incomplete)
         for t, task in enumerate(plan.tasks):
@@ -66,7 +65,7 @@ class Outcome:
                 code[offset[t] : offset[t + 1]] = REASONS.index(Reason.MICROGRAPH)
             for index, why in result.refused:
                 code[offset[t] + index] = REASONS.index(Reason(why))
-        kept &= code < 0
+        kept = code < 0
         before = np.concatenate([[0], np.cumsum(kept)])  # windows kept before each one
         task_of_row = np.repeat(np.arange(len(plan.tasks)), np.diff(plan.first_row))
         window = plan.window + offset[task_of_row]

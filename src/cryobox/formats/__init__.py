@@ -19,7 +19,6 @@ if TYPE_CHECKING:
 __all__ = [
     "check_tables",
     "describe",
-    "particle_writer",
     "read_coordinate_file",
     "read_micrographs",
     "read_particles",
@@ -171,9 +170,6 @@ def table_writer(family: str) -> ModuleType:
 
         return cs
     raise OptionError(f"tables are written as star or cs; got {family!r}")
-
-
-particle_writer = table_writer
 
 
 def check_tables(
