@@ -48,7 +48,7 @@ class StandIn:
         self._library.standin_fail_after(synchronizations, device)
 
     def count(self, what: str) -> int:
-        """used, most_used, uploaded (bytes), synchronizations, allocations."""
+        """used, most_used, uploaded (bytes), synchronizations, allocations, looks, waits; current (device)."""
         return int(getattr(self._library, f"standin_{what}")())
 
     @contextmanager

@@ -1,5 +1,6 @@
 // cryobox._cuda: the core on GPUs for Python. Arrays of the host and of the device become views; the interpreter is let
 // go around each call. Importing it needs no driver.
+#include <algorithm>
 #include <memory>
 #include <optional>
 #include <span>
@@ -105,7 +106,7 @@ struct Foreign {
     std::vector<py::ssize_t> strides; // bytes; empty: C-contiguous
     py::dtype dtype;
     bool writable = true;
-    std::uintptr_t stream = 0;
+    std::uintptr_t stream = 0; ///< on which its owner may still be at work; 0: on none
     py::object owner;
 
     [[nodiscard]] py::ssize_t stride(std::size_t axis) const {
@@ -145,19 +146,27 @@ Foreign from_interface(const py::object& array) {
     if (described.contains("strides") && !described["strides"].is_none()) {
         found.strides = described["strides"].cast<std::vector<py::ssize_t>>();
     }
-    if (described.contains("stream") && !described["stream"].is_none()) {
+    if (!described.contains("stream")) {
+        // Before version 3 it could not be told. The default stream waits for all that are not made to ignore it.
+        const bool told = described.contains("version") && described["version"].cast<int>() >= 3;
+        found.stream = told ? 0 : 1;
+    } else if (!described["stream"].is_none()) {
         found.stream = described["stream"].cast<std::uintptr_t>();
     }
     return found;
 }
 
+std::pair<int, int> dlpack_device(const py::object& array) {
+    return array.attr("__dlpack_device__")().cast<std::pair<int, int>>();
+}
+
 Foreign from_dlpack(const py::object& array, int device) {
-    const auto where = array.attr("__dlpack_device__")().cast<std::pair<int, int>>();
+    const auto where = dlpack_device(array);
     if (where.first != cuda::dlpack_device_type() || (where.first == 2 && where.second != device)) {
         throw std::invalid_argument("the array lies on another device (DLPack says type " +
                                     std::to_string(where.first) + ", number " + std::to_string(where.second) + ")");
     }
-    // Stream -1: do not wait for each other; then the default stream is what the producer's work is on, and we wait.
+    // The producer makes the default stream, 1, wait for its work, and we wait for the default stream.
     py::object capsule =
         where.first == 2 ? array.attr("__dlpack__")(py::arg("stream") = 1) : array.attr("__dlpack__")();
     const dlpack::Tensor& tensor = dlpack::open(capsule);
@@ -191,11 +200,14 @@ std::optional<Foreign> foreign(const py::object& array, int device) {
     if (py::isinstance<py::array>(array)) {
         return std::nullopt;
     }
-    if (py::hasattr(array, "__cuda_array_interface__")) {
-        return from_interface(array);
-    }
-    if (py::hasattr(array, "__dlpack__")) {
+    // DLPack first: PyTorch's other interface says nothing of streams. But it may call the memory by another name
+    // (managed, pinned), where the other one offers it as a device's.
+    const bool described = py::hasattr(array, "__cuda_array_interface__");
+    if (py::hasattr(array, "__dlpack__") && (!described || dlpack_device(array).first == cuda::dlpack_device_type())) {
         return from_dlpack(array, device);
+    }
+    if (described) {
+        return from_interface(array);
     }
     throw std::invalid_argument("image must be a NumPy array, or offer __cuda_array_interface__ or __dlpack__; got " +
                                 py::str(py::type::of(array)).cast<std::string>());
@@ -229,7 +241,8 @@ StackView stack_view(const Foreign& stack, py::ssize_t count) {
     if (stack.shape.size() != 3 || stack.shape[0] != count || stack.shape[1] != stack.shape[2]) {
         throw std::invalid_argument("every output must have the shape (number of corners, size, size)");
     }
-    if (!stack.is_contiguous() || is_swapped(stack.dtype)) {
+    const auto item = static_cast<std::uintptr_t>(stack.dtype.itemsize());
+    if (!stack.is_contiguous() || is_swapped(stack.dtype) || reinterpret_cast<std::uintptr_t>(stack.data) % item != 0) {
         throw std::invalid_argument("every output must be C-contiguous, aligned and in native byte order");
     }
     if (!stack.writable) {
@@ -280,12 +293,22 @@ py::tuple extract(const py::object& image, const py::array& corners, const std::
     if (!owners.empty() && owners.size() != outputs.size()) {
         throw std::invalid_argument("all outputs must lie in one place: on the host, or on the device");
     }
+    std::vector<std::uintptr_t> streams;
+    const auto wait_for = [&](const Foreign& array) {
+        if (array.stream != 0 && std::ranges::find(streams, array.stream) == streams.end()) {
+            streams.push_back(array.stream);
+        }
+    };
+    if (device_image) {
+        wait_for(*device_image);
+    }
+    std::ranges::for_each(owners, wait_for); // somebody may still read what was in their memory before
     cuda::Stages times;
     const cuda::Use use{.device = device,
                         .image = device_image ? cuda::Place::device : cuda::Place::host,
                         .outputs = owners.empty() ? cuda::Place::host : cuda::Place::device,
                         .memory = memory,
-                        .stream = device_image ? device_image->stream : 0,
+                        .streams = streams,
                         .stages = stages ? &times : nullptr};
     const ExtractOptions options{.box = box,
                                  .radii = std::move(radii),
@@ -321,11 +344,11 @@ py::array pinned(std::size_t bytes, int device) {
     return py::array(py::dtype::of<std::uint8_t>(), {static_cast<py::ssize_t>(bytes)}, {}, (*memory)->data(), owner);
 }
 
-py::dict survey() {
+py::dict survey(const std::vector<int>& closely) {
     cuda::Survey found;
     {
         const py::gil_scoped_release released;
-        found = cuda::survey();
+        found = cuda::survey(closely);
     }
     py::dict described;
     described["problem"] = found.problem;
@@ -372,7 +395,10 @@ PYBIND11_MODULE(_cuda, module) {
         .def("__dlpack_device__",
              [](const DeviceArray& array) { return std::pair(cuda::dlpack_device_type(), array.device); })
         .def("__dlpack__",
-             [](const DeviceArray& array, const py::kwargs& /*nothing that we hand out is under way*/) {
+             [](const DeviceArray& array, const py::kwargs& asked) { // a stream needs nothing: our work is done
+                 if (asked.contains("copy") && py::object(asked["copy"]).equal(py::bool_(true))) {
+                     throw py::buffer_error("a copy is not offered: to_host() makes one on the host");
+                 }
                  return bindings::dlpack::wrap(array.memory, array.memory->data(), array.shape, array.dtype,
                                                cuda::dlpack_device_type(), array.device);
              })
@@ -386,7 +412,11 @@ PYBIND11_MODULE(_cuda, module) {
     module.def("upload", &bindings::upload, "image"_a.noconvert(), "device"_a, "first_row"_a, "last_row"_a,
                "An image on the device; rows outside [first_row, last_row) are undefined.");
     module.def("pinned", &bindings::pinned, "count"_a, "device"_a, "Page-locked memory of the host, as uint8.");
-    module.def("survey", &bindings::survey, "What this host offers, or why it offers nothing. Never fails.");
+    module.def(
+        "survey", &bindings::survey, "closely"_a = std::vector<int>{},
+        "What this host offers, or why it offers nothing. Never fails. A close look, at these devices or at all, "
+        "takes some of their memory.");
+    module.attr("most_callers") = cuda::most_callers;
     module.def(
         "release_idle",
         [](int device) {

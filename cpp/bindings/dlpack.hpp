@@ -61,6 +61,7 @@ struct Shared {
     ManagedTensor managed{};
     std::shared_ptr<void> memory;
     std::vector<std::int64_t> shape;
+    std::vector<std::int64_t> strides; // given, since later versions of DLPack do not allow null
 };
 
 inline py::object wrap(std::shared_ptr<void> memory, void* data, const std::vector<py::ssize_t>& shape,
@@ -69,6 +70,10 @@ inline py::object wrap(std::shared_ptr<void> memory, void* data, const std::vect
     auto shared = std::make_unique<Shared>();
     shared->memory = std::move(memory);
     shared->shape.assign(shape.begin(), shape.end());
+    shared->strides.resize(shape.size(), 1);
+    for (std::size_t axis = shape.size(); axis-- > 1;) {
+        shared->strides[axis - 1] = shared->strides[axis] * shared->shape[axis];
+    }
     shared->managed.tensor = Tensor{.data = data,
                                     .device = {.type = device_type, .index = device_type == 1 ? 0 : device},
                                     .ndim = static_cast<std::int32_t>(shape.size()),
@@ -78,7 +83,7 @@ inline py::object wrap(std::shared_ptr<void> memory, void* data, const std::vect
                                               .bits = static_cast<std::uint8_t>(dtype.itemsize() * 8),
                                               .lanes = 1},
                                     .shape = shared->shape.data(),
-                                    .strides = nullptr,
+                                    .strides = shared->strides.data(),
                                     .byte_offset = 0};
     shared->managed.context = shared.get();
     shared->managed.deleter = [](ManagedTensor* tensor) { delete static_cast<Shared*>(tensor->context); };

@@ -1,4 +1,4 @@
-// Every call of CUDA and cuFFT goes through `check`, which says what was being done when one fails.
+// Every call of CUDA and cuFFT goes through `check`, which says what was being done when one fails, or `forget`.
 #pragma once
 
 #include <stdexcept>
@@ -11,11 +11,19 @@
 
 namespace cryobox::cuda {
 
+/// Where nobody can be told of a failure. CUDA keeps the last one for the thread; it must not be found later, when the
+/// thread speaks to a device that works.
+inline void forget(cudaError_t code) noexcept {
+    if (code != cudaSuccess) {
+        static_cast<void>(cudaGetLastError());
+    }
+}
+
 inline void check(cudaError_t code, const char* what) {
     if (code == cudaSuccess) {
         return;
     }
-    static_cast<void>(cudaGetLastError()); // a failure that was told must not be told again by the next call
+    forget(code);
     const std::string message = std::string(what) + ": " + cudaGetErrorString(code);
     if (code == cudaErrorMemoryAllocation) {
         throw OutOfMemory(message);
@@ -27,14 +35,18 @@ inline void check(cufftResult code, const char* what) {
     if (code == CUFFT_SUCCESS) {
         return;
     }
-    static_cast<void>(cudaGetLastError());
     if (code == CUFFT_ALLOC_FAILED) {
         throw OutOfMemory(std::string(what) + ": cuFFT could not allocate memory");
     }
     throw std::runtime_error(std::string(what) + ": cuFFT error " + std::to_string(static_cast<int>(code)));
 }
 
-/// After a launch.
-inline void check_launch(const char* what) { check(cudaGetLastError(), what); }
+/// While planning cuFFT also says "internal error" where memory runs out.
+inline void check_plan(cufftResult code, const char* what) {
+    if (code == CUFFT_INTERNAL_ERROR) {
+        throw OutOfMemory(std::string(what) + ": cuFFT's internal error, as where memory runs out");
+    }
+    check(code, what);
+}
 
 } // namespace cryobox::cuda

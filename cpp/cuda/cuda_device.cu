@@ -1,7 +1,11 @@
 // A GPU behind the seam of device.hpp: streams, memory, launches of the passes, cuFFT. The only file that CUDA
 // compiles.
+#include <algorithm>
+#include <span>
 #include <string>
 #include <vector>
+
+#include <cuda.h> // of the driver only a type: nothing of it is linked
 
 #include "check.cuh"
 #include "device.hpp"
@@ -31,7 +35,7 @@ public:
     Stream() { check(cudaStreamCreateWithFlags(&stream_, cudaStreamNonBlocking), "making a stream"); }
     Stream(const Stream&) = delete;
     Stream& operator=(const Stream&) = delete;
-    ~Stream() { static_cast<void>(cudaStreamDestroy(stream_)); }
+    ~Stream() { forget(cudaStreamDestroy(stream_)); }
     [[nodiscard]] cudaStream_t get() const noexcept { return stream_; }
 
 private:
@@ -47,7 +51,7 @@ public:
     Event& operator=(Event&&) = delete;
     ~Event() {
         if (event_ != nullptr) {
-            static_cast<void>(cudaEventDestroy(event_));
+            forget(cudaEventDestroy(event_));
         }
     }
     [[nodiscard]] cudaEvent_t get() const noexcept { return event_; }
@@ -99,8 +103,8 @@ private:
                                : kind_ == TransformKind::columns ? CUFFT_C2C
                                                                  : CUFFT_C2R;
         // Null layouts: every array is dense.
-        check(cufftMakePlanMany64(plan_, rank, n, nullptr, 1, 0, nullptr, 1, 0, type, batch, &work_bytes_),
-              "planning a transform");
+        check_plan(cufftMakePlanMany64(plan_, rank, n, nullptr, 1, 0, nullptr, 1, 0, type, batch, &work_bytes_),
+                   "planning a transform");
         check(cufftSetStream(plan_, stream), "planning a transform");
     }
 
@@ -114,8 +118,6 @@ public:
     explicit CudaQueue(int device) : device_(device) { // the caller has chosen the device
     }
 
-    void enter() override { check(cudaSetDevice(device_), "choosing the device"); }
-
     void* allocate(Where where, std::size_t bytes) override {
         void* memory = nullptr;
         if (where == Where::device) {
@@ -126,7 +128,7 @@ public:
         return memory;
     }
     void release(Where where, void* memory) noexcept override {
-        static_cast<void>(where == Where::device ? cudaFree(memory) : cudaFreeHost(memory));
+        forget(where == Where::device ? cudaFree(memory) : cudaFreeHost(memory));
     }
     std::size_t free_bytes() override {
         std::size_t free = 0;
@@ -138,6 +140,20 @@ public:
         cudaPointerAttributes attributes{};
         check(cudaPointerGetAttributes(&attributes, memory), "asking what memory is");
         return attributes.type == cudaMemoryTypeHost;
+    }
+    bool can_use(const void* memory) override {
+        cudaPointerAttributes attributes{};
+        check(cudaPointerGetAttributes(&attributes, memory), "asking what memory is");
+        switch (attributes.type) {
+        case cudaMemoryTypeDevice:
+            return attributes.device == device_;
+        case cudaMemoryTypeHost: // pinned: its address is the same on the device
+            return attributes.devicePointer == memory;
+        case cudaMemoryTypeManaged:
+            return true;
+        default:
+            return false;
+        }
     }
 
     void fill_zero(void* memory, std::size_t bytes) override {
@@ -198,10 +214,13 @@ public:
 private:
     template <class Pass>
     void launch(const Pass& pass, Block blocks, const char* what) {
-        const dim3 grid(static_cast<unsigned>(blocks.x), static_cast<unsigned>(blocks.y),
-                        static_cast<unsigned>(blocks.z));
-        run_pass<<<grid, Pass::threads, 0, stream_.get()>>>(pass);
-        check_launch(what);
+        cudaLaunchConfig_t config{};
+        config.gridDim =
+            dim3(static_cast<unsigned>(blocks.x), static_cast<unsigned>(blocks.y), static_cast<unsigned>(blocks.z));
+        config.blockDim = dim3(Pass::threads);
+        config.stream = stream_.get();
+        // Its own result: cudaGetLastError would also tell of what somebody else forgot.
+        check(cudaLaunchKernelEx(&config, run_pass<Pass>, pass), what);
     }
 
     int device_;
@@ -232,7 +251,27 @@ std::string why_not(cudaError_t code, int count) {
     }
 }
 
-DeviceInfo info_of(int index) {
+/// Whether this process has a context on a device already, so that choosing it costs nothing.
+bool is_in_use(int device) {
+    void* function = nullptr;
+    cudaDriverEntryPointQueryResult found = cudaDriverEntryPointSymbolNotFound;
+#if CUDART_VERSION >= 12050
+    const auto code =
+        cudaGetDriverEntryPointByVersion("cuDevicePrimaryCtxGetState", &function, 12000, cudaEnableDefault, &found);
+#else
+    const auto code = cudaGetDriverEntryPoint("cuDevicePrimaryCtxGetState", &function, cudaEnableDefault, &found);
+#endif
+    forget(code);
+    if (code != cudaSuccess || found != cudaDriverEntryPointSuccess) {
+        return false;
+    }
+    unsigned flags = 0;
+    int active = 0;
+    const auto state = reinterpret_cast<decltype(&cuDevicePrimaryCtxGetState)>(function);
+    return state(device, &flags, &active) == CUDA_SUCCESS && active != 0;
+}
+
+DeviceInfo info_of(int index, bool closely) {
     DeviceInfo info;
     info.index = index;
     cudaDeviceProp properties{};
@@ -245,8 +284,11 @@ DeviceInfo info_of(int index) {
         char bus[32] = {};
         check(cudaDeviceGetPCIBusId(bus, sizeof(bus), index), "asking where the device is");
         info.bus = bus;
+        if (!closely) {
+            return info;
+        }
         // Does this build hold code for it? Asked of one pass; all are built alike.
-        check(cudaSetDevice(index), "choosing the device");
+        const OnDevice chosen(index);
         cudaFuncAttributes attributes{};
         check(cudaFuncGetAttributes(&attributes, run_pass<Clear>), "looking for code that runs on the device");
         std::size_t total = 0;
@@ -259,6 +301,18 @@ DeviceInfo info_of(int index) {
 
 } // namespace
 
+OnDevice::OnDevice(int device) : device_(device) {
+    check(cudaGetDevice(&before_), "asking for the current device");
+    check(cudaSetDevice(device), "choosing the device");
+}
+
+OnDevice::~OnDevice() {
+    // Choosing a device makes a context on it, which takes some hundred megabytes: not on one that nobody uses.
+    if (before_ != device_ && is_in_use(before_)) {
+        forget(cudaSetDevice(before_));
+    }
+}
+
 std::unique_ptr<Queue> make_queue(int device) {
     int count = 0;
     const std::string problem = why_not(cudaGetDeviceCount(&count), count);
@@ -270,11 +324,11 @@ std::unique_ptr<Queue> make_queue(int device) {
         throw std::runtime_error("there is no GPU " + std::to_string(device) + "; this host has " +
                                  std::to_string(count) + ", numbered from 0");
     }
-    check(cudaSetDevice(device), "choosing the device");
+    const OnDevice chosen(device);
     return std::make_unique<CudaQueue>(device);
 }
 
-Survey survey() {
+Survey survey(std::span<const int> closely) {
     Survey found;
     found.runtime = version_text(CUDART_VERSION);
     int driver = 0;
@@ -291,7 +345,7 @@ Survey survey() {
     static_cast<void>(cudaGetLastError());
     if (found.problem.empty()) {
         for (int index = 0; index < count; ++index) {
-            found.devices.push_back(info_of(index));
+            found.devices.push_back(info_of(index, closely.empty() || std::ranges::count(closely, index) > 0));
         }
     }
     return found;

@@ -41,7 +41,25 @@ public:
     [[nodiscard]] virtual std::size_t work_bytes() const noexcept = 0;
 };
 
-/// Work on one device in the order in which it is given. Everything but `synchronize` returns before it is done.
+/// For its lifetime the calling thread speaks to a device, and then again to the one that it spoke to before: other
+/// libraries in the thread count on that.
+class OnDevice {
+public:
+    /// @throws std::runtime_error
+    explicit OnDevice(int device);
+    OnDevice(const OnDevice&) = delete;
+    OnDevice& operator=(const OnDevice&) = delete;
+    OnDevice(OnDevice&&) = delete;
+    OnDevice& operator=(OnDevice&&) = delete;
+    ~OnDevice();
+
+private:
+    int device_;
+    int before_ = 0;
+};
+
+/// Work on one device in the order in which it is given. Everything but `synchronize` returns before it is done. Every
+/// call but the constructor's comes from a thread that is `OnDevice`.
 /// @throws OutOfMemory, std::runtime_error that says what was being done
 class Queue {
 public:
@@ -52,18 +70,17 @@ public:
     Queue& operator=(Queue&&) = delete;
     virtual ~Queue() = default;
 
-    /// Make this queue's device the one that the calling thread speaks to.
-    virtual void enter() = 0;
-
     [[nodiscard]] virtual void* allocate(Where where, std::size_t bytes) = 0;
     virtual void release(Where where, void* memory) noexcept = 0;
     [[nodiscard]] virtual std::size_t free_bytes() = 0;
     /// Whether copies may read or write this memory of the host while the caller goes on.
     [[nodiscard]] virtual bool is_pinned(const void* memory) = 0;
+    /// Whether passes of this device may use this address: not if it is another device's, or plain memory of the host.
+    [[nodiscard]] virtual bool can_use(const void* memory) = 0;
 
     virtual void fill_zero(void* memory, std::size_t bytes) = 0;
     virtual void upload(void* to, const void* from, std::size_t bytes) = 0;
-    /// `rows` rows of `bytes` bytes each, `from_stride` apart, into rows without gaps.
+    /// `rows` rows of `bytes` bytes each, `from_stride` apart (at least `bytes`), into rows without gaps.
     virtual void upload_rows(void* to, const void* from, std::size_t from_stride, std::size_t bytes,
                              std::size_t rows) = 0;
     virtual void download(void* to, const void* from, std::size_t bytes) = 0;

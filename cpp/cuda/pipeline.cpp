@@ -1,5 +1,6 @@
 // What is asked of a device, in which order and in how many pieces: batches, buffers, transforms. No CUDA here.
 #include <algorithm>
+#include <condition_variable>
 #include <cstring>
 #include <map>
 #include <mutex>
@@ -69,7 +70,7 @@ private:
     std::size_t bytes_ = 0;
 };
 
-/// One caller's queue, buffers and transforms on a device.
+/// One caller's queue, buffers and transforms on a device. It is used, and ends, `OnDevice`.
 struct Workspace {
     explicit Workspace(int device) : queue(make_queue(device)) {}
     Workspace(const Workspace&) = delete;
@@ -155,13 +156,13 @@ public:
             const std::scoped_lock lock(mutex_);
             std::swap(idle, idle_[device]);
         }
-        for (auto& workspace : idle) {
-            try {
-                workspace->queue->enter();
-            } catch (const std::runtime_error&) { // then nothing can be given back
-                continue;
-            }
-            workspace.reset();
+        if (idle.empty()) {
+            return;
+        }
+        try {
+            const OnDevice chosen(device);
+            idle.clear();
+        } catch (const std::runtime_error&) { // NOLINT(bugprone-empty-catch): a failed device gives nothing back
         }
     }
 
@@ -170,17 +171,52 @@ private:
     std::map<int, std::vector<std::unique_ptr<Workspace>>> idle_;
 };
 
+/// One of the `most_callers` places of a device; waits until there is one.
+class Turn {
+public:
+    explicit Turn(int device) : device_(device) {
+        Turns& turns = all();
+        std::unique_lock lock(turns.mutex);
+        turns.one_ended.wait(lock, [&] { return turns.taken[device] < most_callers; });
+        ++turns.taken[device];
+    }
+    Turn(const Turn&) = delete;
+    Turn& operator=(const Turn&) = delete;
+    Turn(Turn&&) = delete;
+    Turn& operator=(Turn&&) = delete;
+    ~Turn() {
+        Turns& turns = all();
+        {
+            const std::scoped_lock lock(turns.mutex);
+            --turns.taken.find(device_)->second;
+        }
+        turns.one_ended.notify_all(); // those who wait may want different devices
+    }
+
+private:
+    struct Turns {
+        std::mutex mutex;
+        std::condition_variable one_ended;
+        std::map<int, int> taken;
+    };
+    static Turns& all() {
+        static auto& turns = *new Turns; // leaked on purpose, as the workspaces are
+        return turns;
+    }
+
+    int device_;
+};
+
 /// A workspace for the time of a call. One whose call failed is not used again.
 class Lease {
 public:
-    explicit Lease(int device) : device_(device), workspace_(WorkspacePool::instance().take(device)) {
-        workspace_->queue->enter();
-    }
+    explicit Lease(int device)
+        : device_(device), turn_(device), workspace_(WorkspacePool::instance().take(device)), chosen_(device) {}
     Lease(const Lease&) = delete;
     Lease& operator=(const Lease&) = delete;
     Lease(Lease&&) = delete;
     Lease& operator=(Lease&&) = delete;
-    ~Lease() = default;
+    ~Lease() { workspace_.reset(); } // while its device is chosen
     /// The call has ended well.
     void give_back() { WorkspacePool::instance().give_back(device_, std::move(workspace_)); }
     [[nodiscard]] Workspace& operator*() const noexcept { return *workspace_; }
@@ -188,14 +224,17 @@ public:
 
 private:
     int device_;
+    Turn turn_;
     std::unique_ptr<Workspace> workspace_;
+    OnDevice chosen_;
 };
 
 /// Rows [first, last) of an image in host memory to a device, without gaps.
 void upload_rows(Workspace& workspace, const ImageView& image, Index first, Index last, std::byte* to) {
     const std::size_t row_bytes = as_size(image.width * bytes_per_pixel(image.type));
     const auto rows = as_size(last - first);
-    const auto stride = static_cast<std::size_t>(image.row_stride);
+    // The stride of a single row may be any number.
+    const std::size_t stride = image.height > 1 ? static_cast<std::size_t>(image.row_stride) : row_bytes;
     const std::byte* from = image.data + first * image.row_stride;
     if (rows == 0 || row_bytes == 0) {
         return;
@@ -584,7 +623,6 @@ void make_room_for(Workspace& workspace, CallPlan& plan, int device, Index count
             workspace.release_batches();
             if (!released) { // first what nobody uses
                 WorkspacePool::instance().release(device);
-                workspace.queue->enter();
                 released = true;
                 continue;
             }
@@ -606,7 +644,6 @@ void reserve_image(Workspace& workspace, int device, std::size_t bytes) {
     } catch (const OutOfMemory&) {
         workspace.release_batches();
         WorkspacePool::instance().release(device);
-        workspace.queue->enter();
         try {
             workspace.image.reserve(bytes);
         } catch (const OutOfMemory& error) {
@@ -616,21 +653,46 @@ void reserve_image(Workspace& workspace, int device, std::size_t bytes) {
     }
 }
 
+/// Arrays of the caller's that are said to lie on the device must: passes would not fail alone, but end every use of
+/// the device in this process.
+void check_places(Workspace& workspace, const ImageView& image, std::span<const StackView> outputs, const Use& use) {
+    const auto require_here = [&](const void* memory, const char* what) {
+        if (!workspace.queue->can_use(memory)) {
+            throw std::invalid_argument(std::string(what) + " does not lie on cuda:" + std::to_string(use.device));
+        }
+    };
+    if (use.image == Place::device && image.height * image.width > 0) {
+        require_here(image.data, "the image");
+    }
+    if (use.outputs == Place::device) {
+        for (const StackView& output : outputs) {
+            require_here(data_of(output), "an output");
+        }
+    }
+}
+
+void wait_for_others(Queue& queue, const Use& use) {
+    for (const std::uintptr_t stream : use.streams) {
+        queue.wait_for(stream);
+    }
+}
+
 /// The call where no box may be cut: nothing is planned, everything is zeros.
-void reject_all(std::span<const StackView> outputs, Index count, const Use& use) {
+void reject_all(const ImageView& image, std::span<const StackView> outputs, Index count, const Use& use) {
+    if (count == 0) {
+        return;
+    }
     if (use.outputs == Place::host) {
         for (const StackView& output : outputs) {
-            if (count > 0) {
-                std::memset(data_of(output), 0, as_size(count * bytes_of_image(output)));
-            }
+            std::memset(data_of(output), 0, as_size(count * bytes_of_image(output)));
         }
         return;
     }
     Lease workspace(use.device);
+    check_places(*workspace, image, outputs, use);
+    wait_for_others(*workspace->queue, use);
     for (const StackView& output : outputs) {
-        if (count > 0) {
-            workspace->queue->fill_zero(data_of(output), as_size(count * bytes_of_image(output)));
-        }
+        workspace->queue->fill_zero(data_of(output), as_size(count * bytes_of_image(output)));
     }
     workspace->queue->synchronize();
     workspace.give_back();
@@ -649,20 +711,19 @@ void extract(const ImageView& image, std::span<const Corner> corners, std::span<
     const auto count = static_cast<Index>(corners.size());
     const auto [first_row, last_row] = rows_needed(corners, image, options);
     if (last_row == 0) {
+        reject_all(image, outputs, count, use);
         std::ranges::fill(status, Status::outside);
         std::ranges::fill(statistics, 0.0);
-        reject_all(outputs, count, use);
         return;
     }
 
     Lease workspace(use.device);
     Queue& queue = *workspace->queue;
+    check_places(*workspace, image, outputs, use);
     if (use.stages != nullptr) {
         queue.mark(0);
     }
-    if (use.stream != 0) {
-        queue.wait_for(use.stream);
-    }
+    wait_for_others(queue, use);
     DeviceImage on_device{.pixels = image, .first_row = 0};
     std::size_t image_bytes = 0;
     if (use.image == Place::host) {
@@ -703,18 +764,26 @@ std::shared_ptr<Queue> lasting_queue(int device) {
 
 class QueueMemory final : public Memory {
 public:
-    QueueMemory(int device, Where where, std::size_t bytes) : queue_(lasting_queue(device)), where_(where) {
-        queue_->enter();
+    QueueMemory(int device, Where where, std::size_t bytes)
+        : device_(device), queue_(lasting_queue(device)), where_(where) {
+        const OnDevice chosen(device);
         data_ = static_cast<std::byte*>(queue_->allocate(where, std::max<std::size_t>(bytes, 1)));
     }
     QueueMemory(const QueueMemory&) = delete;
     QueueMemory& operator=(const QueueMemory&) = delete;
     QueueMemory(QueueMemory&&) = delete;
     QueueMemory& operator=(QueueMemory&&) = delete;
-    ~QueueMemory() override { queue_->release(where_, data_); }
+    ~QueueMemory() override {
+        try {
+            const OnDevice chosen(device_); // freeing from a thread that has no device yet would choose the first
+            queue_->release(where_, data_);
+        } catch (const std::runtime_error&) { // NOLINT(bugprone-empty-catch): a failed device gives nothing back
+        }
+    }
     [[nodiscard]] std::byte* data() const noexcept override { return data_; }
 
 private:
+    int device_;
     std::shared_ptr<Queue> queue_;
     Where where_;
     std::byte* data_ = nullptr;

@@ -23,6 +23,7 @@ __all__ = [
     "describe_devices",
     "device_number",
     "is_device_array",
+    "most_callers",
     "parse_gpus",
     "parse_memory",
     "pinned",
@@ -61,10 +62,17 @@ class Device:
     problem: str = ""
 
 
-def survey() -> tuple[list[Device], str]:
-    """The GPUs of this host, and in a sentence what they are used through, or why there is none."""
+def survey(closely: Sequence[str] = ()) -> tuple[list[Device], str]:
+    """The GPUs of this host, and in a sentence what they are used through, or why there is none.
+
+    Parameters
+    ----------
+    closely : sequence of str
+        Devices to be asked whether they can be used; by default all. Each then bears a context of this process, some
+        hundred megabytes. Of the others `problem` is "" and `free_bytes` 0.
+    """
     try:
-        found = _module().survey()
+        found = _module().survey([device_number(name) for name in closely])
     except BackendError as error:
         return [], str(error)
     devices = [
@@ -198,6 +206,17 @@ def resident(image: NDArray[Any], device: str, rows: tuple[int, int]) -> Any:
     BackendError
     """
     return _called(_module().upload, image, device_number(device), *rows)
+
+
+def most_callers() -> int:
+    """How many calls run on one device at the same time; others wait for their turn.
+
+    Raises
+    ------
+    BackendError
+    """
+    count: int = _module().most_callers
+    return count
 
 
 def pinned(count: int, device: str) -> NDArray[np.uint8]:

@@ -10,7 +10,9 @@
 #include <map>
 #include <memory>
 #include <mutex>
+#include <span>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "cryobox/buffer.hpp"
@@ -32,6 +34,8 @@ struct Settings {
     std::atomic<std::size_t> uploaded = 0;
     std::atomic<int> synchronizations = 0;
     std::atomic<int> allocations = 0;
+    std::atomic<int> looks = 0; ///< at devices, closely
+    std::atomic<int> waits = 0; ///< for streams of other libraries
 };
 
 Settings& settings() {
@@ -39,16 +43,33 @@ Settings& settings() {
     return one;
 }
 
-/// Pinned memory, so that its addresses are known again.
-struct Pinned {
+/// All memory that was handed out, so that its addresses are known again.
+struct Blocks {
+    struct Block {
+        std::size_t bytes;
+        int device; ///< -1: pinned
+    };
     std::mutex mutex;
-    std::map<const std::byte*, std::size_t> blocks;
+    std::map<const std::byte*, Block> blocks;
+
+    /// What holds this address, or null. Call it with the mutex.
+    [[nodiscard]] const Block* find(const void* memory) const {
+        const auto* at = static_cast<const std::byte*>(memory);
+        auto found = blocks.upper_bound(at);
+        if (found == blocks.begin()) {
+            return nullptr;
+        }
+        --found;
+        return at < found->first + found->second.bytes ? &found->second : nullptr;
+    }
 };
 
-Pinned& pinned() {
-    static auto& one = *new Pinned;
+Blocks& handed_out() {
+    static auto& one = *new Blocks;
     return one;
 }
+
+thread_local int current_device = -1;
 
 /// The threads of a block, one after the other.
 struct ThreadsInTurn {
@@ -157,8 +178,8 @@ class StandInQueue final : public Queue {
 public:
     explicit StandInQueue(int device) : device_(device) {}
 
-    void enter() override {}
     void* allocate(Where where, std::size_t bytes) override {
+        require_chosen();
         auto& set = settings();
         ++set.allocations;
         if (where == Where::device) {
@@ -170,32 +191,34 @@ public:
         }
         auto* memory = static_cast<std::byte*>(std::aligned_alloc(256, (bytes + 255) / 256 * 256));
         std::memset(memory, 0xFF, bytes); // NaN as floats
-        const std::scoped_lock lock(pinned().mutex);
-        (where == Where::device ? sizes_ : pinned().blocks)[memory] = bytes;
+        const std::scoped_lock lock(handed_out().mutex);
+        handed_out().blocks[memory] = {.bytes = bytes, .device = where == Where::device ? device_ : -1};
         return memory;
     }
     void release(Where where, void* memory) noexcept override {
+        if (current_device != device_) {
+            std::abort(); // a GPU would be woken for nothing
+        }
         {
-            const std::scoped_lock lock(pinned().mutex);
-            auto& blocks = where == Where::device ? sizes_ : pinned().blocks;
-            const auto found = blocks.find(static_cast<std::byte*>(memory));
+            const std::scoped_lock lock(handed_out().mutex);
+            const auto found = handed_out().blocks.find(static_cast<std::byte*>(memory));
             if (where == Where::device) {
-                settings().used -= found->second;
+                settings().used -= found->second.bytes;
             }
-            blocks.erase(found);
+            handed_out().blocks.erase(found);
         }
         std::free(memory); // NOLINT: of aligned_alloc
     }
     std::size_t free_bytes() override { return settings().memory - settings().used; }
     bool is_pinned(const void* memory) override {
-        const std::scoped_lock lock(pinned().mutex);
-        const auto* at = static_cast<const std::byte*>(memory);
-        auto found = pinned().blocks.upper_bound(at);
-        if (found == pinned().blocks.begin()) {
-            return false;
-        }
-        --found;
-        return at < found->first + found->second;
+        const std::scoped_lock lock(handed_out().mutex);
+        const auto* block = handed_out().find(memory);
+        return block != nullptr && block->device == -1;
+    }
+    bool can_use(const void* memory) override { // memory of the host passes for that of other libraries' devices
+        const std::scoped_lock lock(handed_out().mutex);
+        const auto* block = handed_out().find(memory);
+        return block == nullptr || block->device == -1 || block->device == device_;
     }
 
     void fill_zero(void* memory, std::size_t bytes) override {
@@ -207,6 +230,9 @@ public:
     }
     void upload_rows(void* to, const void* from, std::size_t from_stride, std::size_t bytes,
                      std::size_t rows) override {
+        if (from_stride < bytes) {
+            throw std::logic_error("rows that overlap: no device copies those");
+        }
         settings().uploaded += bytes * rows;
         later([=] {
             for (std::size_t y = 0; y < rows; ++y) {
@@ -223,6 +249,7 @@ public:
     }
 
     std::unique_ptr<DeviceTransform> plan(TransformKind kind, Index length, Index batch) override {
+        require_chosen();
         return std::make_unique<StandInTransform>(kind, length, batch);
     }
     void transform(DeviceTransform& plan, void* from, void* to, void* work) override {
@@ -236,7 +263,7 @@ public:
     void run(const FinishImages& pass, Block blocks) override { launch(pass, blocks); }
     void run(const Clear& pass, Block blocks) override { launch(pass, blocks); }
 
-    void wait_for(std::uintptr_t) override {}
+    void wait_for(std::uintptr_t) override { ++settings().waits; }
     void mark(std::size_t) override {}
     double milliseconds(std::size_t, std::size_t) override { return 1; }
     void synchronize() override {
@@ -256,7 +283,15 @@ public:
     }
 
 private:
-    void later(std::function<void()> step) { work_.push_back(std::move(step)); }
+    void require_chosen() const {
+        if (current_device != device_) {
+            throw std::logic_error("work for a device that the thread does not speak to");
+        }
+    }
+    void later(std::function<void()> step) {
+        require_chosen();
+        work_.push_back(std::move(step));
+    }
 
     template <class Pass>
     void launch(const Pass& pass, Block blocks) {
@@ -275,11 +310,13 @@ private:
     }
 
     int device_;
-    std::map<const std::byte*, std::size_t> sizes_;
     std::vector<std::function<void()>> work_;
 };
 
 } // namespace
+
+OnDevice::OnDevice(int device) : device_(device), before_(std::exchange(current_device, device)) {}
+OnDevice::~OnDevice() { current_device = before_; }
 
 std::unique_ptr<Queue> make_queue(int device) {
     if (settings().devices == 0) {
@@ -292,18 +329,20 @@ std::unique_ptr<Queue> make_queue(int device) {
     return std::make_unique<StandInQueue>(device);
 }
 
-Survey survey() {
+Survey survey(std::span<const int> closely) {
     Survey found;
     found.runtime = "stand-in";
     found.problem = settings().devices == 0 ? "no NVIDIA driver on this host" : "";
     for (int i = 0; i < settings().devices; ++i) {
+        const bool looked_at = closely.empty() || std::ranges::count(closely, i) > 0;
+        settings().looks += looked_at ? 1 : 0;
         found.devices.push_back({.index = i,
                                  .name = "processor standing in for a GPU",
                                  .capability = "0.0",
                                  .bus = "none",
                                  .multiprocessors = 1,
                                  .total_bytes = settings().memory,
-                                 .free_bytes = settings().memory - settings().used,
+                                 .free_bytes = looked_at ? settings().memory - settings().used : 0,
                                  .problem = ""});
     }
     return found;
@@ -326,6 +365,8 @@ CRYOBOX_STANDIN void standin_set(int devices, std::size_t memory, int order) {
     set.uploaded = 0;
     set.synchronizations = 0;
     set.allocations = 0;
+    set.looks = 0;
+    set.waits = 0;
 }
 /// `device` (-1: each) fails at the synchronization after so many more.
 CRYOBOX_STANDIN void standin_fail_after(int synchronizations, int device) {
@@ -336,4 +377,8 @@ CRYOBOX_STANDIN std::size_t standin_used() { return cryobox::cuda::settings().us
 CRYOBOX_STANDIN std::size_t standin_most_used() { return cryobox::cuda::settings().most_used; }
 CRYOBOX_STANDIN std::size_t standin_uploaded() { return cryobox::cuda::settings().uploaded; }
 CRYOBOX_STANDIN int standin_synchronizations() { return cryobox::cuda::settings().synchronizations; }
+CRYOBOX_STANDIN int standin_looks() { return cryobox::cuda::settings().looks; }
+CRYOBOX_STANDIN int standin_waits() { return cryobox::cuda::settings().waits; }
+/// Which device the calling thread speaks to; -1: none.
+CRYOBOX_STANDIN int standin_current() { return cryobox::cuda::current_device; }
 CRYOBOX_STANDIN int standin_allocations() { return cryobox::cuda::settings().allocations; }

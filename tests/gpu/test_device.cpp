@@ -230,6 +230,33 @@ void callers_in_many_threads_get_the_bits_of_one() {
     CHECK(wrong == std::vector<int>(4, 0));
 }
 
+void many_callers_take_turns_and_no_more_memory() {
+    const Scene scene(120, 120);
+    const auto corners = corners_everywhere(120, 120, 40);
+    const auto chosen = options(40, {7});
+    cuda::release_idle(0);
+    const auto expected = on_device(scene, corners, {20}, chosen);
+    const std::size_t one = standin_used();
+    standin_set(1, plenty, 0);
+    std::vector<int> wrong(std::size_t{4} * cuda::most_callers, 0);
+    std::vector<std::thread> threads;
+    threads.reserve(wrong.size());
+    for (int& count : wrong) {
+        threads.emplace_back([&] { count = same(on_device(scene, corners, {20}, chosen), expected) ? 0 : 1; });
+    }
+    for (auto& thread : threads) {
+        thread.join();
+    }
+    CHECK(wrong == std::vector<int>(wrong.size(), 0));
+    CHECK(standin_most_used() <= cuda::most_callers * one);
+    standin_fail_after(0, -1); // those whose calls fail leave their places to others
+    for (int i = 0; i <= cuda::most_callers; ++i) {
+        CHECK(testing::throws<std::runtime_error>([&] { on_device(scene, corners, {20}, chosen); }, "illegal"));
+    }
+    standin_set(1, plenty, 0);
+    CHECK(same(on_device(scene, corners, {20}, chosen), expected));
+}
+
 void wrong_arguments_are_refused_as_on_the_processor() {
     const Scene scene(40, 40);
     const std::vector<Corner> corners = {{.y = 0, .x = 0}};
@@ -255,5 +282,5 @@ int main() {
                         little_memory_costs_batches_and_no_bit, too_little_memory_is_an_error_that_says_so,
                         a_second_call_allocates_nothing_and_waits_once, a_failed_device_is_an_error_and_leaks_nothing,
                         images_and_stacks_on_the_device_need_no_copies, callers_in_many_threads_get_the_bits_of_one,
-                        wrong_arguments_are_refused_as_on_the_processor);
+                        many_callers_take_turns_and_no_more_memory, wrong_arguments_are_refused_as_on_the_processor);
 }

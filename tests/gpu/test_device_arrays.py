@@ -135,6 +135,111 @@ def test_an_array_of_another_device_is_refused(stand_in: StandIn) -> None:
         core.extract(image, [(30.0, 30.0)], box=16, device="cuda:0")
 
 
+def test_an_array_of_another_device_is_refused_whoever_describes_it(stand_in: StandIn) -> None:
+    stand_in.set(devices=2)
+    image = micrograph((60, 60), "float32")
+    there = gpu.resident(image, "cuda:1", (0, 60))
+
+    class Foreign:
+        __cuda_array_interface__ = there.__cuda_array_interface__
+
+    with pytest.raises(OptionError, match="the image does not lie on cuda:0"):
+        core.extract(Foreign(), [(30.0, 30.0)], box=16, device="cuda:0")
+    stack = gpu.backend("cuda:1").empty((1, 16, 16), "float32")
+
+    class Stack:
+        __cuda_array_interface__ = stack.__cuda_array_interface__
+
+    for corner in ((22, 22), (-50, 0)):  # one that is cut, and one that is not
+        with pytest.raises(OptionError, match="an output does not lie on cuda:0"):
+            core.extract_windows(image, np.array([corner]), [Stack()], **WINDOWS)
+
+
+WINDOWS: dict[str, Any] = {
+    "box": 16,
+    "radii": [6.0],
+    "pad": False,
+    "normalize": True,
+    "ramp": True,
+    "invert": False,
+    "scale_const": None,
+    "threads": 1,
+    "device": "cuda:0",
+}
+
+
+@pytest.mark.parametrize(
+    ("version", "stream", "waits"), [(2, {}, 1), (3, {}, 0), (3, {"stream": None}, 0), (3, {"stream": 7}, 1)]
+)
+def test_what_others_still_do_with_an_array_is_waited_for(
+    stand_in: StandIn, version: int, stream: dict[str, Any], waits: int
+) -> None:
+    image = micrograph((60, 60), "float32")
+    stack = np.empty((1, 16, 16), np.float32)
+    expected, _ = core.extract(image, [(30.0, 30.0)], box=16, device="cuda:0")
+
+    class Foreign:
+        def __init__(self, array: NDArray[Any]) -> None:
+            self.__cuda_array_interface__ = array.__array_interface__ | {"version": version} | stream
+
+    corners = np.array([(22, 22)])
+    for image_given, output in ((Foreign(image), stack), (image, Foreign(stack)), (Foreign(image), Foreign(stack))):
+        stand_in.set()
+        stack[...] = 0
+        core.extract_windows(image_given, corners, [output], **WINDOWS)
+        assert stand_in.count("waits") == waits  # once for each stream, not for each array
+        np.testing.assert_array_equal(stack, expected)
+
+
+def test_dlpack_goes_before_an_interface_without_streams(stand_in: StandIn) -> None:
+    image = micrograph((60, 60), "float32")
+    stack = np.empty((1, 16, 16), np.float32)
+
+    class Both(Exported):
+        __cuda_array_interface__ = image.__array_interface__ | {"version": 2}
+
+    core.extract_windows(Both(image), np.array([(22, 22)]), [stack], **WINDOWS)
+    assert stand_in.count("waits") == 0  # the stand-in's memory is the host's, which needs no stream over DLPack
+
+
+def test_an_output_that_is_not_aligned_is_refused(stand_in: StandIn) -> None:
+    stack = np.zeros(16 * 16 * 4 + 1, np.uint8)[1:].view(np.float32).reshape(1, 16, 16)
+
+    class Foreign:
+        __cuda_array_interface__ = stack.__array_interface__
+
+    with pytest.raises(OptionError, match="aligned"):
+        core.extract_windows(micrograph((60, 60), "float32"), np.array([(22, 22)]), [Foreign()], **WINDOWS)
+
+
+def test_a_pinned_image_of_one_row_may_have_any_stride(stand_in: StandIn) -> None:
+    row = gpu.pinned(4 * 50, "cuda:0").view(np.float32).reshape(1, 50)
+    row[...] = np.arange(50)
+    odd = np.lib.stride_tricks.as_strided(row, strides=(-4, 4))
+    found, kept = core.extract(odd, [(0.0, 25.0)], box=4, edges="pad", normalize=False, device="cuda:0")
+    assert kept.all()
+    np.testing.assert_array_equal(found[0], np.tile(np.arange(23, 27, dtype=np.float32), (4, 1)))
+
+
+def test_a_copy_is_not_promised_over_dlpack(stand_in: StandIn) -> None:
+    stack = gpu.backend("cuda:0").empty((1, 4, 4), "float32")
+    with pytest.raises(BufferError, match="to_host"):
+        stack.__dlpack__(copy=True)
+    assert stack.__dlpack__(stream=None, max_version=(1, 0), dl_device=None, copy=None) is not None
+
+
+def test_the_thread_speaks_to_the_device_it_spoke_to_before(stand_in: StandIn) -> None:
+    stand_in.set(devices=2)
+    image = micrograph((60, 60), "float32")
+    before = stand_in.count("current")
+    there = gpu.resident(image, "cuda:1", (0, 60))
+    images, _ = core.extract(there, [(30.0, 30.0), (0.0, 0.0)], box=16, device="cuda:1")
+    images.to_host()
+    with pytest.raises(BackendError):
+        core.extract(image, [(30.0, 30.0)], box=16, device="cuda:7")
+    assert stand_in.count("current") == before
+
+
 def test_a_micrograph_crosses_the_bus_once_in_its_stored_type_and_only_the_rows_needed(stand_in: StandIn) -> None:
     image = micrograph((200, 100), "uint8", seed=4)
     corners = np.array([(50, 3), (70, 20)])

@@ -84,6 +84,32 @@ def test_devices_are_listed_with_their_memory(capsys: pytest.CaptureFixture[str]
     assert lines[2].startswith("cuda:1: processor standing in for a GPU")
 
 
+def test_only_the_devices_that_a_run_uses_are_looked_at_closely() -> None:
+    from cryobox import RunOptions
+    from cryobox.engine.gpu import ready_devices
+
+    with standin.load().in_place_of_cuda() as device:
+        device.set(devices=4)
+        assert ready_devices(RunOptions(gpus=("cuda:2",)), None) == (("cuda:2",), ())
+        assert device.count("looks") == 1  # on the others this process keeps no memory
+        found, _ = gpu.survey(["cuda:1"])
+        assert [one.free_bytes > 0 for one in found] == [False, True, False, False]
+
+
+@pytest.mark.parametrize(("workers", "gpus", "shares"), [(2, 1, 2), (4, 2, 2), (64, 1, 8), (64, 4, 8), (8, 3, 3)])
+def test_a_limit_of_memory_is_shared_by_the_workers_that_run_at_the_same_time(
+    workers: int, gpus: int, shares: int
+) -> None:
+    from cryobox import RunOptions
+    from cryobox.engine.gpu import memory_of_a_worker
+
+    with standin.load().in_place_of_cuda():
+        assert gpu.most_callers() == 8
+        options = RunOptions(gpus=("cuda:0",), gpu_memory=240 << 20, workers=workers)
+        assert memory_of_a_worker(options, [f"cuda:{i}" for i in range(gpus)]) == (240 << 20) // shares
+        assert memory_of_a_worker(options, ["cpu"]) == 0
+
+
 def test_a_device_that_is_not_there_is_named() -> None:
     with (
         standin.load().in_place_of_cuda(),

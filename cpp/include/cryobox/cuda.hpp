@@ -20,8 +20,8 @@ struct DeviceInfo {
     std::string bus;        ///< where it is plugged in
     int multiprocessors = 0;
     std::size_t total_bytes = 0;
-    std::size_t free_bytes = 0;
-    std::string problem; ///< why it cannot be used; "" if it can
+    std::size_t free_bytes = 0; ///< 0 where nobody looked closely
+    std::string problem;        ///< why it cannot be used; "" if it can
 };
 
 /// What this host offers.
@@ -33,8 +33,9 @@ struct Survey {
     std::vector<DeviceInfo> devices;
 };
 
-/// Never throws for a missing driver or device: it says so.
-Survey survey();
+/// Never throws for a missing driver or device: it says so. A close look at a device makes a context on it, which stays
+/// and takes some of its memory.
+Survey survey(std::span<const int> closely = {}); ///< at these devices; empty: at all
 
 /// Where the pixels of an image or a stack lie.
 enum class Place : std::uint8_t { host, device };
@@ -55,13 +56,18 @@ struct Use {
     int device = 0;
     Place image = Place::host;
     Place outputs = Place::host;
-    std::size_t memory = 0;    ///< bytes of the device that this call may use; 0: half of what is free
-    std::uintptr_t stream = 0; ///< of another library, whose work on a device image must be done first; 0: none
-    Stages* stages = nullptr;  ///< filled where given; the call is slower then
+    std::size_t memory = 0; ///< bytes of the device that this call may use; 0: half of what is free
+    /// Of other libraries, whose work on images or outputs on the device must be done first (1: the default stream).
+    std::span<const std::uintptr_t> streams = {}; // NOLINT(readability-redundant-member-init): else GCC misses one
+    Stages* stages = nullptr;                     ///< filled where given; the call is slower then
 };
 
+/// So many calls on one device run at the same time, others wait for their turn: what a device holds does not grow with
+/// the callers. Not measured: one that uploads, one that computes and one that downloads could do.
+inline constexpr int most_callers = 8;
+
 /// As `cryobox::extract`, on a device: same arguments, order, meaning and refusals. `options.threads` is not used.
-/// Callers in several threads have a queue, buffers and transforms each, and overlap.
+/// Callers in several threads have a queue, buffers and transforms each, and overlap, up to `most_callers`.
 /// @throws std::invalid_argument before anything is written; std::runtime_error if the device fails or its memory does
 /// not hold one particle's work; the outputs are undefined then
 void extract(const ImageView& image, std::span<const Corner> corners, std::span<const StackView> outputs,

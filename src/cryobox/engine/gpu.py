@@ -11,7 +11,7 @@ from typing import TypeVar
 
 from cryobox.engine.local import available_cores
 from cryobox.errors import BackendError, OptionError
-from cryobox.gpu import survey
+from cryobox.gpu import most_callers, survey
 from cryobox.options import RunOptions
 
 __all__ = ["CPU", "memory_of_a_worker", "on_a_device", "ready_devices"]
@@ -59,7 +59,7 @@ def ready_devices(options: RunOptions, engine: object) -> tuple[tuple[str, ...],
         return (CPU,), ()
     if engine is not None and not isinstance(engine, ThreadPoolExecutor):
         raise OptionError("--gpus is for workers that are threads of this process; it does not go with other executors")
-    devices, about = survey()
+    devices, about = survey(wanted)  # the others are not touched: they may be somebody else's
     usable = [device.name for device in devices if not device.problem]
     problems = {device.name: device.problem for device in devices if device.problem}
     with _lock:
@@ -78,11 +78,11 @@ def ready_devices(options: RunOptions, engine: object) -> tuple[tuple[str, ...],
 
 
 def memory_of_a_worker(options: RunOptions, devices: Sequence[str]) -> int:
-    """Bytes of its GPU for each worker, where the user set a limit for all; else 0."""
-    if options.gpu_memory is None:
+    """Bytes of its GPU for each worker that is at work there, where the user set a limit for all; else 0."""
+    if options.gpu_memory is None or CPU in devices:
         return 0
     workers = options.workers or available_cores()
-    return max(1, options.gpu_memory // math.ceil(workers / len(devices)))
+    return max(1, options.gpu_memory // min(math.ceil(workers / len(devices)), most_callers()))
 
 
 def on_a_device(
