@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import json
 import statistics
 import time
@@ -25,6 +26,7 @@ def main() -> None:
     parser.add_argument("--out")
     parser.add_argument("--workers", type=int, required=True)
     parser.add_argument("--fsync", action="store_true")
+    parser.add_argument("--gpu", help="the one to cut on, like cuda:0")
     arguments = parser.parse_args()
     start = time.perf_counter()
     import cryobox
@@ -41,12 +43,20 @@ def _files(what: Case, arguments: argparse.Namespace) -> tuple[float, dict[str, 
 
     recipe = cryobox.Recipe(box=what.box, sizes=what.sizes, dtype=what.dtype, invert=what.invert)
     options = cryobox.RunOptions(workers=arguments.workers, fsync=arguments.fsync)
+    more: dict[str, Any] = {}
+    if arguments.gpu:
+        from cryobox.gpu import survey
+
+        options = dataclasses.replace(options, gpus=(arguments.gpu,))
+        start = time.perf_counter()
+        survey([arguments.gpu])  # makes the context, which a process pays for once: start-up, too
+        more = {"device_seconds": time.perf_counter() - start}
     start = time.perf_counter()
     cryobox.run(arguments.picks, micrographs=arguments.micrographs, out=arguments.out, recipe=recipe, options=options)
     seconds = time.perf_counter() - start
     job = json.loads((Path(arguments.out) / "job.json").read_text())
     planning = job["seconds"]["planning"]  # reading tables and headers: start-up, which is reported apart
-    return seconds, {"planning_seconds": planning, "work_seconds": seconds - planning}
+    return seconds, {"planning_seconds": planning, "work_seconds": seconds - planning} | more
 
 
 def _in_memory(what: Case, arguments: argparse.Namespace) -> tuple[float, dict[str, Any]]:

@@ -1,16 +1,22 @@
-"""One GPU on case B beside its floors and this host's cores: `python -m bench.gpu --data FOLDER --out /dev/shm/FOLDER`.
+"""One GPU on a case beside its floors and this host's cores: `python -m bench.gpu --data FOLDER --out /dev/shm/FOLDER`.
 
-Rates with the micrograph and the images on the device, from and to pinned memory, and of whole runs from page cache;
-milliseconds by stage from the device's own events; floors: bus and memory bandwidth, cuFFT alone (through CuPy, where
-it is installed). The images are compared with the CPU's first: a benchmark of different work would be worthless.
+Rates with micrographs and images on the device, from and to pinned memory, and of the CPU core on all cores; whole runs
+from page cache; milliseconds by stage from the device's own events; floors from gpu_floors.cu, which nvcc builds into
+FOLDER. The images are compared with the CPU's first: a benchmark of different work would be worthless.
 """
 
 from __future__ import annotations
 
 import argparse
+import csv
+import json
+import os
+import shutil
 import subprocess
+import sys
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -21,56 +27,151 @@ from numpy.typing import NDArray
 from bench.arm_numpy import read_micrograph, read_positions
 from bench.cases import Case, case
 from bench.dataset import ensure
-from bench.machine import Spread, cores, execute, fresh, save, spread, warm_files
+from bench.machine import ROOT, Spread, cores, execute, fresh, save, spread, warm_files
 
-__all__ = ["main"]
+__all__ = ["floors_command", "goals", "main", "measure", "table"]
 
-ROUNDS = 8  # even
-CALLS = 12  # of one round and worker, on micrographs in turn, so that no cache holds the input
-ROTATED = 6  # micrographs
+ROTATED = 6  # micrographs of the rates, in turn, so that no cache holds the input
+GOALS = {"device": 200_000.0, "pinned of bus": 0.75, "runs, CPU / GPU": 3.0}  # case B on an H100-class device
 FACTS = (
-    "name,driver_version,clocks.sm,clocks.mem,clocks.max.sm,power.draw,pcie.link.gen.current,pcie.link.width.current"
+    "name,driver_version,clocks.sm,clocks.mem,clocks.max.sm,clocks.max.mem,power.draw,temperature.gpu,"
+    "pcie.link.gen.current,pcie.link.width.current"
 )
+LARGEST_DIFFERENCE = {"float32": 4e-6, "float16": 2e-3}  # of the largest value
 
 
 def main() -> None:
     """Parse the arguments, measure, print the table, save the JSON."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--data", type=Path, required=True)
-    parser.add_argument("--out", type=Path, help="on tmpfs, for whole runs; without it there are none")
+    parser.add_argument("--data", type=Path, required=True, help="folder for data sets and the floors; reused")
+    parser.add_argument("--out", type=Path, help="folder on tmpfs for whole runs; without it there are none")
     parser.add_argument("--case", default="B")
+    parser.add_argument("--micrographs", type=int, help="of whole runs, instead of the case's own number")
     parser.add_argument("--device", default="cuda:0")
     parser.add_argument("--callers", default="1,2,4,8", help="threads that call at the same time")
+    parser.add_argument("--rounds", type=int, default=8, help="even")
+    parser.add_argument("--calls", type=int, default=12, help="of one round and caller")
     arguments = parser.parse_args()
-    what = case(arguments.case)
-    data = ensure(arguments.data, what.with_micrographs(ROTATED).data)
-    images = [read_micrograph(path, what.data) for path in data.paths[:ROTATED]]
-    corners = [
-        np.ascontiguousarray(each - what.box // 2) for each in read_positions(what.with_micrographs(ROTATED).data)
-    ]
-    found: dict[str, Any] = {"case": what.name, "device": arguments.device, "facts": _facts()}
-    found["difference"] = _difference(what, images[0], corners[0], arguments.device)
-    found["floors"] = _floors(what)
-    found["stages_ms"] = _stages(what, images[0], corners[0], arguments.device)
-    for callers in map(int, arguments.callers.split(",")):
-        for place in ("device", "pinned"):
-            rate = _rate(what, images, corners, arguments.device, place, callers)
-            found[f"{place} w{callers}"] = {"particles_per_second": vars_of(rate)}
-            print(f"{place:8s} {callers} callers: {rate.text(0)} particles/s", flush=True)
-    _say_floors(what, found)
+    found = measure(
+        case(arguments.case),
+        arguments.data,
+        device=arguments.device,
+        callers=[int(count) for count in arguments.callers.split(",")],
+        rounds=arguments.rounds,
+        calls=arguments.calls,
+    )
     if arguments.out is not None:
-        found["runs"] = _runs(what, arguments.data, arguments.out)
+        what = case(arguments.case).with_micrographs(arguments.micrographs)
+        found["runs"] = _runs(what, arguments.data, arguments.out, arguments.device, arguments.rounds)
+    found["goals"] = goals(found)
+    print(table(found))
     print(f"written to {save('gpu', found)}")
 
 
-def vars_of(values: Spread) -> dict[str, float]:
-    """A spread as plain values."""
+def measure(
+    what: Case, folder: Path, *, device: str, callers: Sequence[int], rounds: int, calls: int
+) -> dict[str, Any]:
+    """Everything but whole runs."""
+    from cryobox import gpu
+
+    start = time.perf_counter()
+    devices, about = gpu.survey([device])
+    started = time.perf_counter() - start
+    one = next((one for one in devices if one.name == device), None)
+    if one is None or one.problem:
+        raise SystemExit(f"{device} cannot be used: {one.problem if one else about}")
+    few = what.with_micrographs(ROTATED).data
+    data = ensure(folder, few)
+    images = [read_micrograph(path, few) for path in data.paths]
+    corners = [np.ascontiguousarray(each - what.box // 2) for each in read_positions(few)]
+    rate = _Rates(what, images, corners, rounds=rounds, calls=calls)
+    found: dict[str, Any] = {
+        "case": what.name,
+        "device": device,
+        "model": one.model,
+        "through": about,
+        "start_seconds": started,
+        "idle": _facts(one.bus),
+        "largest_difference": _difference(what, images[0], corners[0], device),
+        "floors": _floors(what, folder, device),
+        "bytes_per_particle": _bytes_per_particle(what, images[0], corners),
+        "stages_ms": _stages(what, images[0], corners[0], device, rounds),
+        "rates": {f"cpu w{cores()}": _values(rate("cpu", "cpu", cores()))},
+    }
+    for count in callers:
+        for place in ("device", "pinned"):
+            found["rates"][f"{place} w{count}"] = _values(rate(device, place, count))
+    found["busy"] = rate.facts_while_busy(device, max(callers), one.bus)
+    return found
+
+
+def goals(found: dict[str, Any]) -> list[dict[str, Any]]:
+    """What was reached of `GOALS`, as far as it was measured."""
+    got: dict[str, float] = {"device": _best(found, "device")}
+    bus = _bus(found)
+    if bus is not None:
+        got["pinned of bus"] = _best(found, "pinned") / bus
+    if "runs" in found:
+        got["runs, CPU / GPU"] = found["runs"]["cpu_over_gpu"]["median"]
+    rows = [
+        {"goal": name, "wanted": GOALS[name], "got": value, "reached": value >= GOALS[name]}
+        for name, value in got.items()
+    ]
+    return rows if found["case"] == "B" else [row | {"wanted": None, "reached": None} for row in rows]
+
+
+def table(found: dict[str, Any]) -> str:
+    """All of it as text."""
+    lines = [f"case {found['case']} on {found['model']} ({found['device']}; {found['through']})"]
+    lines.append(f"start-up of the device {found['start_seconds']:.2f} s; clocks and link, busy: {found['busy']}")
+    lines.append(f"largest difference from the CPU's images: {found['largest_difference']:.1e} of the largest value")
+    lines += ["", f"{'where, and callers':22s}{'particles/s [band]':34s}"]
+    lines += [f"{name:22s}{_spread(rate).text(0):34s}" for name, rate in found["rates"].items()]
+    floors = found["floors"]
+    if "problem" in floors:
+        lines += ["", f"no floors: {floors['problem']}"]
+    else:
+        bus = _bus(found)
+        lines += ["", f"bus {floors['upload_gb_s']:.1f} GB/s up, {floors['download_gb_s']:.1f} down, "]
+        lines[-1] += f"{floors['both_ways_gb_s']:.1f} both ways: at most {bus:.0f} particles/s"
+        lines.append(f"device memory {floors['memory_gb_s']:.0f} GB/s, read and written")
+        if "cufft_particles_per_second" in floors:
+            lines.append(f"cuFFT alone {floors['cufft_particles_per_second']:.0f} particles/s")
+    stages = ", ".join(f"{name} {value:.3f}" for name, value in found["stages_ms"].items())
+    lines += ["", f"milliseconds of one micrograph, by stage: {stages}"]
+    for name, seconds in found.get("runs", {}).items():
+        if name in ("cpu", "gpu"):
+            lines.append(f"whole runs, {name}: {_spread(seconds).text(2)} s, {found['runs']['workers']} workers")
+    for row in found["goals"]:
+        verdict = (
+            "" if row["wanted"] is None else f", goal {row['wanted']:g} {'reached' if row['reached'] else 'MISSED'}"
+        )
+        lines.append(f"{row['goal']}: {row['got']:.3g}{verdict}")
+    return "\n".join(lines)
+
+
+def _values(values: Spread) -> dict[str, float]:
     return {"median": values.median, "low": values.low, "high": values.high}
 
 
-def _facts() -> str:
-    command = ["nvidia-smi", f"--query-gpu={FACTS}", "--format=csv"]
-    return subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip()
+def _spread(values: dict[str, float]) -> Spread:
+    return Spread(**values)
+
+
+def _best(found: dict[str, Any], place: str) -> float:
+    return max(float(rate["median"]) for name, rate in found["rates"].items() if name.startswith(f"{place} "))
+
+
+def _facts(bus: str) -> dict[str, str]:
+    """What nvidia-smi says of the device at this PCI address; nothing where it is not there."""
+    command = ["nvidia-smi", f"--id={bus}", f"--query-gpu={FACTS}", "--format=csv,noheader"]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+    except OSError:
+        return {}
+    rows = list(csv.reader(done.stdout.splitlines(), skipinitialspace=True))
+    names = FACTS.split(",")
+    return dict(zip(names, rows[0], strict=True)) if rows and len(rows[0]) == len(names) else {}
 
 
 def _options(what: Case) -> dict[str, Any]:
@@ -81,181 +182,224 @@ def _options(what: Case) -> dict[str, Any]:
         "normalize": True,
         "ramp": True,
         "invert": what.invert,
-        "scale_const": None,
         "threads": 1,
     }
 
 
 def _difference(what: Case, image: NDArray[Any], corners: NDArray[np.int64], device: str) -> float:
     """Largest difference from the CPU's images, as a part of their largest value; too large is an error."""
-    from cryobox.core import extract_windows
+    from cryobox.core import Status, extract_windows
 
     stacks = {}
     for place in ("cpu", device):
         stacks[place] = [np.full((len(corners), size, size), np.nan, what.dtype) for size in what.sizes]
-        extract_windows(image, corners, stacks[place], device=place, **_options(what))
+        status, _ = extract_windows(image, corners, stacks[place], device=place, scale_const=None, **_options(what))
+        if (status != Status.OK).any():
+            raise SystemExit(f"{place} refuses {np.count_nonzero(status)} of {len(corners)} particles")
     pairs = zip(stacks["cpu"], stacks[device], strict=True)
     worst = max(float(np.abs(a.astype(float) - b).max() / np.abs(a.astype(float)).max()) for a, b in pairs)
-    if not worst < (4e-6 if what.dtype == "float32" else 2e-3):
+    if not worst < LARGEST_DIFFERENCE[what.dtype]:
         raise SystemExit(f"{device} makes other images than the CPU: {worst:.1e} of the largest value")
     return worst
 
 
-def _stages(what: Case, image: NDArray[Any], corners: NDArray[np.int64], device: str) -> dict[str, float]:
-    """Median milliseconds of the device for one micrograph, by stage."""
+def _stages(what: Case, image: NDArray[Any], corners: NDArray[np.int64], device: str, rounds: int) -> dict[str, float]:
+    """Median milliseconds of the device for one micrograph, by stage. The marks between stages make it slower."""
     from cryobox import gpu
 
-    stacks = _pinned_stacks(what, len(corners), device)
-    pixels = _pinned_image(image, device)
-    options = _options(what) | {"scale_const": 0.0}
+    stacks = _stacks(what, len(corners), device, "pinned")
+    pixels = _there(image, device, "pinned")
+    backend = gpu.backend(device)
     laps: list[dict[str, float]] = []
-    for _ in range(10):
+    for _ in range(rounds + 2):
         laps.append({})
-        gpu.backend(device).extract(pixels, corners, stacks, stages=laps[-1], **options)
-    medians = {name: float(np.median([lap[name] for lap in laps[2:]])) for name in laps[0]}
-    print("stage ms: " + ", ".join(f"{name} {value:.3f}" for name, value in medians.items()))
-    return medians
+        backend.extract(pixels, corners, stacks, stages=laps[-1], scale_const=0.0, **_options(what))
+    return {name: float(np.median([lap[name] for lap in laps[2:]])) for name in laps[0]}
 
 
-def _pinned_image(image: NDArray[Any], device: str) -> NDArray[Any]:
+def _there(image: NDArray[Any], device: str, place: str) -> Any:
+    """A micrograph on the device, in pinned memory, or as it is."""
     from cryobox import gpu
 
+    if place == "device":
+        return gpu.resident(image, device, (0, len(image)))
+    if place == "cpu":
+        return image
     pixels = gpu.pinned(image.nbytes, device).view(image.dtype).reshape(image.shape)
     pixels[...] = image
     return pixels
 
 
-def _pinned_stacks(what: Case, count: int, device: str) -> list[NDArray[Any]]:
+def _stacks(what: Case, count: int, device: str, place: str) -> list[Any]:
     from cryobox import gpu
 
-    item = np.dtype(what.dtype).itemsize
-    return [
-        gpu.pinned(count * size * size * item, device).view(what.dtype).reshape(count, size, size)
-        for size in what.sizes
-    ]
+    shapes = [(count, size, size) for size in what.sizes]
+    dtype = np.dtype(what.dtype)
+    if place == "device":
+        return [gpu.backend(device).empty(shape, dtype) for shape in shapes]
+    if place == "cpu":
+        return [np.zeros(shape, dtype) for shape in shapes]
+    return [gpu.pinned(int(np.prod(shape)) * dtype.itemsize, device).view(dtype).reshape(shape) for shape in shapes]
 
 
-def _rate(
-    what: Case, images: list[NDArray[Any]], corners: list[NDArray[np.int64]], device: str, place: str, callers: int
-) -> Spread:
+class _Rates:
     """Particles per second of threads that call at the same time, each on micrographs in turn."""
-    from cryobox import gpu
-    from cryobox.core import extract_windows
 
-    backend = gpu.backend(device)
-    there: list[Any] = [
-        gpu.resident(image, device, (0, len(image))) if place == "device" else _pinned_image(image, device)
-        for image in images
-    ]
-    most = max(map(len, corners))
+    def __init__(
+        self, what: Case, images: list[NDArray[Any]], corners: list[NDArray[np.int64]], *, rounds: int, calls: int
+    ) -> None:
+        if rounds < 2 or rounds % 2:
+            raise SystemExit(f"--rounds must be even and at least 2; got {rounds}")
+        self._what, self._images, self._corners = what, images, corners
+        self._rounds, self._calls = rounds, calls
 
-    def caller(number: int) -> Callable[[], int]:
-        stacks: list[Any] = _pinned_stacks(what, most, device)
-        if place == "device":
-            stacks = [backend.empty((most, size, size), what.dtype) for size in what.sizes]
+    def __call__(self, device: str, place: str, callers: int) -> Spread:
+        calls = self._callers(device, place, callers)
+        rates = []
+        with ThreadPoolExecutor(callers) as pool:
+            for _ in range(self._rounds + 2):
+                start = time.perf_counter()
+                done = sum(pool.map(lambda call: call(), calls))
+                rates.append(done / (time.perf_counter() - start))
+        return spread(rates[2:])  # plans, buffers and clocks have settled then
+
+    def facts_while_busy(self, device: str, callers: int, bus: str) -> dict[str, str]:
+        """What nvidia-smi says while the device works: its clocks at rest mean nothing."""
+        calls = self._callers(device, "device", callers)
+        enough = threading.Event()
+
+        def work(call: Callable[[], int]) -> None:
+            while not enough.is_set():
+                call()
+
+        with ThreadPoolExecutor(callers) as pool:
+            working = [pool.submit(work, call) for call in calls]
+            time.sleep(0.5)  # clocks rise slowly
+            facts = _facts(bus)
+            enough.set()
+        for one in working:
+            one.result()
+        return facts
+
+    def _callers(self, device: str, place: str, count: int) -> list[Callable[[], int]]:
+        there = [_there(image, device, place) for image in self._images]
+        return [self._caller(device, place, there, number) for number in range(count)]
+
+    def _caller(self, device: str, place: str, there: list[Any], number: int) -> Callable[[], int]:
+        from cryobox.core import extract_windows
+
+        stacks = _stacks(self._what, len(self._corners[0]), device, place)  # every micrograph has as many picks
 
         def call() -> int:
             done = 0
-            for i in range(CALLS):
+            for i in range(self._calls):
                 which = (number + i) % len(there)
-                count = len(corners[which])
-                some = stacks if count == most else [stack[:count] for stack in stacks]
-                extract_windows(there[which], corners[which], some, device=device, **_options(what))
-                done += count
+                corners = self._corners[which]
+                extract_windows(there[which], corners, stacks, device=device, scale_const=None, **_options(self._what))
+                done += len(corners)
             return done
 
         return call
 
-    calls = [caller(number) for number in range(callers)]
-    rates = []
-    with ThreadPoolExecutor(callers) as pool:
-        for _ in range(ROUNDS + 2):
-            start = time.perf_counter()
-            done = sum(pool.map(lambda call: call(), calls))
-            rates.append(done / (time.perf_counter() - start))
-    return spread(rates[2:])
 
-
-def _floors(what: Case) -> dict[str, float]:
-    """GB/s of the bus and of the device's memory, and particles/s of cuFFT alone; empty without CuPy."""
-    try:
-        import cupy as cp  # type: ignore[import-not-found, unused-ignore]
-    except ImportError:
-        print("no CuPy: floors are not measured")
-        return {}
-    count = 1 << 28
-    a, b = cp.ones(count, cp.uint8), cp.zeros(count, cp.uint8)
-    host = cp.cuda.alloc_pinned_memory(count)
-    stream = cp.cuda.get_current_stream()
-
-    def gigabytes(call: Callable[[], object], moved: int) -> float:
-        return moved / _seconds(cp, call) / 1e9
-
-    floors = {
-        "memory_gb_s": gigabytes(lambda: b.data.copy_from_device_async(a.data, count, stream), 2 * count),
-        "upload_gb_s": gigabytes(lambda: a.data.copy_from_host_async(host.ptr, count, stream), count),
-        "download_gb_s": gigabytes(lambda: a.data.copy_to_host_async(host.ptr, count, stream), count),
+def _bytes_per_particle(what: Case, image: NDArray[Any], corners: list[NDArray[np.int64]]) -> dict[str, float]:
+    """What must cross the bus: the rows that a window touches, in their stored type, and the finished images."""
+    rows = sum(int(each[:, 0].max()) + what.box - int(each[:, 0].min()) for each in corners)
+    item = np.dtype(what.dtype).itemsize
+    return {
+        "up": rows * image.strides[0] / sum(map(len, corners)),
+        "down": float(sum(size * size for size in what.sizes) * item),
     }
-    group, box, size = 64, what.box, what.sizes[0]
-    rows = cp.random.standard_normal((group * box, box), dtype=cp.float32)
-    columns = cp.ones((group * (size // 2 + 1), box), cp.complex64)
-    half = cp.ones((group, size, size // 2 + 1), cp.complex64)
 
-    def transforms() -> None:
-        cp.fft.rfft(rows)
-        cp.fft.fft(columns)
-        cp.fft.irfft2(half, s=(size, size))
 
-    floors["cufft_particles_s"] = group / _seconds(cp, transforms)
+def _bus(found: dict[str, Any]) -> float | None:
+    """Particles per second that the bus allows, both directions at work at the same time."""
+    floors, moved = found["floors"], found["bytes_per_particle"]
+    if "problem" in floors:
+        return None
+    seconds = (
+        moved["up"] / floors["upload_gb_s"],
+        moved["down"] / floors["download_gb_s"],
+        (moved["up"] + moved["down"]) / floors["both_ways_gb_s"],
+    )
+    return 1e9 / float(max(seconds))
+
+
+def floors_command(folder: Path) -> list[str]:
+    """The compiled gpu_floors.cu, built into `folder` when it is missing or older than its source.
+
+    Raises
+    ------
+    FileNotFoundError
+        Where there is no nvcc or no cuFFT.
+    """
+    source, program = ROOT / "bench" / "gpu_floors.cu", folder / "gpu_floors"
+    if not program.exists() or program.stat().st_mtime < source.stat().st_mtime:
+        nvcc = os.environ.get("CUDACXX") or shutil.which(
+            "nvcc", path=os.pathsep.join([os.environ.get("PATH", ""), "/usr/local/cuda/bin", "/opt/cuda/bin"])
+        )
+        if nvcc is None:
+            raise FileNotFoundError("no nvcc; put it on the PATH or set CUDACXX")
+        asked = os.environ.get("CuFFT_ROOT")  # noqa: SIM112, as CMake spells it
+        roots = [*([Path(asked)] if asked else []), Path(nvcc).resolve().parents[1]]
+        found = [
+            path
+            for root in roots
+            for place in ("lib", "lib64", "targets/x86_64-linux/lib", "targets/sbsa-linux/lib")
+            for path in sorted((root / place).glob("libcufft.so*"))
+        ]
+        if not found:
+            raise FileNotFoundError(f"no cuFFT in {' or '.join(map(str, roots))}; set CuFFT_ROOT")
+        folder.mkdir(parents=True, exist_ok=True)
+        rpath = ["-Xlinker", "-rpath", "-Xlinker", str(found[0].parent)]
+        include = [f"-I{root}/include" for root in roots]
+        command = [nvcc, "-std=c++20", "-O2", *include, str(source), "-o", str(program), str(found[0]), *rpath]
+        subprocess.run(command, check=True)
+    return [str(program)]
+
+
+def _floors(what: Case, folder: Path, device: str) -> dict[str, Any]:
+    """GB/s of bus and memory, and particles/s of cuFFT alone; where they cannot be had, the problem."""
+    number = device.partition(":")[2] or "0"
+    sizes = ",".join(map(str, what.sizes))
+    try:
+        command = [*floors_command(folder), "--device", number, "--box", str(what.box), "--sizes", sizes]
+    except (FileNotFoundError, subprocess.CalledProcessError) as error:
+        return {"problem": str(error)}
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode:
+        return {"problem": done.stderr.strip()}
+    floors: dict[str, Any] = json.loads(done.stdout)
     return floors
 
 
-def _seconds(cp: Any, call: Callable[[], object]) -> float:
-    """Median seconds of the device."""
-    laps = []
-    for _ in range(12):
-        begin, end = cp.cuda.Event(), cp.cuda.Event()
-        begin.record()
-        call()
-        end.record()
-        end.synchronize()
-        laps.append(cp.cuda.get_elapsed_time(begin, end) / 1e3)
-    return float(np.median(laps[2:]))
-
-
-def _say_floors(what: Case, found: dict[str, Any]) -> None:
-    floors = found["floors"]
-    if not floors:
-        return
-    item = 2 if what.dtype == "float16" else 4
-    up = (what.data.micrograph_bytes - 1024) / what.data.picks
-    down = sum(size * size for size in what.sizes) * item
-    # Both directions of the bus work at the same time.
-    bus = 1 / max(up / (floors["upload_gb_s"] * 1e9), down / (floors["download_gb_s"] * 1e9))
-    found["bus_particles_s"] = bus
-    print(f"floors: {floors}; the bus allows {bus:.0f} particles/s")
-
-
-def _runs(what: Case, data: Path, out: Path) -> dict[str, Any]:
-    """Whole runs from page cache, on the GPU and on all cores in turn."""
-    from bench.endtoend import cli_command
-
-    made = ensure(data, what.data)
-    warm_files(made.paths)
+def _runs(what: Case, folder: Path, out: Path, device: str, rounds: int) -> dict[str, Any]:
+    """Whole runs from page cache, on the GPU and on all cores in turn; start-up and planning are apart."""
+    data = ensure(folder, what.data)
+    warm_files(data.paths)
     workers = cores()
-    arms = {
-        "cpu": cli_command(what, made, out, workers),
-        "gpu": [*cli_command(what, made, out, workers), "--gpus", "1"],
-    }
-    seconds: dict[str, list[float]] = {name: [] for name in arms}
-    for lap in range(ROUNDS):
-        for name in arms if lap % 2 == 0 else reversed(arms):
-            fresh(out, what.data.micrographs * sum(what.stack_bytes))
-            seconds[name].append(execute(arms[name], cwd=made.root).seconds)
+    ours = out / "bench-gpu"
+    arm = [sys.executable, "-m", "bench.arm_cryobox", "--case", what.name, "--workers", str(workers)]
+    arm += ["--picks", str(data.picks), "--micrographs", str(data.micrographs), "--out", str(ours / "job")]
+    arms = {"cpu": arm, "gpu": [*arm, "--gpu", device]}
+    said: dict[str, list[dict[str, float]]] = {name: [] for name in arms}
+    try:
+        for lap in range(rounds):
+            for name in arms if lap % 2 == 0 else reversed(arms):
+                fresh(ours, what.data.micrographs * sum(what.stack_bytes))
+                said[name].append(json.loads(execute(arms[name], cwd=data.root).stdout.splitlines()[-1]))
+    finally:
+        shutil.rmtree(ours, ignore_errors=True)
+    seconds = {name: [one["work_seconds"] for one in each] for name, each in said.items()}
     ratios = spread([a / b for a, b in zip(seconds["cpu"], seconds["gpu"], strict=True)])
-    result: dict[str, Any] = {name: vars_of(spread(values)) for name, values in seconds.items()}
-    print(f"whole runs, {workers} workers: the GPU is {ratios.text(2)} times as fast as all cores")
-    return result | {"cpu_over_gpu": vars_of(ratios), "workers": workers}
+    return {
+        "cpu": _values(spread(seconds["cpu"])),
+        "gpu": _values(spread(seconds["gpu"])),
+        "cpu_over_gpu": _values(ratios),
+        "device_start_seconds": _values(spread([one["device_seconds"] for one in said["gpu"]])),
+        "micrographs": what.data.micrographs,
+        "workers": workers,
+    }
 
 
 if __name__ == "__main__":
