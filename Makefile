@@ -1,4 +1,4 @@
-# One word for each thing to do with cryobox: make demo, test, lint, bench, wheel, docs, asan, clean.
+# One word for each thing to do with cryobox: make demo, test, lint, bench, wheel, docs, asan, cuda, clean.
 #
 # Everything happens in a virtual environment (.venv) with its own cmake and ninja. It is made on first use; what the
 # machine lacks for that is installed on Debian and Ubuntu, and named elsewhere (.ci/prepare).
@@ -33,7 +33,7 @@ LINT_TOOLS := $(VENV)/.lint-tools
 requirements = $(PY) -c 'import functools, sys, tomllib; \
 	print(*functools.reduce(dict.get, sys.argv[1].split("."), tomllib.load(open("pyproject.toml", "rb"))), sep="\n")' $(1)
 
-.PHONY: help demo test lint bench wheel docs asan crash-test fuzz soak gpu-sanitize clean
+.PHONY: help demo test lint bench wheel docs asan cuda crash-test fuzz soak gpu-sanitize clean
 .DELETE_ON_ERROR:
 
 help:
@@ -41,6 +41,7 @@ help:
 	@echo "make test    all tests: Python (pytest) and C++ (ctest)"
 	@echo "make lint    formatting, types, stubs, import rules, clang-tidy"
 	@echo "make asan    the C++ tests under AddressSanitizer and UndefinedBehaviorSanitizer"
+	@echo "make cuda    the CUDA core compiled and linked, where nvcc and cuFFT are; else what is missing"
 	@echo "make crash-test | fuzz | soak    the long runs of docs/reliability.md"
 	@echo "make bench   the benchmarks      make wheel   a repaired, tested wheel      make docs   the documents as a site"
 	@echo "make clean   remove everything that these have made"
@@ -65,6 +66,15 @@ lint: $(INSTALLED) $(TEST_TOOLS) $(LINT_TOOLS)
 
 asan: $(INSTALLED)
 	cmake --workflow --preset asan
+
+# Needs no GPU. The folder and the options are those of tests/gpu/test_build.py, so that it is built once.
+cuda: $(INSTALLED)
+	@mkdir -p build
+	@cmake -S . -B build/cuda -G Ninja -DCRYOBOX_CPU=OFF -DCRYOBOX_CUDA=AUTO -DCMAKE_CUDA_ARCHITECTURES='80-real;90' \
+		-Dpybind11_DIR="$$($(PY) -m pybind11 --cmakedir)" -DPython_EXECUTABLE="$(abspath $(PY))" >build/cuda.log 2>&1 || \
+		{ cat build/cuda.log; exit 1; }
+	@grep '^-- cryobox: ' build/cuda.log
+	cmake --build build/cuda
 
 # The long runs of docs/reliability.md. In `make test` each has a short one.
 crash-test: $(INSTALLED) $(TEST_TOOLS)
