@@ -93,7 +93,9 @@ py::dict cuda_array_interface(const DeviceArray& array) {
     py::dict described;
     described["shape"] = py::tuple(py::cast(array.shape));
     described["typestr"] = array.dtype.attr("str");
-    described["data"] = py::make_tuple(reinterpret_cast<std::uintptr_t>(array.memory->data()), false);
+    // An array without elements has no address, by the interface's own rule.
+    auto* const data = array.elements() == 0 ? nullptr : array.memory->data();
+    described["data"] = py::make_tuple(reinterpret_cast<std::uintptr_t>(data), false);
     described["strides"] = py::none();
     described["version"] = 3;
     return described; // no stream: our calls end when the work is done
@@ -145,6 +147,9 @@ Foreign from_interface(const py::object& array) {
                   .owner = array};
     if (described.contains("strides") && !described["strides"].is_none()) {
         found.strides = described["strides"].cast<std::vector<py::ssize_t>>();
+        if (found.strides.size() != found.shape.size()) {
+            throw std::invalid_argument("an array must have as many strides as dimensions");
+        }
     }
     if (!described.contains("stream")) {
         // Before version 3 it could not be told. The default stream waits for all that are not made to ignore it.

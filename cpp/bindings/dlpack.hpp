@@ -50,7 +50,7 @@ inline const Tensor& open(const py::object& capsule) {
 
 inline py::dtype numpy_type(Type type) {
     const char* const kind = type.code == 0 ? "i" : type.code == 1 ? "u" : type.code == 2 ? "f" : nullptr;
-    if (kind == nullptr || type.lanes != 1 || type.bits % 8 != 0) {
+    if (kind == nullptr || type.lanes != 1 || type.bits % 8 != 0 || (type.code == 2 && type.bits == 8)) {
         throw std::invalid_argument("the array's pixels must be integers or floats");
     }
     return py::dtype(kind + std::to_string(type.bits / 8));

@@ -236,9 +236,9 @@ std::string version_text(int version) { // 13000 is 13.0
 std::string why_not(cudaError_t code, int count) {
     switch (code) {
     case cudaSuccess:
-        return count > 0 ? "" : "no NVIDIA GPU in this host";
+        return count > 0 ? "" : "no NVIDIA GPU in this host, or CUDA_VISIBLE_DEVICES hides it";
     case cudaErrorNoDevice:
-        return "no NVIDIA GPU in this host";
+        return "no NVIDIA GPU in this host, or CUDA_VISIBLE_DEVICES hides it";
     case cudaErrorInsufficientDriver: {
         int driver = 0;
         static_cast<void>(cudaDriverGetVersion(&driver));

@@ -221,6 +221,14 @@ def test_a_pinned_image_of_one_row_may_have_any_stride(stand_in: StandIn) -> Non
     np.testing.assert_array_equal(found[0], np.tile(np.arange(23, 27, dtype=np.float32), (4, 1)))
 
 
+def test_a_stack_without_images_has_no_address(stand_in: StandIn) -> None:
+    there = gpu.resident(micrograph((60, 60), "float32"), "cuda:0", (0, 60))
+    stack, kept = core.extract(there, [(0.0, 0.0)], box=16, device="cuda:0")
+    assert not kept.any()
+    assert stack.__cuda_array_interface__["data"] == (0, False)
+    assert stack.to_host().shape == np.from_dlpack(stack).shape == (0, 16, 16)
+
+
 def test_a_copy_is_not_promised_over_dlpack(stand_in: StandIn) -> None:
     stack = gpu.backend("cuda:0").empty((1, 4, 4), "float32")
     with pytest.raises(BufferError, match="to_host"):
