@@ -251,8 +251,10 @@ std::string why_not(cudaError_t code, int count) {
     }
 }
 
-/// Whether this process has a context on a device already, so that choosing it costs nothing.
-bool is_in_use(int device) {
+using PrimaryContextState = decltype(&cuDevicePrimaryCtxGetState);
+
+/// The driver's function, which is not linked, so that the module loads without a driver; null where there is none.
+PrimaryContextState primary_context_state() noexcept {
     void* function = nullptr;
     cudaDriverEntryPointQueryResult found = cudaDriverEntryPointSymbolNotFound;
 #if CUDART_VERSION >= 12050
@@ -262,13 +264,16 @@ bool is_in_use(int device) {
     const auto code = cudaGetDriverEntryPoint("cuDevicePrimaryCtxGetState", &function, cudaEnableDefault, &found);
 #endif
     forget(code);
-    if (code != cudaSuccess || found != cudaDriverEntryPointSuccess) {
-        return false;
-    }
+    const bool there = code == cudaSuccess && found == cudaDriverEntryPointSuccess;
+    return there ? reinterpret_cast<PrimaryContextState>(function) : nullptr;
+}
+
+/// Whether this process has a context on a device already, so that choosing it costs nothing.
+bool is_in_use(int device) noexcept {
+    static const PrimaryContextState state = primary_context_state();
     unsigned flags = 0;
     int active = 0;
-    const auto state = reinterpret_cast<decltype(&cuDevicePrimaryCtxGetState)>(function);
-    return state(device, &flags, &active) == CUDA_SUCCESS && active != 0;
+    return state != nullptr && state(device, &flags, &active) == CUDA_SUCCESS && active != 0;
 }
 
 DeviceInfo info_of(int index, bool closely) {
@@ -302,7 +307,11 @@ DeviceInfo info_of(int index, bool closely) {
 } // namespace
 
 OnDevice::OnDevice(int device) : device_(device) {
-    check(cudaGetDevice(&before_), "asking for the current device");
+    const auto code = cudaGetDevice(&before_);
+    if (code != cudaSuccess) { // of a device that has failed; that must not keep the thread from another one
+        forget(code);
+        before_ = device;
+    }
     check(cudaSetDevice(device), "choosing the device");
 }
 
