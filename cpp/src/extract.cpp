@@ -33,9 +33,11 @@ struct Workspace {
     Buffer<Complex> columns; // the kept columns of the window's transform
     Buffer<Complex> cropped; // the columns of every output, transformed back
     Buffer<float> image;     // an output before it is finished
+    Buffer<double> slopes;   // what a pass over it tabulates
 
     [[nodiscard]] Index bytes() const noexcept {
-        return rows.bytes() + before.bytes() + after.bytes() + columns.bytes() + cropped.bytes() + image.bytes();
+        return rows.bytes() + before.bytes() + after.bytes() + columns.bytes() + cropped.bytes() + image.bytes() +
+               slopes.bytes();
     }
 };
 
@@ -161,6 +163,15 @@ public:
         return total;
     }
 
+    /// All pixels as they are, and their sum.
+    double take(const Kernels& kernels, float* out) const noexcept {
+        if (inside_) {
+            return kernels.take(part(top_, box_, first_, last_), out, box_);
+        }
+        read(kernels, 0, box_, 0.0, out);
+        return sum(kernels);
+    }
+
     /// Rows `begin` ... `begin + count - 1` of the window, minus `level`, one after the other.
     void read(const Kernels& kernels, Index begin, Index count, double level, float* out) const noexcept {
         if (inside_) {
@@ -186,20 +197,9 @@ public:
         kernels.interleave(rows, rows + box_, box_, parts(both));
     }
 
-    /// Ask for `count` rows from `begin` on, so that they are in the cache when they are read.
-    void prefetch(Index begin, Index count) const noexcept {
-        if (!inside_) {
-            return;
-        }
-        constexpr Index line = 64;
-        const Index bytes = box_ * bytes_per_pixel(image_.type);
-        const std::byte* row = part(top_ + begin, count, first_, last_).data;
-        for (Index y = 0; y < count; ++y, row += image_.row_stride) {
-            for (Index x = 0; x < bytes; x += line) {
-                __builtin_prefetch(row + x, 0, 2);
-            }
-            __builtin_prefetch(row + bytes - 1, 0, 2);
-        }
+    /// What to ask for, in so many calls, so that the window is in the cache when it is read.
+    [[nodiscard]] Ahead ahead(Index calls) const noexcept {
+        return inside_ ? Ahead(part(top_, box_, first_, last_), calls) : Ahead();
     }
 
 private:
@@ -221,27 +221,6 @@ private:
     bool inside_;
 };
 
-/// The window of the next particle, asked for bit by bit while the present one is computed: its rows lie thousands of
-/// bytes apart, where no processor expects them.
-class Ahead {
-public:
-    /// Nothing comes next.
-    Ahead() = default;
-    Ahead(const Window& window, Index box) noexcept : window_(&window), left_(box) {}
-
-    void fetch(Index rows) noexcept {
-        const Index count = std::min(rows, left_);
-        if (count > 0) {
-            left_ -= count;
-            window_->prefetch(left_, count);
-        }
-    }
-
-private:
-    const Window* window_ = nullptr;
-    Index left_ = 0;
-};
-
 /// One output's share of a plan.
 struct OutputPlan {
     StackView stack;
@@ -256,6 +235,7 @@ struct Plan {
     const Transform* forward = nullptr; ///< null: no output is cropped
     Index box = 0;
     Index columns = 0; ///< columns of the window's transform that any output keeps
+    Index fetches = 0; ///< calls in which the next window is asked for, spread over what takes longest
     bool normalize = false;
     bool ramp = false;
     bool invert = false;
@@ -264,6 +244,8 @@ struct Plan {
 
     /// Plan the transforms of all outputs that are cropped.
     void add_transforms() {
+        constexpr Index passes = 3; // over the rows of a window that is not cropped
+        fetches = passes * box;
         for (OutputPlan& output : outputs) {
             if (output.stack.size < box) {
                 forward = &transform(box, Direction::forward);
@@ -271,6 +253,7 @@ struct Plan {
                 output.columns_begin = cropped_room_;
                 const Index kept = output.stack.size / 2 + 1;
                 columns = std::max(columns, kept);
+                fetches = 2 * columns;
                 cropped_room_ += kept * column_stride(output.stack.size);
             }
         }
@@ -279,6 +262,7 @@ struct Plan {
     void make_room(Workspace& workspace) const {
         const Index largest = outputs.front().stack.size;
         workspace.image.reserve(largest * largest);
+        workspace.slopes.reserve(room_for_columns(largest));
         if (forward != nullptr) {
             workspace.rows.reserve(2 * box);
             workspace.before.reserve(box);
@@ -306,72 +290,64 @@ void crop_columns(const Plan& plan, const Window& window, double mean, Workspace
     }
     const double points = static_cast<double>(plan.box) * static_cast<double>(plan.box);
     const auto scale = static_cast<float>(0.5 / points); // `split` doubles
-    // A few rows at a time: processors drop what is asked for faster than it comes.
-    const Index rows_ahead = plan.box / (3 * plan.columns) + 1;
     for (Index k = 0; k < plan.columns; ++k) {
-        ahead.fetch(rows_ahead);
+        ahead.fetch();
         (*plan.forward)(workspace.columns.data() + k * stride, after);
         for (const OutputPlan& output : plan.outputs) {
             const Index size = output.stack.size;
             if (output.backward != nullptr && k <= size / 2) {
                 kernels.crop_column(parts(after), plan.box, parts(before), size, scale);
-                ahead.fetch(rows_ahead);
+                ahead.fetch();
                 (*output.backward)(before, workspace.cropped.data() + output.columns_begin + k * column_stride(size));
             }
         }
     }
 }
 
-/// The output before it is finished, in `workspace.image`. Returns what it lacks of the window's gray levels.
-double make_image(const Plan& plan, const OutputPlan& output, const Window& window, double mean, Workspace& workspace,
-                  Ahead& ahead) noexcept {
+/// An output that is cropped, before it is finished: into `workspace.image`, without the window's mean.
+void make_image(const Plan& plan, const OutputPlan& output, const Workspace& workspace, Ahead& ahead) noexcept {
     float* image = workspace.image.data();
-    if (output.backward == nullptr) {
-        // Uncropped gray levels are the pixels themselves: nothing is subtracted and added again.
-        const double level = plan.normalize ? mean : 0.0;
-        window.read(*plan.kernels, 0, plan.box, level, image);
-        return level;
-    }
     const Index size = output.stack.size;
     for (Index y = 0; y < size; y += 2) {
-        ahead.fetch(2);
+        ahead.fetch();
         plan.kernels->join(parts(workspace.cropped.data() + output.columns_begin + y), column_stride(size), size,
                            parts(workspace.before.data()));
         (*output.backward)(workspace.before.data(), workspace.after.data());
         plan.kernels->separate(parts(workspace.after.data()), size, image + y * size, image + (y + 1) * size);
     }
-    return mean;
 }
 
-/// Normalize or restore, invert, measure and store the image in `workspace.image`, which lacks `missing_level` of the
-/// window's gray levels, as particle `n`.
-Status finish_image(const Plan& plan, const OutputPlan& output, double window_mean, double missing_level, Index n,
-                    const Workspace& workspace, double* statistics) noexcept {
+/// Normalize or restore, invert, measure and store the image in `workspace.image` as particle `n`. One that is cropped
+/// lacks the window's mean; one that isn't holds the pixels as they are.
+Status finish_image(const Plan& plan, const OutputPlan& output, double window_mean, Index n, const Workspace& workspace,
+                    Ahead& ahead, double* statistics) noexcept {
     const Kernels& kernels = *plan.kernels;
-    const float* image = workspace.image.data();
+    const bool cropped = output.backward != nullptr;
+    float* image = workspace.image.data();
+    const Beside beside{.columns = workspace.slopes.data(), .ahead = &ahead};
     Finish finish;
     double level = 0;
     double sd = 0;
     if (plan.normalize) {
         const Background& background = *output.background;
-        const BackgroundSums sums = kernels.background_sums(image, background.runs());
+        const BackgroundSums sums = cropped ? kernels.background_sums(image, background.runs(), beside)
+                                            : kernels.center(image, window_mean, background.runs(), beside);
         level = sums.value / background.count();
         finish.plane = plan.ramp ? background.fit(sums) : Plane{.level = level, .slope_y = 0, .slope_x = 0};
-        const BackgroundSums left = kernels.residual_sums(image, background.runs(), finish.plane);
+        const BackgroundSums left = kernels.residual_sums(image, background.runs(), finish.plane, beside);
         const double offset = left.value / background.count();
         const double variance = left.square / background.count() - offset * offset;
         sd = variance > 0 ? std::sqrt(variance) : 0.0;
-        level += missing_level;
+        level += window_mean;
         finish.plane.level += offset;
         const double root_mean_square = std::sqrt(sums.square / background.count());
-        const bool cropped = output.backward != nullptr;
         if (!has_contrast(sd, root_mean_square) ||
             (cropped && !has_cropped_contrast(sd, kernels.root_mean_square(image, output.stack.size)))) {
             return Status::no_contrast;
         }
         finish.scale = 1 / (plan.scale_const > 0 ? plan.scale_const : sd);
     } else {
-        finish.plane.level = -missing_level; // the mean is added back
+        finish.plane.level = cropped ? -window_mean : 0.0; // the mean is added back
         finish.shift = window_mean;
     }
     if (plan.invert) {
@@ -381,7 +357,7 @@ Status finish_image(const Plan& plan, const OutputPlan& output, double window_me
     const Index size = output.stack.size;
     float* float32 = output.stack.float32 == nullptr ? nullptr : output.stack.float32 + n * size * size;
     Half* float16 = output.stack.float16 == nullptr ? nullptr : output.stack.float16 + n * size * size;
-    const ImageStatistics result = kernels.finish(image, size, finish, float32, float16);
+    const ImageStatistics result = kernels.finish(image, size, finish, float32, float16, beside);
     if (!result.finite) { // gray levels near the end of float32, or a divisor near 0
         return plan.normalize ? Status::no_contrast : Status::not_finite;
     }
@@ -478,8 +454,9 @@ void extract(const ImageView& image, std::span<const Corner> corners, std::span<
             return Status::outside;
         }
         const Window window(image, corner, plan.box);
-        const double window_mean =
-            window.sum(*plan.kernels) / (static_cast<double>(plan.box) * static_cast<double>(plan.box));
+        const bool taken = plan.outputs.front().backward == nullptr; // the only output that can be the window itself
+        const double sum = taken ? window.take(*plan.kernels, workspace.image.data()) : window.sum(*plan.kernels);
+        const double window_mean = sum / (static_cast<double>(plan.box) * static_cast<double>(plan.box));
         if (!std::isfinite(window_mean)) {
             return Status::not_finite;
         }
@@ -488,11 +465,11 @@ void extract(const ImageView& image, std::span<const Corner> corners, std::span<
         }
         Status result = Status::ok;
         for (std::size_t k = 0; k < plan.outputs.size() && result == Status::ok; ++k) {
-            const double missing = make_image(plan, plan.outputs[k], window, window_mean, workspace, ahead);
+            if (plan.outputs[k].backward != nullptr) {
+                make_image(plan, plan.outputs[k], workspace, ahead);
+            }
             double* row = statistics.data() + (static_cast<Index>(k) * count + n) * statistics_count;
-            ahead.fetch(plan.box / 2);
-            result = finish_image(plan, plan.outputs[k], window_mean, missing, n, workspace, row);
-            ahead.fetch(plan.box / 2);
+            result = finish_image(plan, plan.outputs[k], window_mean, n, workspace, ahead, row);
         }
         return result;
     };
@@ -502,7 +479,7 @@ void extract(const ImageView& image, std::span<const Corner> corners, std::span<
             i + 1 < count ? &corners[static_cast<std::size_t>(order[static_cast<std::size_t>(i + 1)])] : nullptr;
         const bool more = following != nullptr && may_be_cut(image, *following, plan.box, options.pad);
         const Window next(image, more ? *following : Corner{}, plan.box);
-        Ahead ahead = more ? Ahead(next, plan.box) : Ahead();
+        Ahead ahead = more ? next.ahead(plan.fetches) : Ahead();
         const Status result = extract_one(n, workspace, ahead);
         status[static_cast<std::size_t>(n)] = result;
         if (result != Status::ok) {
@@ -547,9 +524,10 @@ void fourier_crop(const float* images, Index count, Index box, float* output, In
         const double level = window.sum(*plan.kernels) / (static_cast<double>(box) * static_cast<double>(box));
         Ahead nothing;
         crop_columns(plan, window, level, workspace, nothing);
-        make_image(plan, plan.outputs.front(), window, level, workspace, nothing);
+        make_image(plan, plan.outputs.front(), workspace, nothing);
         const Finish finish{.plane = {.level = -level, .slope_y = 0, .slope_x = 0}, .scale = 1, .shift = level};
-        plan.kernels->finish(workspace.image.data(), size, finish, output + n * size * size, nullptr);
+        plan.kernels->finish(workspace.image.data(), size, finish, output + n * size * size, nullptr,
+                             Beside{.columns = workspace.slopes.data(), .ahead = &nothing});
     });
 }
 

@@ -56,12 +56,12 @@ constexpr Index native = 8;
 #endif
 using DN [[gnu::vector_size(native * sizeof(double))]] = double;
 using FN [[gnu::vector_size(native * sizeof(float))]] = float;
+using UN [[gnu::vector_size(native * sizeof(std::uint64_t))]] = std::uint64_t;
 
 struct D8 {
     DN part[lanes / native];
 
     CRYOBOX_INLINE double operator[](Index lane) const noexcept { return part[lane / native][lane % native]; }
-    CRYOBOX_INLINE void clear(Index lane) noexcept { part[lane / native][lane % native] = 0; }
     CRYOBOX_INLINE D8& operator+=(const D8& other) noexcept {
         for (Index i = 0; i < lanes / native; ++i) {
             part[i] += other.part[i];
@@ -100,6 +100,9 @@ CRYOBOX_INLINE D8 widen(F8 v) noexcept {
 #ifdef CRYOBOX_TWO_REGISTERS
     return {{__builtin_convertvector(__builtin_shufflevector(v, v, 0, 1, 2, 3), DN),
              __builtin_convertvector(__builtin_shufflevector(v, v, 4, 5, 6, 7), DN)}};
+#elif defined(__AVX512F__) // GCC 12 widens halves and joins them
+    const __m512d value = _mm512_maskz_cvtps_pd(0xFF, load<__m256>(&v));
+    return {{load<DN>(&value)}};
 #else
     return {{__builtin_convertvector(v, DN)}};
 #endif
@@ -114,6 +117,24 @@ CRYOBOX_INLINE F8 narrow(const D8& v) noexcept {
 }
 CRYOBOX_INLINE F8 as_float(U8 bits) noexcept { return load<F8>(&bits); }
 CRYOBOX_INLINE U8 as_bits(F8 value) noexcept { return load<U8>(&value); }
+
+/// The smaller of each pair, `b` where one is nan.
+CRYOBOX_INLINE F8 smaller(F8 a, F8 b) noexcept {
+#ifdef __AVX2__ // GCC 12 compares and blends otherwise
+    const __m256 value = _mm256_min_ps(load<__m256>(&a), load<__m256>(&b));
+    return load<F8>(&value);
+#else
+    return a < b ? a : b;
+#endif
+}
+CRYOBOX_INLINE F8 larger(F8 a, F8 b) noexcept {
+#ifdef __AVX2__
+    const __m256 value = _mm256_max_ps(load<__m256>(&a), load<__m256>(&b));
+    return load<F8>(&value);
+#else
+    return a > b ? a : b;
+#endif
+}
 
 CRYOBOX_INLINE D4 as_numbers(F8 value) noexcept { return load<D4>(&value); }
 CRYOBOX_INLINE F8 as_floats(D4 value) noexcept { return load<F8>(&value); }
@@ -260,6 +281,38 @@ double sum_of(const ImageView& view) noexcept {
 }
 
 template <PixelType type, bool swapped>
+double take_from(const ImageView& view, float* out, Index stride) noexcept {
+    constexpr Index step = bytes_per_pixel(type);
+    D8 even{};
+    D8 odd{};
+    for (Index y = 0; y < view.height; ++y) {
+        const std::byte* row = view.data + y * view.row_stride;
+        float* to = out + y * stride;
+        prefetch_row(view, y, view.width * step);
+        const auto group = [&](Index x) {
+            const F8 value = pixels<type, swapped>(row + x * step);
+            store(to + x, value);
+            return widen(value);
+        };
+        Index x = 0;
+        for (; x + 2 * lanes <= view.width; x += 2 * lanes) {
+            even += group(x);
+            odd += group(x + lanes);
+        }
+        if (x + lanes <= view.width) {
+            even += group(x);
+            x += lanes;
+        }
+        if (x < view.width) {
+            const F8 value = last_pixels<type, swapped>(row + x * step, view.width - x);
+            __builtin_memcpy(to + x, &value, static_cast<std::size_t>(view.width - x) * sizeof(float));
+            odd += widen(value);
+        }
+    }
+    return total(even + odd);
+}
+
+template <PixelType type, bool swapped>
 void convert_from(const ImageView& view, double level, float* out, Index stride) noexcept {
     constexpr Index step = bytes_per_pixel(type);
     const D8 levels = all(level);
@@ -342,6 +395,10 @@ CRYOBOX_INLINE auto visit(const ImageView& view, const Work& work) noexcept {
 
 double sum(const ImageView& view) noexcept {
     return visit(view, [&]<PixelType type, bool swapped>() { return sum_of<type, swapped>(view); });
+}
+
+double take(const ImageView& view, float* out, Index stride) noexcept {
+    return visit(view, [&]<PixelType type, bool swapped>() { return take_from<type, swapped>(view, out, stride); });
 }
 
 void convert(const ImageView& view, double level, float* out, Index stride) noexcept {
@@ -462,6 +519,27 @@ CRYOBOX_INLINE F8 load_some(const float* from, Index count) noexcept {
     return value;
 }
 
+// From place 8 - n on: n lanes that are kept, then ones that become 0.
+constexpr std::uint32_t kept_floats[2 * lanes] = {~0U, ~0U, ~0U, ~0U, ~0U, ~0U, ~0U, ~0U};
+constexpr std::uint64_t kept_doubles[2 * lanes] = {~0UL, ~0UL, ~0UL, ~0UL, ~0UL, ~0UL, ~0UL, ~0UL};
+
+CRYOBOX_INLINE F8 first(F8 value, Index count) noexcept {
+    return as_float(as_bits(value) & load<U8>(kept_floats + lanes - count));
+}
+CRYOBOX_INLINE D8 first(D8 value, Index count) noexcept {
+    for (Index i = 0; i < lanes / native; ++i) {
+        const UN bits = load<UN>(&value.part[i]) & load<UN>(kept_doubles + lanes - count + i * native);
+        value.part[i] = load<DN>(&bits);
+    }
+    return value;
+}
+
+/// `count` < 8 pixels of row `y` from `x` on; the lanes beyond are 0. Reads nothing beyond the image.
+CRYOBOX_INLINE F8 load_some(const float* image, Index size, Index y, Index x, Index count) noexcept {
+    const Index at = y * size + x;
+    return at + lanes <= size * size ? first(load<F8>(image + at), count) : load_some(image + at, count);
+}
+
 #ifdef CRYOBOX_TWO_REGISTERS
 constexpr D8 lane_numbers = {{{0, 1, 2, 3}, {4, 5, 6, 7}}};
 #else
@@ -496,23 +574,52 @@ double root_mean_square(const float* image, Index size) noexcept {
     return variance > 0 ? __builtin_sqrt(variance) : 0;
 }
 
-BackgroundSums background_sums(const float* image, const BackgroundRuns& background) noexcept {
+// Eight doubles in adjacent places.
+CRYOBOX_INLINE D8 load_wide(const double* from) noexcept {
+#ifdef CRYOBOX_TWO_REGISTERS
+    return {{load<DN>(from), load<DN>(from + native)}};
+#else
+    return {{load<DN>(from)}};
+#endif
+}
+CRYOBOX_INLINE void store_wide(double* to, const D8& value) noexcept {
+    for (Index i = 0; i < lanes / native; ++i) {
+        store(to + i * native, value.part[i]);
+    }
+}
+
+/// `slope` times the column's distance from the center, for every column and a group's lanes beyond the last.
+CRYOBOX_INLINE void tabulate(double slope, Index size, double* columns) noexcept {
+    const Index half = size / 2;
+    for (Index x = 0; x < size + lanes; x += lanes) {
+        store_wide(columns + x, (lane_numbers + static_cast<double>(x - half)) * slope);
+    }
+}
+
+/// The sums of the background; `before(y)` comes before row y is read.
+template <class Before>
+CRYOBOX_INLINE BackgroundSums sums_of(const float* image, const BackgroundRuns& background, const Beside& beside,
+                                      const Before& before) noexcept {
     const Index size = background.size;
     const Index half = size / 2;
+    double* columns = beside.columns;
+    tabulate(1, size, columns);
     D8 value{};
     D8 value_i{};
     D8 value_j{};
     D8 square{};
     for (Index y = 0; y < size; ++y) {
+        beside.ahead->fetch();
+        before(y);
         const float* row = image + y * size;
         D8 row_value{};
         const auto add = [&](D8 v, Index x) {
             row_value += v;
-            value_j += v * (lane_numbers + static_cast<double>(x - half));
+            value_j += v * load_wide(columns + x);
             square += v * v;
         };
         const auto full = [&](Index x) { add(widen(load<F8>(row + x)), x); };
-        const auto rest = [&](Index x, Index count) { add(widen(load_some(row + x, count)), x); };
+        const auto rest = [&](Index x, Index count) { add(widen(load_some(image, size, y, x, count)), x); };
         in_groups(0, background.first_run_end[y], full, rest);
         in_groups(background.second_run_begin[y], size, full, rest);
         value += row_value;
@@ -522,27 +629,43 @@ BackgroundSums background_sums(const float* image, const BackgroundRuns& backgro
         .value = total(value), .value_i = total(value_i), .value_j = total(value_j), .square = total(square)};
 }
 
-BackgroundSums residual_sums(const float* image, const BackgroundRuns& background, const Plane& plane) noexcept {
+BackgroundSums background_sums(const float* image, const BackgroundRuns& background, const Beside& beside) noexcept {
+    return sums_of(image, background, beside, [](Index) {});
+}
+
+BackgroundSums center(float* image, double level, const BackgroundRuns& background, const Beside& beside) noexcept {
+    const D8 levels = all(level);
+    return sums_of(image, background, beside, [&](Index y) {
+        float* row = image + y * background.size;
+        const auto full = [&](Index x) { store(row + x, narrow(widen(load<F8>(row + x)) - levels)); };
+        const auto rest = [&](Index x, Index count) {
+            const F8 v = narrow(widen(load_some(row + x, count)) - levels);
+            __builtin_memcpy(row + x, &v, static_cast<std::size_t>(count) * sizeof(float));
+        };
+        in_groups(0, background.size, full, rest);
+    });
+}
+
+BackgroundSums residual_sums(const float* image, const BackgroundRuns& background, const Plane& plane,
+                             const Beside& beside) noexcept {
     const Index size = background.size;
     const Index half = size / 2;
+    double* columns = beside.columns;
+    tabulate(plane.slope_x, size, columns);
     D8 value{};
     D8 square{};
     for (Index y = 0; y < size; ++y) {
         const float* row = image + y * size;
-        const double row_level = plane.level + plane.slope_y * static_cast<double>(y - half);
-        const auto residual = [&](D8 v, Index x) {
-            return v - (row_level + (lane_numbers + static_cast<double>(x - half)) * plane.slope_x);
-        };
+        beside.ahead->fetch();
+        const D8 row_level = all(plane.level + plane.slope_y * static_cast<double>(y - half));
+        const auto residual = [&](D8 v, Index x) { return v - (row_level + load_wide(columns + x)); };
         const auto full = [&](Index x) {
             const D8 r = residual(widen(load<F8>(row + x)), x);
             value += r;
             square += r * r;
         };
         const auto rest = [&](Index x, Index count) {
-            D8 r = residual(widen(load_some(row + x, count)), x);
-            for (Index lane = count; lane < lanes; ++lane) {
-                r.clear(lane);
-            }
+            const D8 r = first(residual(widen(load_some(image, size, y, x, count)), x), count);
             value += r;
             square += r * r;
         };
@@ -552,28 +675,30 @@ BackgroundSums residual_sums(const float* image, const BackgroundRuns& backgroun
     return BackgroundSums{.value = total(value), .value_i = 0, .value_j = 0, .square = total(square)};
 }
 
-template <bool to_float16>
-ImageStatistics finish_into(const float* image, Index size, const Finish& finish, float* float32,
-                            Half* float16) noexcept {
+template <bool to_float16, bool has_shift>
+ImageStatistics finish_into(const float* image, Index size, const Finish& finish, float* float32, Half* float16,
+                            const Beside& beside) noexcept {
     const Index half = size / 2;
     const D8 shift = all(finish.shift);
+    const D8 scale = all(finish.scale);
     const F8 limit = F8{} + largest_half;
     F8 low = F8{} + __builtin_inff();
     F8 high = F8{} - __builtin_inff();
     D8 deviation{};
     D8 square{};
     I8 beyond{};
+    double* columns = beside.columns;
+    tabulate(finish.plane.slope_x, size, columns);
     for (Index y = 0; y < size; ++y) {
         const float* row = image + y * size;
-        const double row_level = finish.plane.level + finish.plane.slope_y * static_cast<double>(y - half);
-        const auto finished = [&](D8 v, Index x) {
-            const D8 plane = row_level + (lane_numbers + static_cast<double>(x - half)) * finish.plane.slope_x;
-            return narrow((v - plane) * finish.scale);
-        };
+        beside.ahead->fetch();
+        const D8 row_level = all(finish.plane.level + finish.plane.slope_y * static_cast<double>(y - half));
+        const auto finished = [&](D8 v, Index x) { return narrow((v - (row_level + load_wide(columns + x))) * scale); };
+        const auto from_shift = [&](F8 v) { return has_shift ? widen(v) - shift : widen(v); };
         // The statistics of the lanes that are set; `v` of the others repeats a set one and is kept out of the sums.
         const auto note = [&](F8 v, D8 d) {
-            low = v < low ? v : low;
-            high = v > high ? v : high;
+            low = smaller(v, low);
+            high = larger(v, high);
             deviation += d;
             square += d * d;
         };
@@ -583,7 +708,7 @@ ImageStatistics finish_into(const float* image, Index size, const Finish& finish
         };
         const auto full = [&](Index x) {
             const F8 v = finished(widen(load<F8>(row + x)), x);
-            note(v, widen(v) - shift);
+            note(v, from_shift(v));
             if constexpr (to_float16) {
                 beyond -= (v > limit) | (v < -limit);
                 store(float16 + y * size + x, as_half(v));
@@ -593,10 +718,9 @@ ImageStatistics finish_into(const float* image, Index size, const Finish& finish
         };
         const auto rest = [&](Index x, Index count) {
             F8 v = finished(widen(load_some(row + x, count)), x);
-            D8 d = widen(v) - shift;
+            const D8 d = first(from_shift(v), count);
             for (Index lane = count; lane < lanes; ++lane) {
                 v[lane] = v[0];
-                d.clear(lane);
             }
             note(v, d);
             if constexpr (to_float16) {
@@ -631,9 +755,15 @@ ImageStatistics finish_into(const float* image, Index size, const Finish& finish
     return result;
 }
 
-ImageStatistics finish(const float* image, Index size, const Finish& finish, float* float32, Half* float16) noexcept {
-    return float16 != nullptr ? finish_into<true>(image, size, finish, float32, float16)
-                              : finish_into<false>(image, size, finish, float32, float16);
+ImageStatistics finish(const float* image, Index size, const Finish& finish, float* float32, Half* float16,
+                       const Beside& beside) noexcept {
+    const bool shifted = finish.shift != 0;
+    if (float16 != nullptr) {
+        return shifted ? finish_into<true, true>(image, size, finish, float32, float16, beside)
+                       : finish_into<true, false>(image, size, finish, float32, float16, beside);
+    }
+    return shifted ? finish_into<false, true>(image, size, finish, float32, float16, beside)
+                   : finish_into<false, false>(image, size, finish, float32, float16, beside);
 }
 
 } // namespace
@@ -642,6 +772,7 @@ namespace CRYOBOX_BUILD {
 extern const Kernels kernels;
 constinit const Kernels kernels = {.name = CRYOBOX_TEXT(CRYOBOX_BUILD),
                                    .sum = &sum,
+                                   .take = &take,
                                    .convert = &convert,
                                    .convert_pair = &convert_pair,
                                    .interleave = &interleave,
@@ -651,6 +782,7 @@ constinit const Kernels kernels = {.name = CRYOBOX_TEXT(CRYOBOX_BUILD),
                                    .join = &join,
                                    .root_mean_square = &root_mean_square,
                                    .background_sums = &background_sums,
+                                   .center = &center,
                                    .residual_sums = &residual_sums,
                                    .finish = &finish};
 } // namespace CRYOBOX_BUILD

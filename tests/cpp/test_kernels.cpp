@@ -107,6 +107,9 @@ void every_build_reads_every_type_order_width_and_address() {
                 for (const Kernels* build : runnable_kernels()) {
                     CHECK(same_bits(build->sum(view), first));
                     std::vector<float> out(static_cast<std::size_t>(rows * width));
+                    CHECK(same_bits(build->take(view, out.data(), width), first));
+                    CHECK(out == pixels.values);
+                    std::ranges::fill(out, 0.0F);
                     build->convert(view, 0.0, out.data(), width);
                     CHECK(out == pixels.values);
                     build->convert(view, 1.5, out.data(), width);
@@ -151,10 +154,13 @@ void every_build_finishes_with_the_same_bits() {
         const Background background(size, 1.5);
         const Finish finish{.plane = {.level = 3, .slope_y = 0.1, .slope_x = -0.2}, .scale = 1.25, .shift = 2};
         const Kernels& plain = *runnable_kernels().front();
+        std::vector<double> columns(static_cast<std::size_t>(room_for_columns(size)));
+        Ahead nothing;
+        const Beside beside{.columns = columns.data(), .ahead = &nothing};
         std::vector<float> wide(image.size());
         std::vector<Half> narrow(image.size());
-        const ImageStatistics expected = plain.finish(image.data(), size, finish, wide.data(), nullptr);
-        const Index clamped = plain.finish(image.data(), size, finish, nullptr, narrow.data()).clamped;
+        const ImageStatistics expected = plain.finish(image.data(), size, finish, wide.data(), nullptr, beside);
+        const Index clamped = plain.finish(image.data(), size, finish, nullptr, narrow.data(), beside).clamped;
         Index beyond = 0;
         for (std::size_t i = 0; i < wide.size(); ++i) {
             beyond += std::abs(wide[i]) > largest_half ? 1 : 0;
@@ -166,8 +172,8 @@ void every_build_finishes_with_the_same_bits() {
         for (const Kernels* build : runnable_kernels()) {
             std::vector<float> wide_here(image.size());
             std::vector<Half> narrow_here(image.size());
-            const ImageStatistics here = build->finish(image.data(), size, finish, wide_here.data(), nullptr);
-            const ImageStatistics half = build->finish(image.data(), size, finish, nullptr, narrow_here.data());
+            const ImageStatistics here = build->finish(image.data(), size, finish, wide_here.data(), nullptr, beside);
+            const ImageStatistics half = build->finish(image.data(), size, finish, nullptr, narrow_here.data(), beside);
             CHECK(std::memcmp(wide.data(), wide_here.data(), wide.size() * sizeof(float)) == 0);
             CHECK(std::memcmp(narrow.data(), narrow_here.data(), narrow.size() * sizeof(Half)) == 0);
             for (const ImageStatistics& statistics : {here, half}) {
@@ -177,12 +183,40 @@ void every_build_finishes_with_the_same_bits() {
                 CHECK(same_bits(statistics.standard_deviation, expected.standard_deviation));
             }
             CHECK(half.clamped == clamped);
-            CHECK(same_bits(build->background_sums(image.data(), background.runs()),
-                            plain.background_sums(image.data(), background.runs())));
-            CHECK(same_bits(build->residual_sums(image.data(), background.runs(), finish.plane),
-                            plain.residual_sums(image.data(), background.runs(), finish.plane)));
+            const BackgroundSums sums = plain.background_sums(image.data(), background.runs(), beside);
+            CHECK(same_bits(build->background_sums(image.data(), background.runs(), beside), sums));
+            CHECK(same_bits(build->residual_sums(image.data(), background.runs(), finish.plane, beside),
+                            plain.residual_sums(image.data(), background.runs(), finish.plane, beside)));
+            auto centered = image;
+            const BackgroundSums left = build->center(centered.data(), 2.5, background.runs(), beside);
+            for (std::size_t i = 0; i < centered.size(); ++i) {
+                CHECK(centered[i] == static_cast<float>(static_cast<double>(image[i]) - 2.5));
+            }
+            CHECK(same_bits(left, plain.background_sums(centered.data(), background.runs(), beside)));
         }
     }
+}
+
+void everything_is_asked_for_in_as_many_calls_as_said() {
+    for (const Index width : {1, 15, 16, 17, 100, 256}) {
+        for (const Index calls : {1, 3, 50, 10000}) {
+            const auto pixels = testing::noise(static_cast<std::size_t>(20 * 300), 1, 1, 3);
+            const ImageView view{.data = reinterpret_cast<const std::byte*>(pixels.data()),
+                                 .height = 20,
+                                 .width = width,
+                                 .row_stride = 300 * static_cast<Index>(sizeof(float)),
+                                 .type = PixelType::float32,
+                                 .swapped = false};
+            Ahead ahead(view, calls);
+            for (Index call = 0; call < calls; ++call) {
+                ahead.fetch();
+            }
+            CHECK(ahead.done());
+        }
+    }
+    Ahead nothing;
+    nothing.fetch();
+    CHECK(nothing.done());
 }
 
 void the_list_begins_with_the_plain_build_and_ends_with_the_one_in_use() {
@@ -195,5 +229,6 @@ void the_list_begins_with_the_plain_build_and_ends_with_the_one_in_use() {
 int main() {
     return testing::run(every_build_reads_every_type_order_width_and_address,
                         a_pixel_that_is_not_finite_makes_the_sum_so, every_build_finishes_with_the_same_bits,
+                        everything_is_asked_for_in_as_many_calls_as_said,
                         the_list_begins_with_the_plain_build_and_ends_with_the_one_in_use);
 }

@@ -43,8 +43,11 @@ void a_plane_is_found_again_at_the_smallest_and_the_widest_radius() {
                         static_cast<float>(7 + 2 * y - size - 3 * x + 3 * half);
                 }
             }
+            std::vector<double> columns(static_cast<std::size_t>(room_for_columns(size)));
+            Ahead nothing;
+            const Beside beside{.columns = columns.data(), .ahead = &nothing};
             for (const Kernels* build : runnable_kernels()) {
-                const Plane plane = background.fit(build->background_sums(image.data(), background.runs()));
+                const Plane plane = background.fit(build->background_sums(image.data(), background.runs(), beside));
                 CHECK(std::abs(plane.level - 7) < 1e-10);
                 CHECK(std::abs(plane.slope_y - 2) < 1e-11);
                 CHECK(std::abs(plane.slope_x + 3) < 1e-11);

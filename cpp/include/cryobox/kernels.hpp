@@ -26,11 +26,59 @@ struct ImageStatistics {
     bool finite = true;
 };
 
+/// Memory that is needed next, asked for bit by bit while other work goes on: its rows lie thousands of bytes apart,
+/// where no processor expects them, and processors drop what is asked for faster than it comes.
+class Ahead {
+public:
+    /// Nothing comes next.
+    Ahead() = default;
+    /// All of `pixels`, in so many calls of `fetch`.
+    Ahead(const ImageView& pixels, Index calls) noexcept
+        : row_(pixels.data + (pixels.height - 1) * pixels.row_stride), stride_(pixels.row_stride),
+          bytes_(pixels.width * bytes_per_pixel(pixels.type)), rows_(pixels.height),
+          requests_(rows_ * ((bytes_ - 1) / line + 2) / calls + 1) {}
+
+    /// Ask for some of what is left, the last row first.
+    [[gnu::always_inline]] void fetch() noexcept {
+        for (Index left = requests_; left > 0 && rows_ > 0; --left) {
+            __builtin_prefetch(row_ + at_, 0, 2);
+            if (at_ == bytes_ - 1) {
+                row_ -= --rows_ > 0 ? stride_ : 0;
+                at_ = 0;
+            } else {
+                at_ = at_ + line < bytes_ ? at_ + line : bytes_ - 1;
+            }
+        }
+    }
+
+    [[nodiscard]] bool done() const noexcept { return rows_ == 0; }
+
+private:
+    static constexpr Index line = 64;
+    const std::byte* row_ = nullptr;
+    Index stride_ = 0;
+    Index bytes_ = 1;
+    Index rows_ = 0;
+    Index requests_ = 0; // per call
+    Index at_ = 0;
+};
+
+/// What a pass over the rows of an image has beside it.
+struct Beside {
+    double* columns = nullptr; ///< what depends on the column alone; room for `room_for_columns(size)`
+    Ahead* ahead = nullptr;    ///< called once a row
+};
+
+/// Numbers that a pass over an image of `size` tabulates, with lanes to spare.
+constexpr Index room_for_columns(Index size) noexcept { return size + 16; }
+
 /// One build of the passes.
 struct Kernels {
     std::string_view name;
     /// Sum of all pixels of a view; not finite if and only if one of them isn't.
     double (*sum)(const ImageView& pixels) noexcept;
+    /// Every pixel as a float, into rows of `stride` floats, and their sum, with the bits of `sum`.
+    double (*take)(const ImageView& pixels, float* out, Index stride) noexcept;
     /// Every pixel minus `level`, subtracted in double and rounded once, into rows of `stride` floats.
     void (*convert)(const ImageView& pixels, double level, float* out, Index stride) noexcept;
     /// The two rows of a view, as `convert` makes them, as one complex row.
@@ -55,14 +103,20 @@ struct Kernels {
 
     /// Root mean square of an image about its mean, which must be near 0.
     double (*root_mean_square)(const float* image, Index size) noexcept;
+
     /// Sums over the background of an image.
-    BackgroundSums (*background_sums)(const float* image, const BackgroundRuns& background) noexcept;
+    BackgroundSums (*background_sums)(const float* image, const BackgroundRuns& background,
+                                      const Beside& beside) noexcept;
+    /// The same after `level` is taken out of every pixel of the image, as `convert` does it.
+    BackgroundSums (*center)(float* image, double level, const BackgroundRuns& background,
+                             const Beside& beside) noexcept;
     /// Sum and sum of squares of what a plane leaves of the background.
-    BackgroundSums (*residual_sums)(const float* image, const BackgroundRuns& background, const Plane& plane) noexcept;
+    BackgroundSums (*residual_sums)(const float* image, const BackgroundRuns& background, const Plane& plane,
+                                    const Beside& beside) noexcept;
     /// The last pass: `image` finished into `float32` or `float16`, whichever is set. The statistics are those of the
     /// float32 values.
-    ImageStatistics (*finish)(const float* image, Index size, const Finish& finish, float* float32,
-                              Half* float16) noexcept;
+    ImageStatistics (*finish)(const float* image, Index size, const Finish& finish, float* float32, Half* float16,
+                              const Beside& beside) noexcept;
 };
 
 /// The best build that this processor runs; chosen once.
