@@ -24,7 +24,8 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from cryobox.errors import InputError, MicrographError, OutputError
-from cryobox.formats.images import PixelReader, read_header
+from cryobox.formats import mrc
+from cryobox.formats.images import PixelReader, read_header, room
 from cryobox.formats.mrc import StackWriter, read_stack_header
 
 MODES = {0: "i1", 1: "i2", 2: "f4", 6: "u2", 12: "f2"}
@@ -755,6 +756,45 @@ def test_a_stack_needs_a_handful_of_writes(tmp_path: Path, monkeypatch: pytest.M
     write_stack(tmp_path / "stack.mrcs", stack_images("float32", 200, 64), blocks=2)
     half = 100 * 64 * 64 * 4
     assert offsets == [(1024, half), (1024 + half, half), (0, 1024)]
+
+
+@pytest.mark.parametrize("expected", [0, 20, 100, 300], ids="{} expected".format)
+@pytest.mark.parametrize("known", [True, False], ids=["reserved", "no such call"])
+def test_room_that_is_asked_for_changes_no_byte_and_is_given_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, expected: int, known: bool
+) -> None:
+    images = stack_images("float32", 100, 64)
+    with StackWriter(tmp_path / "plain.mrcs", size=64, dtype="float32", pixel_size=1.0) as writer:
+        writer.write(images)
+        writer.finish(-1, 1, 0, 1)
+    if not known:
+
+        def missing() -> Any:
+            raise AttributeError("fallocate")
+
+        monkeypatch.setattr(mrc, "_fallocate", missing)
+    path = tmp_path / "stack.mrcs"
+    with StackWriter(path, size=64, dtype="float32", pixel_size=1.0, expected=expected) as writer:
+        writer.write(images)
+        writer.finish(-1, 1, 0, 1)
+    assert path.read_bytes() == (tmp_path / "plain.mrcs").read_bytes()
+    assert path.stat().st_blocks * 512 <= path.stat().st_size + (64 << 10)
+
+
+def test_the_disk_is_asked_once_for_the_room_of_a_stack(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[tuple[int, ...]] = []
+    monkeypatch.setattr(mrc, "_fallocate", lambda: lambda *arguments: asked.append(arguments))
+    with StackWriter(tmp_path / "stack.mrcs", size=64, dtype="float16", pixel_size=1.0, expected=300) as writer:
+        writer.write(stack_images("float16", 100, 64))
+        writer.finish(0, 0, 0, 0)
+    assert [arguments[1:] for arguments in asked] == [(1, 0, 1024 + 300 * 64 * 64 * 2)]
+
+
+def test_memory_for_pixels_begins_a_line_beyond_a_page() -> None:
+    for count in (1, 1000, 5 << 20):
+        memory = room(count)
+        assert memory.shape == (count,)
+        assert memory.ctypes.data % 4096 == 64
 
 
 def test_writers_in_several_threads_do_not_disturb_each_other(tmp_path: Path) -> None:

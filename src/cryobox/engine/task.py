@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from cryobox.core import STATISTICS, Status, extract_windows
 from cryobox.engine.gpu import CPU, on_a_device
 from cryobox.errors import BackendError, CryoboxError, MicrographError, OutputError
-from cryobox.formats.images import PixelReader
+from cryobox.formats.images import PixelReader, room
 from cryobox.formats.mrc import StackWriter
 from cryobox.gpu import pinned, resident
 from cryobox.particles import Reason
@@ -235,6 +235,7 @@ class _Stacks:
         self._setting = setting
         self._outputs = task.outputs
         self._dtype = task.recipe.dtype
+        self._expected = len(task.corners)
         self._final = [Path(setting.folder) / output.path for output in task.outputs]
         self._temporary = [path.with_name(temporary_name(path.name, setting.part)) for path in self._final]
         self.writers: list[StackWriter] = []
@@ -243,7 +244,13 @@ class _Stacks:
         try:
             for output, path in zip(self._outputs, self._temporary, strict=True):
                 self.writers.append(
-                    StackWriter(path, size=output.size, dtype=np.dtype(self._dtype), pixel_size=output.pixel_size)
+                    StackWriter(
+                        path,
+                        size=output.size,
+                        dtype=np.dtype(self._dtype),
+                        pixel_size=output.pixel_size,
+                        expected=self._expected,
+                    )
                 )
         except CryoboxError:
             self._abort()
@@ -369,7 +376,7 @@ class _Worker(threading.local):
             memory = self._memory.get((index, device))
             if memory is None or memory.nbytes < needed:
                 self._memory.pop((index, device), None)
-                memory = np.empty(needed, dtype=np.uint8) if device == CPU else pinned(needed, device)
+                memory = room(needed) if device == CPU else pinned(needed, device)
                 self._memory[index, device] = memory
             found.append(memory[:needed].view(dtype).reshape(count, size, size))
         return found

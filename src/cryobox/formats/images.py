@@ -11,10 +11,12 @@ from cryobox.errors import MicrographError
 from cryobox.formats import mrc
 from cryobox.micrograph import ImageHeader
 
-__all__ = ["IMAGE_SUFFIXES", "PixelReader", "read_header"]
+__all__ = ["IMAGE_SUFFIXES", "PixelReader", "read_header", "room"]
 
 _TIFF_SUFFIXES = (".tif", ".tiff")
 _MRC_SUFFIXES = tuple(kind + packing for kind in (".mrc", ".mrcs", ".map") for packing in ("", ".gz", ".bz2"))
+_PAGE = 4096
+_LINE = 64
 IMAGE_SUFFIXES = _MRC_SUFFIXES + _TIFF_SUFFIXES
 
 
@@ -31,6 +33,21 @@ def read_header(path: str) -> ImageHeader:
 
         return tiff.read_header(path)
     return mrc.read_header(path)
+
+
+def room(count: int) -> NDArray[np.uint8]:
+    """Memory for so many bytes that the kernel copies fast into and out of: it begins a cache line beyond a page.
+
+    NumPy's large arrays begin 16 bytes beyond one. There AMD's Zen 4 reads 64 MB of page cache in 9.7 instead of 7.1 ms
+    and writes them in 9.1 instead of 6.6 (its string copy is slow where source and target lie so in their pages).
+
+    Raises
+    ------
+    MemoryError
+    """
+    memory = np.empty(count + _PAGE, np.uint8)
+    skipped = (_LINE - memory.ctypes.data) % _PAGE
+    return memory[skipped : skipped + count]
 
 
 class PixelReader:
@@ -92,7 +109,7 @@ class PixelReader:
         if self._buffer.nbytes < needed:
             self._buffer = np.empty(0, np.uint8)  # give the old one back first: both at once may not fit
             try:
-                self._buffer = np.empty(needed, np.uint8)
+                self._buffer = room(needed)
             except MemoryError as error:
                 raise MicrographError(
                     f"{path}: needs {needed} bytes of memory; this process cannot get them"
