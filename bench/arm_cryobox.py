@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from bench.cases import Case, case
-from bench.machine import own_peak_mb
+from bench.machine import let_go, own_peak_mb
 
 __all__ = ["main"]
 
@@ -34,6 +34,7 @@ def main() -> None:
     _ = cryobox.Recipe, cryobox.run, cryobox.extract  # names are loaded when first asked for
     imported = time.perf_counter() - start
     what = case(arguments.case)
+    let_go()
     seconds, more = _in_memory(what, arguments) if what.kind == "memory" else _files(what, arguments)
     print(json.dumps({"import_seconds": imported, "seconds": seconds, "peak_rss_mb": own_peak_mb()} | more))
 

@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 
 from bench.cases import Case, DataSpec, case
 from bench.dataset import positions
-from bench.machine import own_peak_mb
+from bench.machine import let_go, own_peak_mb
 
 __all__ = ["Normalizer", "extract", "main", "read_micrograph", "read_positions"]
 
@@ -149,6 +149,7 @@ def main() -> None:
     what = case(arguments.case).with_micrographs(len(paths))
     normalizers = tuple(Normalizer.of(size) for size in what.sizes)
     centers = read_positions(what.data)
+    let_go()
     with ThreadPoolExecutor(arguments.workers) as pool:
         if what.kind == "memory":
             image = read_micrograph(paths[0], what.data)

@@ -21,7 +21,7 @@ import numpy as np
 
 from bench.cases import Case, case
 from bench.dataset import DataSet, ensure
-from bench.machine import Spread, cores, execute, floors_program, fresh, save, spread, warm_files
+from bench.machine import Spread, cores, execute, floors_program, fresh, save, spread
 
 __all__ = ["Arm", "cli_command", "main", "measure", "prepare", "ratios", "startup", "table"]
 
@@ -72,8 +72,11 @@ class Arm:
     def run(self) -> None:
         """One round."""
         writes = self.case.kind == "run" and self.name != "fft floor"
-        fresh(self.out, self.case.data.micrographs * sum(self.case.stack_bytes) if writes else 0)
-        done = execute(self.command, cwd=self.cwd)
+        expected = self.case.data.micrographs * sum(self.case.stack_bytes) if writes else 0
+        warm = fresh(self.out, expected, sorted({Path(line) for line in _inputs(self)}) if writes else ())
+        if not self.reports:
+            warm.unlink()
+        done = execute(self.command, cwd=self.cwd, warm=warm if self.reports else None)
         lines = done.stdout.splitlines()
         said: dict[str, Any] = json.loads(lines[-1]) if self.reports else {}
         measured = {"seconds": done.seconds, "peak_rss_mb": done.peak_rss_mb} | said
@@ -174,7 +177,6 @@ def measure(arms: Sequence[Arm], rounds: int, say: Callable[[str], None] = lambd
     """Run every arm once per round, forward and backward in turn."""
     if rounds < 2 or rounds % 2:
         raise SystemExit(f"--rounds must be even and at least 2, so that both orders are seen; got {rounds}")
-    warm_files(sorted({Path(line) for arm in arms for line in _inputs(arm)}))
     for number in range(rounds):
         for arm in arms if number % 2 == 0 else reversed(arms):
             arm.run()

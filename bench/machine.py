@@ -20,6 +20,7 @@ from typing import Any
 __all__ = [
     "RESULTS",
     "ROOT",
+    "WARM",
     "Finished",
     "Spread",
     "cores",
@@ -27,6 +28,7 @@ __all__ = [
     "execute",
     "floors_program",
     "fresh",
+    "let_go",
     "own_peak_mb",
     "save",
     "spread",
@@ -34,6 +36,7 @@ __all__ = [
 ]
 
 ROOT = Path(__file__).resolve().parent.parent
+WARM = "CRYOBOX_BENCH_WARM"
 RESULTS = ROOT / "bench" / "results"
 
 
@@ -129,12 +132,17 @@ def _fftw_flags() -> list[str]:
     return ["-lfftw3f"] if flags == "unknown" else flags.split()
 
 
-def execute(command: Sequence[str], *, cwd: Path, log: Path | None = None) -> Finished:
-    """Run a program to its end and measure it; an exit code other than 0 stops the benchmark with its output."""
+def execute(command: Sequence[str], *, cwd: Path, log: Path | None = None, warm: Path | None = None) -> Finished:
+    """Run a program to its end and measure it; an exit code other than 0 stops the benchmark with its output.
+
+    `warm` is what `fresh` returned, for a program that calls `let_go`.
+    """
     # One thread per worker everywhere: the arms bring their own workers.
     single = {"OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
     paths = [str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
     environment = os.environ | single | {"PYTHONPATH": os.pathsep.join(paths)}
+    if warm is not None:
+        environment[WARM] = str(warm)
     environment.setdefault("OMPI_MCA_rmaps_base_oversubscribe", "1")
     with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
         start = time.perf_counter()
@@ -173,23 +181,33 @@ def warm_files(paths: Sequence[Path]) -> None:
                 pass
 
 
-def fresh(out: Path, expected_bytes: int) -> None:
-    """Remove old outputs, let the disk settle, and touch as much memory as the next arm will: all outside the clock.
+def fresh(out: Path, expected_bytes: int, inputs: Sequence[Path] = ()) -> Path:
+    """Remove old outputs, let the disk settle, read the inputs and touch memory: all outside the clock.
 
-    A virtual machine takes pages from its host when they are first touched; without this, identical runs took
-    0.75 to 2.5 s. Page cache is touched by a file as large as the outputs, anonymous memory by a mapping.
+    A virtual machine may hand free memory back to its host, 300 MB a second from two seconds after it was freed, and
+    gets it back page by page where it is touched, at 3 s per GB: identical runs took 0.7 to 4.7 s. So more than the arm
+    will use is touched: page cache by a file, which an arm that can deletes just before its clock starts (`let_go`),
+    anonymous memory by a mapping. Page cache that nobody read for a while may be gone as well.
+
+    Returns the file.
     """
     if out.exists():
         shutil.rmtree(out)
     out.mkdir(parents=True)
     os.sync()
+    warm_files(inputs)
     block = bytes(8 << 20)
     scratch = out / "warm"
     with scratch.open("wb", buffering=0) as file:
-        for _ in range(expected_bytes // len(block) + 1):
+        for _ in range((expected_bytes + min(expected_bytes, 1 << 30)) // len(block) + 1):
             file.write(block)
-    scratch.unlink()
     # In another process: Linux hands a parent's peak memory down to the children that it starts, and we measure those.
     touch = "import mmap\nm = mmap.mmap(-1, 512 << 20)\nfor at in range(0, len(m), 4096): m[at] = 1"
     subprocess.run([sys.executable, "-S", "-c", touch], check=True)
-    os.sync()
+    return scratch
+
+
+def let_go() -> None:
+    """In an arm, when it is ready: delete the file that kept its memory."""
+    if WARM in os.environ:
+        os.unlink(os.environ[WARM])
