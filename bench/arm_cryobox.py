@@ -34,9 +34,13 @@ def main() -> None:
     _ = cryobox.Recipe, cryobox.run, cryobox.extract  # names are loaded when first asked for
     imported = time.perf_counter() - start
     what = case(arguments.case)
-    let_go()
+    waited = let_go()
     seconds, more = _in_memory(what, arguments) if what.kind == "memory" else _files(what, arguments)
-    print(json.dumps({"import_seconds": imported, "seconds": seconds, "peak_rss_mb": own_peak_mb()} | more))
+    print(
+        json.dumps(
+            {"import_seconds": imported, "seconds": seconds, "peak_rss_mb": own_peak_mb(), "waited": waited} | more
+        )
+    )
 
 
 def _files(what: Case, arguments: argparse.Namespace) -> tuple[float, dict[str, Any]]:

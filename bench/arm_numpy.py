@@ -149,7 +149,7 @@ def main() -> None:
     what = case(arguments.case).with_micrographs(len(paths))
     normalizers = tuple(Normalizer.of(size) for size in what.sizes)
     centers = read_positions(what.data)
-    let_go()
+    waited = let_go()
     with ThreadPoolExecutor(arguments.workers) as pool:
         if what.kind == "memory":
             image = read_micrograph(paths[0], what.data)
@@ -170,7 +170,8 @@ def main() -> None:
             for job in jobs:
                 job.result()
             seconds = time.perf_counter() - start
-    print(json.dumps({"import_seconds": imported, "seconds": seconds, "peak_rss_mb": own_peak_mb()}))
+    said = {"import_seconds": imported, "seconds": seconds, "peak_rss_mb": own_peak_mb(), "waited": waited}
+    print(json.dumps(said))
 
 
 if __name__ == "__main__":

@@ -75,12 +75,14 @@ class Arm:
         expected = self.case.data.micrographs * sum(self.case.stack_bytes) if writes else 0
         warm = fresh(self.out, expected, sorted({Path(line) for line in _inputs(self)}) if writes else ())
         if not self.reports:
-            warm.unlink()
+            warm.release()
         done = execute(self.command, cwd=self.cwd, warm=warm if self.reports else None)
+        warm.release()
         lines = done.stdout.splitlines()
         said: dict[str, Any] = json.loads(lines[-1]) if self.reports else {}
         measured = {"seconds": done.seconds, "peak_rss_mb": done.peak_rss_mb} | said
-        self.rounds.append(measured | {"process_seconds": done.seconds, "cpu_seconds": done.cpu_seconds})
+        process = done.seconds - said.get("waited", 0.0)
+        self.rounds.append(measured | {"process_seconds": process, "cpu_seconds": done.cpu_seconds})
 
 
 def prepare(

@@ -386,7 +386,7 @@ def _runs(what: Case, folder: Path, out: Path, device: str, rounds: int) -> dict
     try:
         for lap in range(rounds):
             for name in arms if lap % 2 == 0 else reversed(arms):
-                fresh(ours, what.data.micrographs * sum(what.stack_bytes)).unlink()
+                fresh(ours, what.data.micrographs * sum(what.stack_bytes)).release()
                 said[name].append(json.loads(execute(arms[name], cwd=data.root).stdout.splitlines()[-1]))
     finally:
         shutil.rmtree(ours, ignore_errors=True)

@@ -69,7 +69,7 @@ def _once(root: Path, what: str, number: int) -> float:
     data = ensure(root, case.data)
     warm_files(data.paths)
     out = data.root / "out" / "growth"
-    fresh(out, case.data.micrographs * sum(case.stack_bytes)).unlink()
+    fresh(out, case.data.micrographs * sum(case.stack_bytes)).release()
     command = [part.replace("{out}", str(out)) for part in cli_command(case, data, workers, fsync=False)]
     execute(command, cwd=data.root)
     job = json.loads((out / "job" / "job.json").read_text())

@@ -63,7 +63,7 @@ def main() -> None:
 def _count(what: Case, root: Path, workers: int) -> dict[str, int]:
     data = ensure(root, what.data)
     out = data.root / "out" / "syscalls"
-    fresh(out, 0).unlink()
+    fresh(out, 0).release()
     summary = data.root / "strace.txt"
     command = [part.replace("{out}", str(out)) for part in cli_command(what, data, workers, fsync=False)]
     trace = ["strace", "-f", "-c", "-e", "trace=%file,%desc", "-o", str(summary)]

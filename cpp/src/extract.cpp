@@ -27,17 +27,17 @@ namespace {
 
 /// What one worker writes on: made once, grown to the largest plan it met, reused by later calls.
 struct Workspace {
-    Buffer<float> rows;      // two rows of the window
-    Buffer<Complex> before;  // what a transform reads
-    Buffer<Complex> after;   // what it writes
-    Buffer<Complex> columns; // the kept columns of the window's transform
-    Buffer<Complex> cropped; // the columns of every output, transformed back
-    Buffer<float> image;     // an output before it is finished
-    Buffer<double> slopes;   // what a pass over it tabulates
+    Buffer<float> rows;       // two rows of the window
+    Buffer<Complex> before;   // what a transform reads
+    Buffer<Complex> after;    // what it writes
+    Buffer<Complex> columns;  // the kept columns of the window's transform
+    Buffer<Complex> cropped;  // the columns of every output, transformed back
+    Buffer<float> image;      // an output before it is finished
+    Buffer<double> by_column; // what a pass over it tabulates
 
     [[nodiscard]] Index bytes() const noexcept {
         return rows.bytes() + before.bytes() + after.bytes() + columns.bytes() + cropped.bytes() + image.bytes() +
-               slopes.bytes();
+               by_column.bytes();
     }
 };
 
@@ -242,9 +242,9 @@ struct Plan {
     double scale_const = 0;
     std::vector<OutputPlan> outputs;
 
-    /// Plan the transforms of all outputs that are cropped.
-    void add_transforms() {
-        constexpr Index passes = 3; // over the rows of a window that is not cropped
+    /// Plan the transforms of all outputs that are cropped, and the pace at which the next window is asked for.
+    void prepare() {
+        const Index passes = normalize ? 3 : 1; // over the rows of a window that is not cropped
         fetches = passes * box;
         for (OutputPlan& output : outputs) {
             if (output.stack.size < box) {
@@ -262,7 +262,7 @@ struct Plan {
     void make_room(Workspace& workspace) const {
         const Index largest = outputs.front().stack.size;
         workspace.image.reserve(largest * largest);
-        workspace.slopes.reserve(room_for_columns(largest));
+        workspace.by_column.reserve(room_for_columns(largest));
         if (forward != nullptr) {
             workspace.rows.reserve(2 * box);
             workspace.before.reserve(box);
@@ -305,7 +305,7 @@ void crop_columns(const Plan& plan, const Window& window, double mean, Workspace
 }
 
 /// An output that is cropped, before it is finished: into `workspace.image`, without the window's mean.
-void make_image(const Plan& plan, const OutputPlan& output, const Workspace& workspace, Ahead& ahead) noexcept {
+void make_image(const Plan& plan, const OutputPlan& output, Workspace& workspace, Ahead& ahead) noexcept {
     float* image = workspace.image.data();
     const Index size = output.stack.size;
     for (Index y = 0; y < size; y += 2) {
@@ -319,19 +319,19 @@ void make_image(const Plan& plan, const OutputPlan& output, const Workspace& wor
 
 /// Normalize or restore, invert, measure and store the image in `workspace.image` as particle `n`. One that is cropped
 /// lacks the window's mean; one that isn't holds the pixels as they are.
-Status finish_image(const Plan& plan, const OutputPlan& output, double window_mean, Index n, const Workspace& workspace,
+Status finish_image(const Plan& plan, const OutputPlan& output, double window_mean, Index n, Workspace& workspace,
                     Ahead& ahead, double* statistics) noexcept {
     const Kernels& kernels = *plan.kernels;
     const bool cropped = output.backward != nullptr;
     float* image = workspace.image.data();
-    const Beside beside{.columns = workspace.slopes.data(), .ahead = &ahead};
+    const Beside beside{.by_column = workspace.by_column.data(), .ahead = ahead};
     Finish finish;
     double level = 0;
     double sd = 0;
     if (plan.normalize) {
         const Background& background = *output.background;
         const BackgroundSums sums = cropped ? kernels.background_sums(image, background.runs(), beside)
-                                            : kernels.center(image, window_mean, background.runs(), beside);
+                                            : kernels.subtract_level(image, window_mean, background.runs(), beside);
         level = sums.value / background.count();
         finish.plane = plan.ramp ? background.fit(sums) : Plane{.level = level, .slope_y = 0, .slope_x = 0};
         const BackgroundSums left = kernels.residual_sums(image, background.runs(), finish.plane, beside);
@@ -440,7 +440,7 @@ void extract(const ImageView& image, std::span<const Corner> corners, std::span<
     const Workspaces workspaces(threads);
     if (std::ranges::any_of(corners,
                             [&](Corner corner) { return may_be_cut(image, corner, options.box, options.pad); })) {
-        plan.add_transforms();
+        plan.prepare();
         for (int i = 0; i < threads; ++i) {
             plan.make_room(workspaces[i]);
         }
@@ -508,7 +508,7 @@ void fourier_crop(const float* images, Index count, Index box, float* output, In
     plan.kernels = &kernels();
     plan.box = box;
     plan.outputs.push_back({.stack = {.float32 = output, .float16 = nullptr, .size = size}});
-    plan.add_transforms();
+    plan.prepare();
     const Workspaces workspaces(team);
     for (int i = 0; i < team; ++i) {
         plan.make_room(workspaces[i]);
@@ -527,7 +527,7 @@ void fourier_crop(const float* images, Index count, Index box, float* output, In
         make_image(plan, plan.outputs.front(), workspace, nothing);
         const Finish finish{.plane = {.level = -level, .slope_y = 0, .slope_x = 0}, .scale = 1, .shift = level};
         plan.kernels->finish(workspace.image.data(), size, finish, output + n * size * size, nullptr,
-                             Beside{.columns = workspace.slopes.data(), .ahead = &nothing});
+                             Beside{.by_column = workspace.by_column.data(), .ahead = nothing});
     });
 }
 

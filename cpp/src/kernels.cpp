@@ -1,6 +1,6 @@
-// The passes over pixels. This file is compiled once per instruction set, with CRYOBOX_BUILD its name; it includes no
-// header with functions that the linker could merge between builds (an AVX2 copy of a library function would then run
-// on a processor without AVX2).
+// The passes over pixels. This file is compiled once per instruction set, with CRYOBOX_BUILD its name; it calls no
+// function of a header that is not inlined always, as the linker merges such functions between builds (an AVX2 copy
+// would then run on a processor without AVX2).
 #include <cstdint>
 
 #if defined(__F16C__) || defined(__AVX2__)
@@ -31,6 +31,7 @@ using S16x8 [[gnu::vector_size(16)]] = std::int16_t;
 using U8x8 [[gnu::vector_size(8)]] = std::uint8_t;
 using S8x8 [[gnu::vector_size(8)]] = std::int8_t;
 constexpr Index lanes = 8;
+static_assert(room_for_columns(0) == 2 * lanes); // a group begins anywhere, and tables end with whole ones
 
 #define CRYOBOX_INLINE [[gnu::always_inline]] inline
 
@@ -93,7 +94,6 @@ CRYOBOX_INLINE D8 operator+(D8 a, const D8& b) noexcept { return a += b; }
 CRYOBOX_INLINE D8 operator-(D8 a, const D8& b) noexcept { return a -= b; }
 CRYOBOX_INLINE D8 operator*(D8 a, const D8& b) noexcept { return a *= b; }
 CRYOBOX_INLINE D8 operator+(const D8& a, double b) noexcept { return a + all(b); }
-CRYOBOX_INLINE D8 operator+(double a, const D8& b) noexcept { return all(a) + b; }
 CRYOBOX_INLINE D8 operator*(const D8& a, double b) noexcept { return a * all(b); }
 
 CRYOBOX_INLINE D8 widen(F8 v) noexcept {
@@ -520,13 +520,16 @@ CRYOBOX_INLINE F8 load_some(const float* from, Index count) noexcept {
 }
 
 // From place 8 - n on: n lanes that are kept, then ones that become 0.
-constexpr std::uint32_t kept_floats[2 * lanes] = {~0U, ~0U, ~0U, ~0U, ~0U, ~0U, ~0U, ~0U};
-constexpr std::uint64_t kept_doubles[2 * lanes] = {~0UL, ~0UL, ~0UL, ~0UL, ~0UL, ~0UL, ~0UL, ~0UL};
+constexpr auto kept = ~std::uint64_t{0};
+constexpr std::uint64_t kept_doubles[2 * lanes] = {kept, kept, kept, kept, kept, kept, kept, kept};
+constexpr auto kept_float = ~std::uint32_t{0};
+constexpr std::uint32_t kept_floats[2 * lanes] = {kept_float, kept_float, kept_float, kept_float,
+                                                  kept_float, kept_float, kept_float, kept_float};
 
-CRYOBOX_INLINE F8 first(F8 value, Index count) noexcept {
+CRYOBOX_INLINE F8 keep_first(F8 value, Index count) noexcept {
     return as_float(as_bits(value) & load<U8>(kept_floats + lanes - count));
 }
-CRYOBOX_INLINE D8 first(D8 value, Index count) noexcept {
+CRYOBOX_INLINE D8 keep_first(D8 value, Index count) noexcept {
     for (Index i = 0; i < lanes / native; ++i) {
         const UN bits = load<UN>(&value.part[i]) & load<UN>(kept_doubles + lanes - count + i * native);
         value.part[i] = load<DN>(&bits);
@@ -537,7 +540,7 @@ CRYOBOX_INLINE D8 first(D8 value, Index count) noexcept {
 /// `count` < 8 pixels of row `y` from `x` on; the lanes beyond are 0. Reads nothing beyond the image.
 CRYOBOX_INLINE F8 load_some(const float* image, Index size, Index y, Index x, Index count) noexcept {
     const Index at = y * size + x;
-    return at + lanes <= size * size ? first(load<F8>(image + at), count) : load_some(image + at, count);
+    return at + lanes <= size * size ? keep_first(load<F8>(image + at), count) : load_some(image + at, count);
 }
 
 #ifdef CRYOBOX_TWO_REGISTERS
@@ -589,10 +592,10 @@ CRYOBOX_INLINE void store_wide(double* to, const D8& value) noexcept {
 }
 
 /// `slope` times the column's distance from the center, for every column and a group's lanes beyond the last.
-CRYOBOX_INLINE void tabulate(double slope, Index size, double* columns) noexcept {
+CRYOBOX_INLINE void tabulate(double slope, Index size, double* by_column) noexcept {
     const Index half = size / 2;
     for (Index x = 0; x < size + lanes; x += lanes) {
-        store_wide(columns + x, (lane_numbers + static_cast<double>(x - half)) * slope);
+        store_wide(by_column + x, (lane_numbers + static_cast<double>(x - half)) * slope);
     }
 }
 
@@ -602,20 +605,20 @@ CRYOBOX_INLINE BackgroundSums sums_of(const float* image, const BackgroundRuns& 
                                       const Before& before) noexcept {
     const Index size = background.size;
     const Index half = size / 2;
-    double* columns = beside.columns;
-    tabulate(1, size, columns);
+    double* by_column = beside.by_column;
+    tabulate(1, size, by_column);
     D8 value{};
     D8 value_i{};
     D8 value_j{};
     D8 square{};
     for (Index y = 0; y < size; ++y) {
-        beside.ahead->fetch();
+        beside.ahead.fetch();
         before(y);
         const float* row = image + y * size;
         D8 row_value{};
         const auto add = [&](D8 v, Index x) {
             row_value += v;
-            value_j += v * load_wide(columns + x);
+            value_j += v * load_wide(by_column + x);
             square += v * v;
         };
         const auto full = [&](Index x) { add(widen(load<F8>(row + x)), x); };
@@ -633,7 +636,8 @@ BackgroundSums background_sums(const float* image, const BackgroundRuns& backgro
     return sums_of(image, background, beside, [](Index) {});
 }
 
-BackgroundSums center(float* image, double level, const BackgroundRuns& background, const Beside& beside) noexcept {
+BackgroundSums subtract_level(float* image, double level, const BackgroundRuns& background,
+                              const Beside& beside) noexcept {
     const D8 levels = all(level);
     return sums_of(image, background, beside, [&](Index y) {
         float* row = image + y * background.size;
@@ -650,22 +654,22 @@ BackgroundSums residual_sums(const float* image, const BackgroundRuns& backgroun
                              const Beside& beside) noexcept {
     const Index size = background.size;
     const Index half = size / 2;
-    double* columns = beside.columns;
-    tabulate(plane.slope_x, size, columns);
+    double* by_column = beside.by_column;
+    tabulate(plane.slope_x, size, by_column);
     D8 value{};
     D8 square{};
     for (Index y = 0; y < size; ++y) {
         const float* row = image + y * size;
-        beside.ahead->fetch();
+        beside.ahead.fetch();
         const D8 row_level = all(plane.level + plane.slope_y * static_cast<double>(y - half));
-        const auto residual = [&](D8 v, Index x) { return v - (row_level + load_wide(columns + x)); };
+        const auto residual = [&](D8 v, Index x) { return v - (row_level + load_wide(by_column + x)); };
         const auto full = [&](Index x) {
             const D8 r = residual(widen(load<F8>(row + x)), x);
             value += r;
             square += r * r;
         };
         const auto rest = [&](Index x, Index count) {
-            const D8 r = first(residual(widen(load_some(image, size, y, x, count)), x), count);
+            const D8 r = keep_first(residual(widen(load_some(image, size, y, x, count)), x), count);
             value += r;
             square += r * r;
         };
@@ -687,13 +691,15 @@ ImageStatistics finish_into(const float* image, Index size, const Finish& finish
     D8 deviation{};
     D8 square{};
     I8 beyond{};
-    double* columns = beside.columns;
-    tabulate(finish.plane.slope_x, size, columns);
+    double* by_column = beside.by_column;
+    tabulate(finish.plane.slope_x, size, by_column);
     for (Index y = 0; y < size; ++y) {
         const float* row = image + y * size;
-        beside.ahead->fetch();
+        beside.ahead.fetch();
         const D8 row_level = all(finish.plane.level + finish.plane.slope_y * static_cast<double>(y - half));
-        const auto finished = [&](D8 v, Index x) { return narrow((v - (row_level + load_wide(columns + x))) * scale); };
+        const auto finished = [&](D8 v, Index x) {
+            return narrow((v - (row_level + load_wide(by_column + x))) * scale);
+        };
         const auto from_shift = [&](F8 v) { return has_shift ? widen(v) - shift : widen(v); };
         // The statistics of the lanes that are set; `v` of the others repeats a set one and is kept out of the sums.
         const auto note = [&](F8 v, D8 d) {
@@ -718,7 +724,7 @@ ImageStatistics finish_into(const float* image, Index size, const Finish& finish
         };
         const auto rest = [&](Index x, Index count) {
             F8 v = finished(widen(load_some(row + x, count)), x);
-            const D8 d = first(from_shift(v), count);
+            const D8 d = keep_first(from_shift(v), count);
             for (Index lane = count; lane < lanes; ++lane) {
                 v[lane] = v[0];
             }
@@ -782,7 +788,7 @@ constinit const Kernels kernels = {.name = CRYOBOX_TEXT(CRYOBOX_BUILD),
                                    .join = &join,
                                    .root_mean_square = &root_mean_square,
                                    .background_sums = &background_sums,
-                                   .center = &center,
+                                   .subtract_level = &subtract_level,
                                    .residual_sums = &residual_sums,
                                    .finish = &finish};
 } // namespace CRYOBOX_BUILD

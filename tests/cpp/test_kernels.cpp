@@ -154,9 +154,9 @@ void every_build_finishes_with_the_same_bits() {
         const Background background(size, 1.5);
         const Finish finish{.plane = {.level = 3, .slope_y = 0.1, .slope_x = -0.2}, .scale = 1.25, .shift = 2};
         const Kernels& plain = *runnable_kernels().front();
-        std::vector<double> columns(static_cast<std::size_t>(room_for_columns(size)));
+        std::vector<double> by_column(static_cast<std::size_t>(room_for_columns(size)));
         Ahead nothing;
-        const Beside beside{.columns = columns.data(), .ahead = &nothing};
+        const Beside beside{.by_column = by_column.data(), .ahead = nothing};
         std::vector<float> wide(image.size());
         std::vector<Half> narrow(image.size());
         const ImageStatistics expected = plain.finish(image.data(), size, finish, wide.data(), nullptr, beside);
@@ -188,7 +188,7 @@ void every_build_finishes_with_the_same_bits() {
             CHECK(same_bits(build->residual_sums(image.data(), background.runs(), finish.plane, beside),
                             plain.residual_sums(image.data(), background.runs(), finish.plane, beside)));
             auto centered = image;
-            const BackgroundSums left = build->center(centered.data(), 2.5, background.runs(), beside);
+            const BackgroundSums left = build->subtract_level(centered.data(), 2.5, background.runs(), beside);
             for (std::size_t i = 0; i < centered.size(); ++i) {
                 CHECK(centered[i] == static_cast<float>(static_cast<double>(image[i]) - 2.5));
             }

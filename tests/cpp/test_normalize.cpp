@@ -43,9 +43,9 @@ void a_plane_is_found_again_at_the_smallest_and_the_widest_radius() {
                         static_cast<float>(7 + 2 * y - size - 3 * x + 3 * half);
                 }
             }
-            std::vector<double> columns(static_cast<std::size_t>(room_for_columns(size)));
+            std::vector<double> by_column(static_cast<std::size_t>(room_for_columns(size)));
             Ahead nothing;
-            const Beside beside{.columns = columns.data(), .ahead = &nothing};
+            const Beside beside{.by_column = by_column.data(), .ahead = nothing};
             for (const Kernels* build : runnable_kernels()) {
                 const Plane plane = background.fit(build->background_sums(image.data(), background.runs(), beside));
                 CHECK(std::abs(plane.level - 7) < 1e-10);

@@ -759,20 +759,19 @@ def test_a_stack_needs_a_handful_of_writes(tmp_path: Path, monkeypatch: pytest.M
 
 
 @pytest.mark.parametrize("expected", [0, 20, 100, 300], ids="{} expected".format)
-@pytest.mark.parametrize("known", [True, False], ids=["reserved", "no such call"])
+@pytest.mark.parametrize("call", ["real", "missing", "failing"])
 def test_room_that_is_asked_for_changes_no_byte_and_is_given_back(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, expected: int, known: bool
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, expected: int, call: str
 ) -> None:
     images = stack_images("float32", 100, 64)
     with StackWriter(tmp_path / "plain.mrcs", size=64, dtype="float32", pixel_size=1.0) as writer:
         writer.write(images)
         writer.finish(-1, 1, 0, 1)
-    if not known:
-
-        def missing() -> Any:
-            raise AttributeError("fallocate")
-
-        monkeypatch.setattr(mrc, "_fallocate", missing)
+    if call == "missing":
+        monkeypatch.setattr(mrc, "_fallocate", lambda: None)
+    if call == "failing":  # after it has taken a part of the room
+        real = mrc._fallocate()
+        monkeypatch.setattr(mrc, "_fallocate", lambda: lambda *asked: real(*asked[:3], asked[3] // 2) or -1)
     path = tmp_path / "stack.mrcs"
     with StackWriter(path, size=64, dtype="float32", pixel_size=1.0, expected=expected) as writer:
         writer.write(images)
@@ -783,11 +782,24 @@ def test_room_that_is_asked_for_changes_no_byte_and_is_given_back(
 
 def test_the_disk_is_asked_once_for_the_room_of_a_stack(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[tuple[int, ...]] = []
-    monkeypatch.setattr(mrc, "_fallocate", lambda: lambda *arguments: asked.append(arguments))
+    monkeypatch.setattr(mrc, "_fallocate", lambda: lambda *arguments: asked.append(arguments) or 0)
     with StackWriter(tmp_path / "stack.mrcs", size=64, dtype="float16", pixel_size=1.0, expected=300) as writer:
         writer.write(stack_images("float16", 100, 64))
         writer.finish(0, 0, 0, 0)
     assert [arguments[1:] for arguments in asked] == [(1, 0, 1024 + 300 * 64 * 64 * 2)]
+
+
+def test_room_that_cannot_be_given_back_is_an_output_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refused(_: int, __: int) -> None:
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    path = tmp_path / "stack.mrcs"
+    writer = StackWriter(path, size=64, dtype="float32", pixel_size=1.0, expected=200)
+    writer.write(stack_images("float32", 100, 64))
+    monkeypatch.setattr(os, "ftruncate", refused)
+    with pytest.raises(OutputError, match=r"stack\.mrcs: cannot be cut to its length: Input/output error"), writer:
+        writer.finish(0, 0, 0, 0)
+    assert not path.exists()
 
 
 def test_memory_for_pixels_begins_a_line_beyond_a_page() -> None:

@@ -11,6 +11,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import redirect_stdout
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -41,9 +42,10 @@ def tiny(bench: Any, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     monkeypatch.setattr(bench, "floors_command", lambda _: [sys.executable, "-c", f"print({json.dumps(FLOORS)!r})"])
     monkeypatch.setattr(bench, "save", lambda _, content: json.dumps(content))
 
-    def fresh(out: Path, _: int) -> None:
+    def fresh(out: Path, _: int) -> Any:
         shutil.rmtree(out, ignore_errors=True)
         out.mkdir()
+        return SimpleNamespace(release=lambda: None)
 
     monkeypatch.setattr(bench, "fresh", fresh)
 

@@ -167,6 +167,14 @@ int ftruncate64(int descriptor, off64_t size) {
     CHANGE("truncate", path, NULL, size, NULL, NULL, 0, syscall(SYS_ftruncate, descriptor, size));
 }
 int ftruncate(int descriptor, off_t size) { return ftruncate64(descriptor, size); }
+int fallocate64(int descriptor, int mode, off64_t offset, off64_t size) {
+    const char *path = of_descriptor(descriptor);
+    if (!path) return (int)syscall(SYS_fallocate, descriptor, mode, offset, size);
+    CHANGE("reserve", path, NULL, size, NULL, NULL, 0, syscall(SYS_fallocate, descriptor, mode, offset, size));
+}
+int fallocate(int descriptor, int mode, off_t offset, off_t size) {
+    return fallocate64(descriptor, mode, offset, size);
+}
 
 int fsync(int descriptor) {
     const char *path = of_descriptor(descriptor);

@@ -26,8 +26,8 @@ struct ImageStatistics {
     bool finite = true;
 };
 
-/// Memory that is needed next, asked for bit by bit while other work goes on: its rows lie thousands of bytes apart,
-/// where no processor expects them, and processors drop what is asked for faster than it comes.
+/// Memory that is needed next, asked for a few cache lines at a time while other work goes on: its rows lie thousands
+/// of bytes apart, where no processor expects them, and processors drop what is asked for faster than it comes.
 class Ahead {
 public:
     /// Nothing comes next.
@@ -65,8 +65,8 @@ private:
 
 /// What a pass over the rows of an image has beside it.
 struct Beside {
-    double* columns = nullptr; ///< what depends on the column alone; room for `room_for_columns(size)`
-    Ahead* ahead = nullptr;    ///< called once a row
+    double* by_column; ///< for what depends on the column alone; room for `room_for_columns(size)`
+    Ahead& ahead;      ///< fetches once a row
 };
 
 /// Numbers that a pass over an image of `size` tabulates, with lanes to spare.
@@ -108,8 +108,8 @@ struct Kernels {
     BackgroundSums (*background_sums)(const float* image, const BackgroundRuns& background,
                                       const Beside& beside) noexcept;
     /// The same after `level` is taken out of every pixel of the image, as `convert` does it.
-    BackgroundSums (*center)(float* image, double level, const BackgroundRuns& background,
-                             const Beside& beside) noexcept;
+    BackgroundSums (*subtract_level)(float* image, double level, const BackgroundRuns& background,
+                                     const Beside& beside) noexcept;
     /// Sum and sum of squares of what a plane leaves of the background.
     BackgroundSums (*residual_sums)(const float* image, const BackgroundRuns& background, const Plane& plane,
                                     const Beside& beside) noexcept;
