@@ -6,7 +6,6 @@ import json
 import os
 import platform
 import shutil
-import signal
 import statistics
 import subprocess
 import sys
@@ -144,7 +143,7 @@ def execute(command: Sequence[str], *, cwd: Path, log: Path | None = None, warm:
     paths = [str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
     environment = os.environ | single | {"PYTHONPATH": os.pathsep.join(paths)}
     if warm is not None:
-        environment[WARM] = str(warm.process.pid)
+        environment[WARM] = str(warm.path)
     environment.setdefault("OMPI_MCA_rmaps_base_oversubscribe", "1")
     with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
         start = time.perf_counter()
@@ -185,53 +184,42 @@ def warm_files(paths: Sequence[Path]) -> None:
 
 @dataclass(frozen=True, slots=True)
 class Warm:
-    """Memory that a process of its own holds until an arm's clock starts."""
+    """Memory that a file holds until an arm's clock starts."""
 
-    process: subprocess.Popen[bytes]
+    path: Path
 
     def release(self) -> None:
         """Free it, if nobody has."""
-        self.process.kill()
-        self.process.wait()
+        self.path.unlink(missing_ok=True)
 
 
 def fresh(out: Path, expected_bytes: int, inputs: Sequence[Path] = ()) -> Warm:
-    """Remove old outputs, let the disk settle, touch memory and read the inputs: all outside the clock.
+    """Remove old outputs, let the disk settle, read the inputs and touch memory: all outside the clock.
 
     A virtual machine may hand free memory back to its host, 300 MB a second from two seconds after it was freed, and
     gets it back page by page where it is touched, at 3 s per GB: identical runs took 0.7 to 4.7 s. So more than the arm
-    will use is touched, and held until the arm is ready (`let_go`). Page cache that nobody read for a while may be gone
-    as well.
+    will use is touched: page cache by a file, held until the arm is ready (`let_go`), anonymous memory by a mapping.
+    (Held by a process instead, it came back slower.) Page cache that nobody read for a while may be gone as well.
     """
     if out.exists():
         shutil.rmtree(out)
     out.mkdir(parents=True)
     os.sync()
-    count = expected_bytes + min(expected_bytes, 1 << 30) + (512 << 20)
-    holder = subprocess.Popen([sys.executable, "-S", "-c", _HOLD, str(count)], stdout=subprocess.PIPE)
-    assert holder.stdout is not None
-    holder.stdout.readline()
     warm_files(inputs)
-    return Warm(holder)
-
-
-_HOLD = """
-import mmap, sys, time
-memory = mmap.mmap(-1, int(sys.argv[1]))
-for at in range(0, len(memory), 4096):
-    memory[at] = 1
-print("touched", flush=True)
-time.sleep(3600)
-"""
+    block = bytes(8 << 20)
+    scratch = out / "warm"
+    with scratch.open("wb", buffering=0) as file:
+        for _ in range((expected_bytes + min(expected_bytes, 1 << 30)) // len(block) + 1):
+            file.write(block)
+    # In another process: Linux hands a parent's peak memory down to the children that it starts, and we measure those.
+    touch = "import mmap\nm = mmap.mmap(-1, 512 << 20)\nfor at in range(0, len(m), 4096): m[at] = 1"
+    subprocess.run([sys.executable, "-S", "-c", touch], check=True)
+    return Warm(scratch)
 
 
 def let_go() -> float:
-    """In an arm, when it is ready: end the process that holds its memory, wait until that is free, return how long."""
+    """In an arm, when it is ready: delete the file that holds its memory, and return how long that took."""
     start = time.perf_counter()
     if WARM in os.environ:
-        process = os.environ[WARM]
-        os.kill(int(process), signal.SIGKILL)
-        statm = Path("/proc", process, "statm")
-        while statm.exists() and statm.read_text().split()[0] != "0":
-            time.sleep(0.001)
+        os.unlink(os.environ[WARM])
     return time.perf_counter() - start
