@@ -782,7 +782,12 @@ def test_room_that_is_asked_for_changes_no_byte_and_is_given_back(
 
 def test_the_disk_is_asked_once_for_the_room_of_a_stack(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[tuple[int, ...]] = []
-    monkeypatch.setattr(mrc, "_fallocate", lambda: lambda *arguments: asked.append(arguments) or 0)
+
+    def noted(*arguments: int) -> int:
+        asked.append(arguments)
+        return 0
+
+    monkeypatch.setattr(mrc, "_fallocate", lambda: noted)
     with StackWriter(tmp_path / "stack.mrcs", size=64, dtype="float16", pixel_size=1.0, expected=300) as writer:
         writer.write(stack_images("float16", 100, 64))
         writer.finish(0, 0, 0, 0)
