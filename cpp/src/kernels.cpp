@@ -256,42 +256,19 @@ CRYOBOX_INLINE void prefetch_row(const ImageView& view, Index y, Index bytes) no
     }
 }
 
-template <PixelType type, bool swapped>
-double sum_of(const ImageView& view) noexcept {
+/// The sum of all pixels of a view, in lanes whose order is part of the result. `each(y, x, value, count)` gets every
+/// group: `count` pixels of row y from x on, as floats.
+template <PixelType type, bool swapped, class Each>
+CRYOBOX_INLINE double sum_of(const ImageView& view, const Each& each) noexcept {
     constexpr Index step = bytes_per_pixel(type);
     D8 even{};
     D8 odd{};
     for (Index y = 0; y < view.height; ++y) {
         const std::byte* row = view.data + y * view.row_stride;
-        prefetch_row(view, y, view.width * step);
-        Index x = 0;
-        for (; x + 2 * lanes <= view.width; x += 2 * lanes) {
-            even += widen(pixels<type, swapped>(row + x * step));
-            odd += widen(pixels<type, swapped>(row + (x + lanes) * step));
-        }
-        if (x + lanes <= view.width) {
-            even += widen(pixels<type, swapped>(row + x * step));
-            x += lanes;
-        }
-        if (x < view.width) {
-            odd += widen(last_pixels<type, swapped>(row + x * step, view.width - x));
-        }
-    }
-    return total(even + odd);
-}
-
-template <PixelType type, bool swapped>
-double take_from(const ImageView& view, float* out, Index stride) noexcept {
-    constexpr Index step = bytes_per_pixel(type);
-    D8 even{};
-    D8 odd{};
-    for (Index y = 0; y < view.height; ++y) {
-        const std::byte* row = view.data + y * view.row_stride;
-        float* to = out + y * stride;
         prefetch_row(view, y, view.width * step);
         const auto group = [&](Index x) {
             const F8 value = pixels<type, swapped>(row + x * step);
-            store(to + x, value);
+            each(y, x, value, lanes);
             return widen(value);
         };
         Index x = 0;
@@ -305,7 +282,7 @@ double take_from(const ImageView& view, float* out, Index stride) noexcept {
         }
         if (x < view.width) {
             const F8 value = last_pixels<type, swapped>(row + x * step, view.width - x);
-            __builtin_memcpy(to + x, &value, static_cast<std::size_t>(view.width - x) * sizeof(float));
+            each(y, x, value, view.width - x);
             odd += widen(value);
         }
     }
@@ -394,11 +371,21 @@ CRYOBOX_INLINE auto visit(const ImageView& view, const Work& work) noexcept {
 }
 
 double sum(const ImageView& view) noexcept {
-    return visit(view, [&]<PixelType type, bool swapped>() { return sum_of<type, swapped>(view); });
+    return visit(view, [&]<PixelType type, bool swapped>() {
+        return sum_of<type, swapped>(view, [](Index, Index, F8, Index) {});
+    });
 }
 
 double take(const ImageView& view, float* out, Index stride) noexcept {
-    return visit(view, [&]<PixelType type, bool swapped>() { return take_from<type, swapped>(view, out, stride); });
+    const auto keep = [&](Index y, Index x, F8 value, Index count) {
+        float* to = out + y * stride + x;
+        if (count == lanes) {
+            store(to, value);
+        } else {
+            __builtin_memcpy(to, &value, static_cast<std::size_t>(count) * sizeof(float));
+        }
+    };
+    return visit(view, [&]<PixelType type, bool swapped>() { return sum_of<type, swapped>(view, keep); });
 }
 
 void convert(const ImageView& view, double level, float* out, Index stride) noexcept {

@@ -33,13 +33,13 @@ __all__ = ["app", "main"]
 
 EXIT_REFUSED = 2
 EXIT_ABORTED = 3
+EXIT_INTERRUPTED = 130
 
 # To go when the tests in tests/gpu and bench/gpu.py have run on a GPU (docs/gpu.md).
 GPU_UNPROVEN = (
     "the CUDA kernels of this version have been tested with a processor in the place of the GPU, not yet on one; "
     "check the result with `cryobox verify`"
 )
-EXIT_INTERRUPTED = 130
 
 LONGEST_MESSAGE = 4000  # characters; a hostile table may have names of megabytes
 

@@ -15,9 +15,10 @@ __all__ = ["IMAGE_SUFFIXES", "PixelReader", "read_header", "room"]
 
 _TIFF_SUFFIXES = (".tif", ".tiff")
 _MRC_SUFFIXES = tuple(kind + packing for kind in (".mrc", ".mrcs", ".map") for packing in ("", ".gz", ".bz2"))
-_PAGE = 4096
-_LINE = 64
 IMAGE_SUFFIXES = _MRC_SUFFIXES + _TIFF_SUFFIXES
+
+_PAGE = 4096  # bytes
+_LINE = 64
 
 
 def read_header(path: str) -> ImageHeader:
