@@ -5,13 +5,12 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import json
-import statistics
 import time
 from pathlib import Path
 from typing import Any
 
 from bench.cases import Case, case
-from bench.machine import let_go, own_peak_mb
+from bench.machine import laps, let_go, own_peak_mb
 
 __all__ = ["main"]
 
@@ -70,13 +69,10 @@ def _in_memory(what: Case, arguments: argparse.Namespace) -> tuple[float, dict[s
 
     image = read_micrograph(Path(arguments.array), what.data)
     (centers,) = read_positions(what.data)
-    laps = []
-    for _ in range(7):  # the first makes plans and faults pages: a loop over micrographs pays that once
-        start = time.perf_counter()
-        cryobox.extract(image, centers, box=what.box, sizes=what.sizes, threads=arguments.workers)
-        laps.append(time.perf_counter() - start)
-    median = statistics.median(laps[1:])
-    return median, {"first_seconds": laps[0], "planning_seconds": 0.0, "work_seconds": median}
+    first, median = laps(
+        lambda: cryobox.extract(image, centers, box=what.box, sizes=what.sizes, threads=arguments.workers)
+    )
+    return median, {"first_seconds": first, "planning_seconds": 0.0, "work_seconds": median}
 
 
 if __name__ == "__main__":

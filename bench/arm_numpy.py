@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import statistics
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -23,7 +22,7 @@ from numpy.typing import NDArray
 
 from bench.cases import Case, DataSpec, case
 from bench.dataset import positions
-from bench.machine import let_go, own_peak_mb
+from bench.machine import laps, let_go, own_peak_mb
 
 __all__ = ["Normalizer", "extract", "main", "read_micrograph", "read_positions"]
 
@@ -154,12 +153,11 @@ def main() -> None:
         if what.kind == "memory":
             image = read_micrograph(paths[0], what.data)
             parts = [centers[0][at : at + CHUNK] for at in range(0, len(centers[0]), CHUNK)]
-            laps = []
-            for _ in range(7):
-                start = time.perf_counter()
-                list(pool.map(lambda part: extract(image, part, what, normalizers, pruned=arguments.pruned), parts))
-                laps.append(time.perf_counter() - start)
-            seconds = statistics.median(laps[1:])
+            _, seconds = laps(
+                lambda: list(
+                    pool.map(lambda part: extract(image, part, what, normalizers, pruned=arguments.pruned), parts)
+                )
+            )
         else:
             state = threading.local()
             start = time.perf_counter()

@@ -20,10 +20,12 @@ run() {
     "$python" -m "$@"
 }
 
-run bench.endtoend --data "$data" --micrographs "$micrographs" --rounds "$rounds" --cases A,B,B16,B64,memory \
+run bench.endtoend --data "$data" --micrographs "$micrographs" --rounds "$rounds" --cases A,B,B16,B64 \
     --arms "cryobox,copy floor,fft floor,numpy,numpy pruned,relion,relion mpi" --lean B16,B64 --verbose
 run bench.endtoend --data "$data" --micrographs 12 --rounds "$rounds" --cases K3,small,counts,sparse \
     --lean K3,small,counts,sparse --label endtoend_more
+run bench.endtoend --data "$data" --rounds "$rounds" --cases memory --label endtoend_memory \
+    --arms "cryobox,fft floor,numpy,numpy pruned"
 run bench.tables --data "$data" --rounds 2
 run bench.syscalls --data "$data" --case B
 run bench.stages --data "$data" --case B

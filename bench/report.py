@@ -29,7 +29,7 @@ def main() -> None:
     arguments = parser.parse_args()
     found = {
         kind: _newest(arguments.results, kind)
-        for kind in ("endtoend", "endtoend_more", "tables", "syscalls", "stages", "growth")
+        for kind in ("endtoend", "endtoend_memory", "endtoend_more", "tables", "syscalls", "stages", "growth")
     }
     page = arguments.page.read_text()
     page = _between(page, "figures", "\n\n".join(filter(None, [_machine(found), _goals(found), *_figures(found)])))
@@ -81,7 +81,7 @@ def _goals(found: dict[str, Result | None]) -> str:
     def add(what: str, got: str, limit: str, reached: bool) -> None:
         rows.append([what, got, limit, "reached" if reached else "**missed**"])
 
-    for result in (found["endtoend"], found["endtoend_more"]):
+    for result in (found["endtoend"], found["endtoend_memory"], found["endtoend_more"]):
         for row in (result or {}).get("ratios", []):
             if row["goal"] is not None:
                 got = _band([row["ratio"], row["low"], row["high"]], 3)
@@ -113,7 +113,8 @@ def _goals(found: dict[str, Result | None]) -> str:
 
 def _figures(found: dict[str, Result | None]) -> list[str]:
     parts = []
-    for kind, title in (("endtoend", "Whole runs"), ("endtoend_more", "Whole runs, other cases")):
+    titles = {"endtoend": "Whole runs", "endtoend_memory": "In memory", "endtoend_more": "Whole runs, other cases"}
+    for kind, title in titles.items():
         if result := found[kind]:
             parts.append(f"### {title}\n\n{_runs(result)}")
     if result := found["endtoend"]:
@@ -178,7 +179,7 @@ def _runs(result: Result) -> str:
         for row in result["ratios"]
     ]
     ratios = _table(["ours", "against", "time ratio, median [band]"], ratio_rows)
-    return f"{count} micrographs, {result['rounds']} rounds.\n\n{_table(head, rows)}\n\n{ratios}"
+    return f"{count} micrograph{'s' * (count > 1)}, {result['rounds']} rounds.\n\n{_table(head, rows)}\n\n{ratios}"
 
 
 def _growth(result: Result | None) -> str:

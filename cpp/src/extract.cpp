@@ -108,10 +108,15 @@ void for_each(Index count, const Workspaces& workspaces, const Work& work) noexc
     static_assert(noexcept(work(Index{}, std::declval<Workspace&>())));
 #ifdef _OPENMP
     if (workspaces.count() > 1) {
+        // A thread takes a run of neighbors, since they share pixels and the one asks for the other's ahead; runs are
+        // short enough that every thread gets several.
+        constexpr Index longest = 8;
+        constexpr Index runs_each = 8;
+        const Index run = std::clamp<Index>(count / (runs_each * workspaces.count()), 1, longest);
 #pragma omp parallel num_threads(workspaces.count())
         {
             Workspace& workspace = workspaces[omp_get_thread_num()];
-#pragma omp for schedule(dynamic, 2)
+#pragma omp for schedule(dynamic, run)
             for (Index i = 0; i < count; ++i) {
                 work(i, workspace);
             }
