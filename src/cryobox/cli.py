@@ -201,6 +201,13 @@ def extract(
     refresh_ctf: Annotated[
         bool, typer.Option("--refresh-ctf", help="Take CTF values from the micrographs", rich_help_panel=TABLES)
     ] = _default("refresh_ctf"),
+    ctf_average: Annotated[
+        bool,
+        typer.Option("--ctf-average", help="With --refresh-ctf: accept averages of Patch CTF", rich_help_panel=TABLES),
+    ] = _default("ctf_average"),
+    drop_alignments: Annotated[
+        bool, typer.Option("--drop-alignments", help="Leave out orientations and shifts", rich_help_panel=POSITIONS)
+    ] = _default("drop_alignments"),
     root: Annotated[
         Path | None, typer.Option(help="Where relative paths in tables start", rich_help_panel=TABLES)
     ] = None,
@@ -325,6 +332,8 @@ def extract(
         "flip_y": ("flip_y", flip_y),
         "limit": ("limit", limit),
         "refresh_ctf": ("refresh_ctf", refresh_ctf),
+        "ctf_average": ("ctf_average", ctf_average),
+        "drop_alignments": ("drop_alignments", drop_alignments),
         "pixel_size": ("pixel_size", pixel_size),
         "coordinate_scale": ("coord_scale", coord_scale),
         "coordinate_suffix": ("coord_suffix", coord_suffix),
@@ -508,7 +517,10 @@ def convert(
         typer.Option("--micrographs", "-m", help="Their sizes, for locations in a .cs: table, folder or glob"),
     ] = None,
     root: Annotated[Path | None, typer.Option(help="Where relative paths in tables start")] = None,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace TARGET")] = False,
+    allow_missing: Annotated[
+        bool, typer.Option("--allow-missing", help="Name stacks in TARGET that are not there")
+    ] = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace TARGET, and the .csg beside a .cs")] = False,
 ) -> None:
     """Turn a table of particles of RELION into one of CryoSPARC, or the other way round; images stay where they are.
 
@@ -517,7 +529,9 @@ def convert(
     """
     from cryobox.convert import convert_particles
 
-    done = convert_particles(source, target, micrographs=micrographs, root=root, overwrite=overwrite)
+    done = convert_particles(
+        source, target, micrographs=micrographs, root=root, overwrite=overwrite, allow_missing=allow_missing
+    )
     warn(done.warnings)
     print(f"{target}: {done.rows:,} particles")
     for note in done.notes:

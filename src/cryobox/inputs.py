@@ -110,7 +110,14 @@ def prepare(
         found = pool.map(lambda row: _header(table.paths[row], look), rows.tolist())
         headers = dict(zip(rows.tolist(), found, strict=True))
     plan = build_plan(particles, table, recipe, match=match, headers=headers)
-    checks = formats.check_tables(particles, table, plan.style, refresh_ctf=recipe.refresh_ctf)
+    checks = formats.check_tables(
+        particles,
+        table,
+        plan.recipe,
+        rows=plan.rows,
+        micrograph=plan.micrograph[plan.rows],
+        pixel_size=plan.pixel_size,
+    )
     notes = (f"micrographs are matched to picks by {step}", *plan.notes)
     plan = replace(plan, warnings=(*plan.warnings, *checks), notes=notes)
     return Inputs(given=given, particles=particles, micrographs=table, plan=plan)

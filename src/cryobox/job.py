@@ -34,10 +34,11 @@ from cryobox.engine.task import Setting, remove_temporary
 from cryobox.engine.watch import Arrivals, Patience
 from cryobox.errors import AbortedError, CryoboxError, InputError, OutputError
 from cryobox.formats.images import read_header
+from cryobox.formats.names import check_writable
 from cryobox.inputs import Inputs, prepare
 from cryobox.options import Recipe, RunOptions
 from cryobox.plan import STACK_FOLDERS, Plan, Task
-from cryobox.tables import Outcome, publish_file, tables_present, withdraw_tables, write_tables
+from cryobox.tables import Outcome, publish_file, stack_text, tables_present, withdraw_tables, write_tables
 
 __all__ = ["RunResult", "merge", "run", "watch"]
 
@@ -166,6 +167,9 @@ def carry_out_plan(
 ) -> RunResult:
     """Do what is left of a plan, or of one shard of it, and write the tables."""
     plan, part = inputs.plan, part_name(options.shard)
+    if plan.style == "relion":
+        root = None if inputs.given.root is None else Path(inputs.given.root)
+        check_writable([stack_text(folder, "stacks", ".star", root)], f"{folder}: the name of the output folder")
     head = _head(plan)
     devices, lost = ready_devices(options, engine)
     _make_folders(folder, plan.recipe, overwrite=options.overwrite)

@@ -93,7 +93,12 @@ class Recipe:
     limit : int, optional
         Use only the first so many micrographs that have picks.
     refresh_ctf : bool
-        Take CTF values from the micrographs' table even where the picks have their own.
+        Take all CTF values, optics included, from the micrographs' table even where the picks have their own.
+    ctf_average : bool
+        Let `refresh_ctf` replace local defocus values by the average of a micrograph whose CTF is a spline (CryoSPARC's
+        Patch CTF).
+    drop_alignments : bool
+        Leave out orientations, shifts and priors of the picks; nothing is recentered.
     pixel_size : float, optional
         Å per pixel of the micrographs, where neither table nor header says it.
     coordinate_scale : float
@@ -124,6 +129,8 @@ class Recipe:
     flip_y: bool = False
     limit: int | None = None
     refresh_ctf: bool = False
+    ctf_average: bool = False
+    drop_alignments: bool = False
     pixel_size: float | None = None
     coordinate_scale: float = 1.0
     coordinate_suffix: str | None = None

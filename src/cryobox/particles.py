@@ -136,6 +136,10 @@ class Extracted:
     scale_const : float
         What `ctf/scale_const` says: 1.0 unless the recipe gave another.
     refresh_ctf : bool
+    mirrored : (bool, bool)
+        The picks, and the CTF values that come with them, are those of a copy mirrored in (y, x).
+    drop_alignments : bool
+        Orientations, shifts and priors of the picks are left out.
     reasons : tuple of str, optional
         One per row, for the table of rejected picks; such a table has no image columns.
     """
@@ -154,6 +158,8 @@ class Extracted:
     sign: Literal[1, -1] = 1
     scale_const: float = 1.0
     refresh_ctf: bool = False
+    mirrored: tuple[bool, bool] = (False, False)
+    drop_alignments: bool = False
     reasons: tuple[str, ...] | None = field(default=None)
 
     def __len__(self) -> int:

@@ -144,23 +144,43 @@ class Plan:
 
 
 def match_micrographs(particles: Particles, micrographs: Micrographs) -> tuple[NDArray[np.intp], str]:
-    """Find for each of `particles.micrograph_names` its row in `micrographs`, by uid or else by name; -1: none.
+    """Find for each of `particles.micrograph_names` its row in `micrographs`; -1: none.
+
+    By uid, and those whose uid is not there by name, each micrograph for itself.
 
     Raises
     ------
     InputError
         Where nothing matches, or a name is ambiguous.
     """
+    found, step = np.full(len(particles.micrograph_names), -1, dtype=np.intp), ""
     if particles.micrograph_uids is not None and micrographs.uids is not None:
-        by_uid = match_uids(particles.micrograph_uids, micrographs.uids)
-        if len(by_uid) and (by_uid >= 0).any():
-            return by_uid, "uid"
-    return match_names(
-        particles.micrograph_names,
-        micrographs.names,
-        picks_source=particles.source,
-        micrographs_source=micrographs.source,
-    )
+        found = match_uids(particles.micrograph_uids, micrographs.uids)
+        step = "uid" if (found >= 0).any() else ""
+    left = np.flatnonzero(found < 0)
+    if step and not len(left):
+        return found, step
+    try:
+        by_name, words = match_names(
+            [particles.micrograph_names[i] for i in left.tolist()],
+            micrographs.names,
+            picks_source=particles.source,
+            micrographs_source=micrographs.source,
+        )
+    except InputError:
+        if step and not _some_name_fits(particles, left, micrographs):
+            return found, step  # the others are of micrographs that the table does not have
+        raise
+    found[left] = by_name
+    if step and (by_name >= 0).any():
+        words = f"{step}, {int((by_name >= 0).sum())} of {len(found)} by {words}"
+    return found, words if not step or (by_name >= 0).any() else step
+
+
+def _some_name_fits(particles: Particles, rows: NDArray[np.intp], micrographs: Micrographs) -> bool:
+    """Whether names are not just absent from the micrographs' table, but fit there without being unique."""
+    stems = {stem(name) for name in micrographs.names}
+    return any(stem(particles.micrograph_names[i]) in stems for i in rows.tolist())
 
 
 def micrographs_with_picks(particles: Particles, match: NDArray[np.intp], limit: int | None) -> NDArray[np.intp]:
@@ -247,7 +267,7 @@ def build_plan(
         )
         reason[rows[near]] = REASONS.index(Reason.SEPARATION)
 
-    alignments = particles.alignments
+    alignments = () if recipe.drop_alignments else particles.alignments
     if leading is not None:
         alignments = _moved_alignments(particles, move, pixel_size[micrograph])
     moved = _moved(particles, recipe, alive, scale, center, leading)
@@ -352,7 +372,7 @@ def _recipe_warnings(recipe: Recipe) -> list[str]:
 def _leading_alignment(particles: Particles, recipe: Recipe) -> Alignment | None:
     """The alignment that moves the boxes, None where nothing is to be recentered."""
     candidates = {kind: [a for a in particles.alignments if a.kind == kind] for kind in ("3d", "2d")}
-    if not recipe.recenter or (recipe.recenter_from == "auto" and not any(candidates.values())):
+    if not recipe.recenter or recipe.drop_alignments or (recipe.recenter_from == "auto" and not any(candidates.values())):
         return None
     if recipe.recenter_from == "auto":
         chosen = candidates["3d"] or candidates["2d"]
@@ -361,9 +381,11 @@ def _leading_alignment(particles: Particles, recipe: Recipe) -> Alignment | None
         if not chosen:
             raise OptionError(f"{particles.source}: has no {recipe.recenter_from} alignment to recenter from")
     if recipe.flip_x or recipe.flip_y:
+        if not chosen[0].shift.any():
+            return None
         raise OptionError(
-            f"{particles.source}: picks made on a mirrored copy cannot be recentered, since their shifts are mirrored "
-            f"too; use --no-recenter, or leave out --flip-x/--flip-y"
+            f"{particles.source}: picks made on a mirrored copy cannot be recentered, since their shifts are those of "
+            f"particles of the other hand; leave them out with --drop-alignments, or leave out --flip-x/--flip-y"
         )
     return chosen[0]
 

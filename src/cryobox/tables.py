@@ -261,6 +261,8 @@ def _extracted(particles: Particles, plan: Plan, rows: NDArray[np.intp], slot: N
         sign=1 if recipe.invert else -1,
         scale_const=recipe.scale_const or 1.0,
         refresh_ctf=recipe.refresh_ctf,
+        mirrored=(recipe.flip_y, recipe.flip_x),
+        drop_alignments=recipe.drop_alignments,
     )
 
 

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from cryobox.centering import truncate
 from cryobox.errors import InputError, MissingExtraError, OptionError
-from cryobox.formats import cs
+from cryobox.formats import check_tables, cs
 from cryobox.formats.cs_output import fraction_of
 from cryobox.formats.cs_table import Table, read_table
 from cryobox.micrograph import ImageHeader, Micrographs, Optics
@@ -658,19 +658,47 @@ def test_picks_keep_their_ctf_unless_it_is_to_be_refreshed(tmp_path: Path) -> No
     assert fresh["ctf/tilt_A"].tolist() == [[0, 0]] * 4
 
 
+FITTED = {
+    "ctf/df1_A": ("<f4", 11000),
+    "ctf/df2_A": ("<f4", 11000),
+    "ctf/df_angle_rad": ("<f4", 0.5),
+    "ctf/accel_kv": ("<f4", 300),
+    "ctf/cs_mm": ("<f4", 2.7),
+    "ctf/amp_contrast": ("<f4", 0.1),
+}
+
+
+def checked(particles: Particles, micrographs: Micrographs, **recipe: object) -> tuple[str, ...]:
+    """What is said of two tables before any work; every pick is on the micrograph of its number."""
+    return check_tables(
+        particles,
+        micrographs,
+        Recipe(box=64, style="cryosparc", **recipe),
+        rows=np.arange(len(particles)),
+        micrograph=particles.micrograph,
+        pixel_size=micrographs.pixel_size,
+    )
+
+
 def test_the_average_defocus_of_patch_ctf_is_warned_of(tmp_path: Path) -> None:
     particles, micrographs = load(tmp_path, {}, CTF)
-    (warning,) = cs.ctf_warnings(particles, micrographs)
-    assert "defocus of 2 micrographs comes from Patch CTF; particles get their micrograph's average" in warning
+    (warning,) = checked(particles, micrographs)
+    assert "defocus of 2 micrographs comes from Patch CTF; 4 particles get their micrograph's average" in warning
     assert "Patch CTF Extraction gives local values" in warning
 
 
-def test_own_ctf_values_need_no_warning_and_none_at_all_needs_one(tmp_path: Path) -> None:
-    particles, micrographs = load(tmp_path, {"ctf/df1_A": ("<f4", 1)}, CTF)
-    assert cs.ctf_warnings(particles, micrographs) == ()
-    assert len(cs.ctf_warnings(particles, micrographs, refresh=True)) == 1
+def test_local_defocus_is_not_replaced_by_an_average_unless_that_is_asked_for(tmp_path: Path) -> None:
+    particles, micrographs = load(tmp_path, FITTED, CTF)
+    assert checked(particles, micrographs) == ()
+    with pytest.raises(OptionError, match="4 particles the micrograph's average.*--ctf-average"):
+        checked(particles, micrographs, refresh_ctf=True)
+    (warning,) = checked(particles, micrographs, refresh_ctf=True, ctf_average=True)
+    assert "Patch CTF Extraction" in warning
+
+
+def test_a_table_without_any_ctf_is_told_of(tmp_path: Path) -> None:
     particles, micrographs = load(tmp_path, {}, {})
-    assert "no CTF values" in cs.ctf_warnings(particles, micrographs)[0]
+    assert "no CTF values" in checked(particles, micrographs)[0]
     assert not any(
         name.startswith("ctf/")
         for name in fields(cs.build_particles(particles, micrographs, extracted(particles, micrographs)))

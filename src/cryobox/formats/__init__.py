@@ -12,6 +12,9 @@ from typing import TYPE_CHECKING, Any
 from cryobox.errors import InputError, OptionError
 
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
     from cryobox.micrograph import Micrographs
     from cryobox.options import Recipe
     from cryobox.particles import Particles
@@ -173,29 +176,68 @@ def table_writer(family: str) -> ModuleType:
 
 
 def check_tables(
-    particles: Particles, micrographs: Micrographs, style: str | None, *, refresh_ctf: bool = False
+    particles: Particles,
+    micrographs: Micrographs,
+    recipe: Recipe,
+    *,
+    rows: NDArray[np.intp],
+    micrograph: NDArray[np.intp],
+    pixel_size: NDArray[np.float64],
 ) -> tuple[str, ...]:
     """Refuse tables that could not be written together, before any pixel is read; returns warnings.
+
+    Parameters
+    ----------
+    particles, micrographs
+    recipe : Recipe
+        With `style` decided.
+    rows, micrograph : ndarray, shape (n,)
+        The picks that will be extracted, and the micrograph of each.
+    pixel_size : ndarray, shape (micrographs,)
+        Å per pixel, as used.
 
     Raises
     ------
     OptionError
-        If the picks are of one family and the output of the other.
+        If the picks are of one family and the output of the other, or local CTF values would be lost.
     InputError
-        If optics groups contradict each other.
+        If picks and micrographs contradict each other, a name cannot be written, or what comes with picks of a
+        mirrored copy has no mirror image.
     """
-    from cryobox.formats import star
+    from cryobox.formats import ctf, mirroring, names, star_optics
 
-    if style == "cryosparc":
-        if particles.family == "star":
-            raise OptionError(
-                f"{particles.source}: picks of a STAR table cannot be written as .cs; use --style relion here and "
-                "cryobox convert afterwards"
-            )
-        from cryobox.formats import cs_output
-
-        return cs_output.ctf_warnings(particles, micrographs, refresh=refresh_ctf)
-    return star.check_tables(particles, micrographs)
+    assert recipe.style is not None
+    if recipe.style == "cryosparc" and particles.family == "star":
+        raise OptionError(
+            f"{particles.source}: picks of a STAR table cannot be written as .cs; use --style relion here and "
+            "cryobox convert afterwards"
+        )
+    if recipe.style == "relion" and particles.family == "cs":
+        raise OptionError(
+            f"{particles.source}: picks of a .cs table cannot be written as STAR; use --style cryosparc here and "
+            "cryobox convert afterwards"
+        )
+    question = ctf.CtfQuestion(
+        rows=rows,
+        micrograph=micrograph,
+        pixel_size=pixel_size,
+        refresh=recipe.refresh_ctf,
+        average=recipe.ctf_average,
+        coordinate_scale=recipe.coordinate_scale,
+        style=recipe.style,
+    )
+    own = ctf.own_ctf(particles, micrographs, refresh=recipe.refresh_ctf)
+    if not recipe.drop_alignments:
+        mirroring.check_orientations(particles, (recipe.flip_y, recipe.flip_x))
+    mirroring.check_ctf_terms(particles, (recipe.flip_y, recipe.flip_x), own=bool(own[rows].any()))
+    warnings = ctf.check_ctf(particles, micrographs, question)
+    if recipe.style == "cryosparc":
+        return warnings
+    names.check_names(particles, micrographs, micrograph)
+    groups = star_optics.arrange_optics(
+        particles, micrographs, rows=rows, micrograph=micrograph, pixel_size=pixel_size, own=own[rows]
+    )
+    return (*warnings, *ctf.check_groups(particles, micrographs, groups, len(rows)))
 
 
 def describe(path: str | Path) -> list[str]:

@@ -9,9 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cryobox.errors import InputError
+from cryobox.formats.columns import CTF_NEUTRAL, to_tag
 from cryobox.formats.cs_output import (
     build_particles,
-    ctf_warnings,
     write_incomplete,
     write_particles,
     write_rejected,
@@ -24,7 +24,6 @@ from cryobox.paths import find_file, search_places
 
 __all__ = [
     "build_particles",
-    "ctf_warnings",
     "read_micrographs",
     "read_particles",
     "stack_suffix",
@@ -370,15 +369,8 @@ def _optics(source: str, table: Table, pixel_size: NDArray[np.float64]) -> tuple
 
 
 def _neutral_ctf(source: str, table: Table) -> dict[str, NDArray[np.float64]]:
-    fields = (
-        ("defocus_u_angstrom", "ctf/df1_A"),
-        ("defocus_v_angstrom", "ctf/df2_A"),
-        ("defocus_angle_degrees", "ctf/df_angle_rad"),
-        ("phase_shift_degrees", "ctf/phase_shift_rad"),
-    )
-    found = {}
-    for key, field in fields:
-        if field in (table.dtype.names or ()):
-            values = _floats(source, table, field)
-            found[key] = np.degrees(values) if key.endswith("degrees") else values
-    return found
+    return {
+        name: to_tag(quantity, _floats(source, table, quantity.field))
+        for name, quantity in CTF_NEUTRAL.items()
+        if quantity.field in (table.dtype.names or ())
+    }

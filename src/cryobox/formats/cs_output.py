@@ -11,14 +11,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cryobox.errors import OptionError
+from cryobox.formats.columns import CTF_FIELDS, CTF_NEUTRAL, to_field
 from cryobox.formats.cs_table import Table, as_bytes, as_text, write_table
 from cryobox.formats.csg import write_group
+from cryobox.formats.ctf import own_ctf
+from cryobox.formats.mirroring import is_orientation_field, mirrored_fields
 from cryobox.micrograph import Micrographs
 from cryobox.particles import Extracted, Particles
 
 __all__ = [
     "build_particles",
-    "ctf_warnings",
     "fraction_of",
     "write_incomplete",
     "write_particles",
@@ -27,8 +29,6 @@ __all__ = [
 
 REASON = "cryobox/reject_reason"
 INCOMPLETE_REASON = "cryobox/incomplete_reason"
-# The terms that only refinement knows, and their widths: zero in CTF values that come from an exposure.
-HIGHER_ORDER = {"shift_A": 2, "tilt_A": 2, "trefoil_A": 2, "tetra_A": 4, "anisomag": 4, "bfactor": 0}
 ROWS_AT_A_TIME = 4096  # while a table is put together: rows that fit a cache, since columns lie scattered over them
 NEGATIVE_MARGIN = 2e-3  # pixels: clear of the guard that readers put around integers (1e-3)
 
@@ -90,8 +90,8 @@ def build_particles(particles: Particles, micrographs: Micrographs, extracted: E
     """The output table: the input's columns for `extracted.rows`, with those that extraction determines.
 
     `blob/*` describes the stacks. Locations and alignments change where `extracted.moved`, all else passes through:
-    same type, bytes and order of columns, ours appended. Picks without CTF get their micrograph's (see
-    `ctf_warnings`), picks without a uid a hash of micrograph, position and row.
+    same type, bytes and order of columns, ours appended. Picks without CTF get their micrograph's, picks without a uid
+    a hash of micrograph, position and row.
 
     Raises
     ------
@@ -105,35 +105,14 @@ def build_particles(particles: Particles, micrographs: Micrographs, extracted: E
     _put_blob(columns, extracted)
     _put_location(columns, particles, micrographs, extracted, extracted.center)
     _put_alignments(columns, extracted)
-    _put_ctf(columns, micrographs, extracted)
+    _put_ctf(columns, particles, micrographs, extracted)
+    if extracted.drop_alignments:
+        for field in columns.names():
+            if is_orientation_field(field):
+                columns.drop(field)
     if particles.family == "plain" and particles.score is not None:
         columns.put("pick_stats/ncc_score", "<f4", particles.score[extracted.rows])
     return columns.table()
-
-
-def ctf_warnings(particles: Particles, micrographs: Micrographs, *, refresh: bool = False) -> tuple[str, ...]:
-    """What a user should know about the CTF values that `build_particles` writes.
-
-    Parameters
-    ----------
-    refresh : bool
-        As `Extracted.refresh_ctf`.
-    """
-    table = _own_table(particles)
-    own = table is not None and "ctf/df1_A" in (table.dtype.names or ())
-    if own and not refresh:
-        return ()
-    if "defocus_u_angstrom" not in micrographs.ctf:
-        kept = "the picks keep theirs" if own else "the particles have none"
-        return (f"{micrographs.source}: no CTF values (ctf/df1_A); {kept}",)
-    spline = sum(kind == "spline" for kind in micrographs.ctf_type or ())
-    if spline:
-        text = (
-            f"{micrographs.source}: the defocus of {spline} micrographs comes from Patch CTF; particles get their "
-            f"micrograph's average (CryoSPARC's Patch CTF Extraction gives local values)"
-        )
-        return (text,)
-    return ()
 
 
 def fraction_of(center: NDArray[np.int64], extent: NDArray[np.int64]) -> NDArray[np.float32]:
@@ -191,6 +170,14 @@ class _Columns:
             values = np.where(where, new, old)
         self._dtypes[name] = values.dtype
         self._new[name] = values
+
+    def put_field(self, name: str, values: NDArray[Any]) -> None:
+        """Set a column to values of another table, with their type."""
+        self._dtypes[name] = np.dtype((values.dtype, values.shape[1:]))
+        self._new[name] = values
+
+    def names(self) -> tuple[str, ...]:
+        return tuple(self._dtypes)
 
     def drop(self, name: str) -> None:
         self._dtypes.pop(name, None)
@@ -355,38 +342,78 @@ def _group_ids(micrographs: Micrographs, micrograph: NDArray[np.intp]) -> NDArra
     return np.where((group >= 0) & (group < 2**32), group, 0)
 
 
-def _put_ctf(columns: _Columns, micrographs: Micrographs, extracted: Extracted) -> None:
-    own = "ctf/df1_A" in columns
-    if "defocus_u_angstrom" in micrographs.ctf and (extracted.refresh_ctf or not own):
+def _put_ctf(columns: _Columns, particles: Particles, micrographs: Micrographs, extracted: Extracted) -> None:
+    """All of `ctf/` from one place: the picks where they have a defocus that is not to be refreshed, else exposures."""
+    own = own_ctf(particles, micrographs, refresh=extracted.refresh_ctf)[extracted.rows]
+    if len(own) and own.all():
+        _put_own_ctf(columns, particles, micrographs, extracted)
+    elif "defocus_u_angstrom" in micrographs.ctf:
         _put_micrograph_ctf(columns, micrographs, extracted.micrograph)
-    elif not own:
+    elif "ctf/df1_A" not in columns:
         return
     if "ctf/exp_group_id" not in columns:
         columns.put("ctf/exp_group_id", "<u4", _group_ids(micrographs, extracted.micrograph))
     columns.put("ctf/scale_const", "<f4", extracted.scale_const)
 
 
+def _put_own_ctf(columns: _Columns, particles: Particles, micrographs: Micrographs, extracted: Extracted) -> None:
+    """The picks' values stay; what CryoSPARC needs beside them and they lack is their exposure's."""
+    table = _own_table(particles)
+    if table is not None and any(extracted.mirrored):
+        for field, values in mirrored_fields(table, extracted.rows, extracted.mirrored).items():
+            columns.put(field, values.dtype, values)
+    for field, values in _optics_fields(micrographs, extracted.micrograph).items():
+        if field not in columns:
+            columns.put(field, "<f4", values)
+
+
+def _optics_fields(micrographs: Micrographs, micrograph: NDArray[np.intp]) -> dict[str, NDArray[np.float64]]:
+    groups = [(group.voltage_kv, group.cs_mm, group.amplitude_contrast) for group in micrographs.optics]
+    values = np.array([*groups, (np.nan,) * 3])[micrographs.optics_index[micrograph]]
+    return {field: values[:, i] for i, field in enumerate(("ctf/accel_kv", "ctf/cs_mm", "ctf/amp_contrast"))}
+
+
 def _put_micrograph_ctf(columns: _Columns, micrographs: Micrographs, micrograph: NDArray[np.intp]) -> None:
-    """All CTF columns of a particle from its micrograph, angles in radians."""
-    optics = np.array(
-        [(group.voltage_kv, group.cs_mm, group.amplitude_contrast) for group in micrographs.optics]
-        + [(np.nan, np.nan, np.nan)]
-    )[micrographs.optics_index[micrograph]]
-    ctf = {key: values[micrograph] for key, values in micrographs.ctf.items()}
-    zero = np.zeros(len(micrograph))
-    defocus = ctf["defocus_u_angstrom"]
+    """All CTF columns of a particle from its micrograph; what its table does not have is what no refinement leaves.
+
+    Fields of `ctf/` that only the picks have describe another fit, and go.
+    """
+    has = (micrographs.table.dtype.names or ()) if micrographs.family == "cs" else ()
+    for field in columns.names():
+        if field.startswith("ctf/") and field not in (*_EXTRACTED, *_TYPED) and (
+            field not in has or field == "ctf/path"
+        ):
+            columns.drop(field)  # ctf/path is the spline of the micrograph, of which only the average is taken
     kinds = micrographs.ctf_type or ("imported",) * len(micrographs)
-    columns.drop("ctf/path")  # the spline of the micrograph, of which only the average is taken
     columns.put_text("ctf/type", as_bytes(kinds)[micrograph])
     columns.put("ctf/exp_group_id", "<u4", _group_ids(micrographs, micrograph))
-    columns.put("ctf/accel_kv", "<f4", optics[:, 0])
-    columns.put("ctf/cs_mm", "<f4", optics[:, 1])
-    columns.put("ctf/amp_contrast", "<f4", optics[:, 2])
-    columns.put("ctf/df1_A", "<f4", defocus)
-    columns.put("ctf/df2_A", "<f4", ctf.get("defocus_v_angstrom", defocus))
-    columns.put("ctf/df_angle_rad", "<f4", np.radians(ctf.get("defocus_angle_degrees", zero)))
-    columns.put("ctf/phase_shift_rad", "<f4", np.radians(ctf.get("phase_shift_degrees", zero)))
-    columns.put("ctf/scale", "<f4", 1)
-    columns.put("ctf/scale_const", "<f4", 1)
-    for name, width in HIGHER_ORDER.items():
-        columns.put(f"ctf/{name}", ("<f4", (width,)) if width else "<f4", 0)
+    numbers = _optics_fields(micrographs, micrograph)
+    for field, values in numbers.items():
+        if (scope := field.replace("ctf/", "mscope_params/")) in columns:
+            columns.put(scope, "<f4", values)
+    for name, quantity in CTF_NEUTRAL.items():
+        if name in micrographs.ctf:
+            numbers[quantity.field] = to_field(quantity, micrographs.ctf[name][micrograph])
+    numbers.setdefault("ctf/df2_A", numbers["ctf/df1_A"])
+    numbers.setdefault("ctf/df_angle_rad", np.zeros(len(micrograph)))
+    for field, width, value in _EXTRACTED.values():
+        kind = ("<f4", (width,)) if width else "<f4"
+        if width and field in has:
+            columns.put(field, kind, micrographs.table[field][micrograph])
+        else:
+            columns.put(field, kind, numbers.get(field, value))
+    for field in columns.names():  # a fit's resolution, figures of merit
+        if field.startswith("ctf/") and field in has and field not in (*_EXTRACTED, *_TYPED):
+            columns.put_field(field, micrographs.table[field][micrograph])
+
+
+_TYPED = ("ctf/type", "ctf/exp_group_id")
+# Fields of `ctf/` that CryoSPARC's extraction writes as numbers, in its order: how many, and what stands there where
+# nothing was fitted.
+_EXTRACTED = {
+    f"ctf/{name}": (f"ctf/{name}", width, value)
+    for name, (width, value) in {
+        **dict.fromkeys(("accel_kv", "cs_mm", "amp_contrast", "df1_A", "df2_A", "df_angle_rad"), (0, np.nan)),
+        **CTF_FIELDS,
+    }.items()
+}

@@ -10,20 +10,32 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cryobox.errors import InputError, OptionError
+from cryobox.formats.columns import (
+    CTF_FILES,
+    CTF_NEUTRAL,
+    CTF_RESET,
+    DETECTOR,
+    IMAGE_FLAGS,
+    MICROSCOPE,
+    TILT_CLASS,
+    UNRELATED_TAGS,
+    is_ctf_tag,
+)
+from cryobox.formats.ctf import own_ctf
+from cryobox.formats.mirroring import is_orientation, mirrored_optics, mirrored_rows
 from cryobox.formats.star_optics import (
     GROUP,
     MICROGRAPH_PIXEL,
-    MICROSCOPE,
-    ORIGINAL_PIXEL,
     OpticsGroups,
     StarTable,
+    arrange_optics,
     group_of_rows,
+    image_optics,
     micrograph_optics,
-    output_optics,
-    reconcile_optics,
     row_pixel_size,
 )
 from cryobox.formats.star_table import (
+    Chosen,
     Codes,
     Floats,
     Lookup,
@@ -32,6 +44,7 @@ from cryobox.formats.star_table import (
     Run,
     Table,
     encode,
+    encode_message,
     fixed,
     listed,
     number,
@@ -43,14 +56,11 @@ from cryobox.particles import Alignment, Extracted, Particles
 from cryobox.paths import find_file, search_places
 
 __all__ = [
-    "OpticsGroups",
     "StarTable",
-    "check_tables",
     "join_coordinates",
     "read_coordinates",
     "read_micrographs",
     "read_particles",
-    "reconcile_optics",
     "stack_suffix",
     "suffix",
     "write_incomplete",
@@ -67,19 +77,10 @@ _IMAGE = "_rlnImageName"
 _SCORE = "_rlnAutopickFigureOfMerit"
 _LIST = "_rlnMicrographCoordinates"
 _REJECTED = "_cryoboxRejectReason"
+_DEFOCUS = "_rlnDefocusU"
 _COORDINATES = ("_rlnCoordinateY", "_rlnCoordinateX")
 _ORIGINS = ("_rlnOriginYAngst", "_rlnOriginXAngst")
 _ORIGINS_30 = ("_rlnOriginY", "_rlnOriginX")
-
-# The defocus is one quantity in four columns: taken from one table or the other, never mixed.
-_DEFOCUS = {
-    "_rlnDefocusU": "defocus_u_angstrom",
-    "_rlnDefocusV": "defocus_v_angstrom",
-    "_rlnDefocusAngle": "defocus_angle_degrees",
-    "_rlnPhaseShift": "phase_shift_degrees",
-}
-# Files that show the micrograph's spectrum; among particles rlnCtfImage would mean something else.
-_CTF_FILES = ("_rlnCtfImage", "_rlnCtfPowerSpectrum")
 
 # What describes the images or the microscope of the input row by row: data_optics says it for the new images.
 _DROPPED = frozenset(
@@ -93,10 +94,13 @@ _DROPPED = frozenset(
         "_rlnImageSize",
         "_rlnImageDimensionality",
         MICROGRAPH_PIXEL,
-        ORIGINAL_PIXEL,
+        *DETECTOR,
+        *IMAGE_FLAGS,
         _REJECTED,
     )
 )
+# Since 3.1 data_optics says these of a particle, whatever 3.0-style rows say.
+_DROPPED_30 = frozenset((*UNRELATED_TAGS, TILT_CLASS))
 
 
 def _open(path: str | Path, preferred: tuple[str, ...], wanted: tuple[str, ...]) -> StarTable:
@@ -298,8 +302,32 @@ def _join_tables(source: str, stars: Sequence[StarTable]) -> tuple[StarTable, tu
         lengths=np.concatenate(lengths),
         adjacent=adjacent,
     )
+    without = np.concatenate([np.full(len(star.table), _DEFOCUS not in star.table) for star in stars])
+    optics, group = _join_optics(stars)
+    joined = StarTable(
+        table=table, optics=optics, group=group, lacks_defocus=without if 0 < without.sum() < len(without) else None
+    )
+    lacking -= {tag for tag in lacking if is_ctf_tag(tag)}  # these rows get their micrograph's
     note = f"{source}: not every coordinate file has {', '.join(sorted(lacking))}; written as 0 where it is missing"
-    return StarTable(table=table), (note,) if lacking else ()
+    return joined, (note,) if lacking else ()
+
+
+def _join_optics(stars: Sequence[StarTable]) -> tuple[tuple[dict[str, str], ...], Codes | None]:
+    """The optics groups of several files, equal ones once; none unless all rows have one."""
+    if any(star.group is None and len(star.table) for star in stars):
+        return (), None
+    known: dict[tuple[tuple[str, str], ...], int] = {}
+    optics: list[dict[str, str]] = []
+    groups = []
+    for star in stars:
+        place = np.zeros(len(star.optics), np.intp)
+        for i, row in enumerate(star.optics):
+            place[i] = known.setdefault(tuple(sorted(row.items())), len(known))
+            if place[i] == len(optics):
+                optics.append(row)
+        if star.group is not None:
+            groups.append(place[star.group])
+    return tuple(optics), np.concatenate(groups) if groups else None
 
 
 def read_micrographs(path: str | Path, *, root: Path | None = None) -> Micrographs:
@@ -328,7 +356,7 @@ def read_micrographs(path: str | Path, *, root: Path | None = None) -> Micrograp
         shape=np.zeros((len(table), 2), np.int64),
         optics=optics,
         optics_index=optics_index,
-        ctf={key: table.floats(tag) for tag, key in _DEFOCUS.items() if tag in table},
+        ctf={name: table.floats(quantity.tag) for name, quantity in CTF_NEUTRAL.items() if quantity.tag in table},
         table=star,
     )
 
@@ -341,12 +369,6 @@ def _check_distinct(table: Table, names: Sequence[str], expected: str) -> None:
                 f"{table.path}: data_{table.block} lists {name} in rows {first[name] + 1} and {row + 1}; "
                 f"expected {expected}"
             )
-
-
-def check_tables(particles: Particles, micrographs: Micrographs) -> tuple[str, ...]:
-    """Refuse, before any pixel is read, what `write_particles` would have to refuse; returns warnings."""
-    _star_of(particles)
-    return reconcile_optics(particles, micrographs).warnings
 
 
 class _Images:
@@ -426,21 +448,38 @@ def write_particles(path: str | Path, particles: Particles, micrographs: Microgr
         If the optics groups of picks and micrographs contradict each other.
     """
     star = _star_of(particles)
-    optics, group = output_optics(reconcile_optics(particles, micrographs), extracted)
+    groups = particle_optics(particles, micrographs, extracted)
     rows, micrograph = extracted.rows, extracted.micrograph
     made: dict[str, Piece] = _coordinate_columns(star, particles, extracted)
     made[_IMAGE] = _Images(extracted.slot, micrograph, extracted.stack)
     made[_NAME] = Lookup(micrograph, [encode(name) for name in micrographs.names])
-    made |= _ctf_columns(star, micrographs, extracted)
-    made[GROUP] = Lookup(group, [row[GROUP].encode() for row in optics])
+    ctf, dropped = _ctf_columns(star, particles, micrographs, extracted)
+    made |= ctf
+    made[GROUP] = Lookup(groups.index, [row[GROUP].encode() for row in groups.rows])
     made |= _origin_columns(star, particles, extracted)
-    tags, pieces = _columns(star, rows, made, _DROPPED)
+    if extracted.drop_alignments and star is not None:
+        dropped |= {tag for tag in star.table.tags if is_orientation(tag)}
+    tags, pieces = _columns(star, rows, made, _DROPPED | dropped)
     with open(path, "wb") as file:
         file.write(_VERSION)
-        _write_optics(file, optics)
+        _write_optics(file, image_optics(groups, box=extracted.box, size=extracted.size))
         file.writelines(b"\n" + raw.strip() + b"\n\n" for raw in (star.others if star is not None else ()))
         file.write(_VERSION)
         write_loop(file, "particles", tags, pieces, len(rows))
+
+
+def particle_optics(particles: Particles, micrographs: Micrographs, extracted: Extracted) -> OpticsGroups:
+    """The optics groups of the particles that are written, each row's from the table that its CTF comes from."""
+    own = own_ctf(particles, micrographs, refresh=extracted.refresh_ctf)[extracted.rows]
+    groups = arrange_optics(
+        particles,
+        micrographs,
+        rows=extracted.rows,
+        micrograph=extracted.micrograph,
+        pixel_size=extracted.pixel_size,
+        own=own,
+    )
+    return mirrored_optics(groups, own, extracted.mirrored) if any(extracted.mirrored) else groups
 
 
 def _coordinate_columns(star: StarTable | None, particles: Particles, extracted: Extracted) -> dict[str, Piece]:
@@ -462,7 +501,7 @@ def _coordinate_columns(star: StarTable | None, particles: Particles, extracted:
 
 
 def _origin_columns(star: StarTable | None, particles: Particles, extracted: Extracted) -> dict[str, Piece]:
-    if star is None or not particles.alignments:
+    if star is None or not particles.alignments or extracted.drop_alignments:
         return {}
     before = particles.alignments[0]
     in_angstrom = all(tag in star.table for tag in _ORIGINS)
@@ -483,24 +522,52 @@ def _origin_columns(star: StarTable | None, particles: Particles, extracted: Ext
     return made
 
 
-def _ctf_columns(star: StarTable | None, micrographs: Micrographs, extracted: Extracted) -> dict[str, Piece]:
-    """CTF columns that the picks lack (all that the micrographs have with `refresh_ctf`), as text."""
-    own = set(star.table.tags) if star is not None else set()
-    source: dict[str, list[bytes]] = {}
+def _ctf_columns(
+    star: StarTable | None, particles: Particles, micrographs: Micrographs, extracted: Extracted
+) -> tuple[dict[str, Piece], set[str]]:
+    """The CTF columns of the rows, all of one table for each row; and the picks' columns that must go."""
+    own = own_ctf(particles, micrographs, refresh=extracted.refresh_ctf)[extracted.rows]
+    if star is not None and not star.optics:
+        gone = {tag for tag in star.table.tags if tag in _DROPPED_30}
+    else:
+        gone = set()
+    made: dict[str, Piece] = {}
+    if own.all():
+        if star is not None and any(extracted.mirrored):
+            made |= mirrored_rows(star.table, extracted.rows, extracted.mirrored)
+        return made, gone
+    of_files = _ctf_of_micrographs(micrographs)
+    apart = (*MICROSCOPE, *gone)
+    picked = [tag for tag in (star.table.tags if star is not None else ()) if is_ctf_tag(tag) and tag not in apart]
+    kept = [tag for tag in picked if tag in CTF_RESET or tag in of_files or own.any()]
+    mirrored = mirrored_rows(star.table, extracted.rows, extracted.mirrored) if star is not None else {}
+    for tag in dict.fromkeys((*kept, *of_files)):
+        # A row whose table does not have the column gets what RELION takes that for.
+        nothing = CTF_RESET.get(tag, b"0")
+        new = Lookup(extracted.micrograph, of_files[tag] if tag in of_files else [nothing] * len(micrographs))
+        if not own.any():
+            made[tag] = new
+            continue
+        old: Piece = Lookup(np.zeros(len(own), np.intp), [nothing])
+        if star is not None and tag in picked:
+            column = star.table.tags.index(tag)
+            old = mirrored.get(tag) or Run(star.table, extracted.rows, column, column)
+        made[tag] = Chosen(own, old, new)
+    return made, gone | {tag for tag in picked if tag not in made}
+
+
+def _ctf_of_micrographs(micrographs: Micrographs) -> dict[str, list[bytes]]:
+    """What the micrographs' fit says in the rows of a table, as text; nothing where there was no fit."""
     if isinstance(micrographs.table, StarTable):
         table = micrographs.table.table
-        for tag in table.tags:
-            if tag in _DEFOCUS or (tag.startswith("_rlnCtf") and tag not in _CTF_FILES):
-                source[tag] = list(table.raw(tag))
-    else:
-        for tag, key in _DEFOCUS.items():
-            values = micrographs.ctf.get(key)
-            if values is not None and np.isfinite(values).any():
-                source[tag] = fixed(values.tolist())
-    if not extracted.refresh_ctf:
-        taken = own | (set(_DEFOCUS) if "_rlnDefocusU" in own else set())
-        source = {tag: texts for tag, texts in source.items() if tag not in taken}
-    return {tag: Lookup(extracted.micrograph, texts) for tag, texts in source.items()}
+        apart = {*CTF_FILES, *MICROSCOPE, *UNRELATED_TAGS, TILT_CLASS}
+        return {tag: list(table.raw(tag)) for tag in table.tags if is_ctf_tag(tag) and tag not in apart}
+    found = {}
+    for name, quantity in CTF_NEUTRAL.items():
+        values = micrographs.ctf.get(name)
+        if values is not None and np.isfinite(values).any():
+            found[quantity.tag] = fixed(values.tolist())
+    return found
 
 
 def write_rejected(path: str | Path, particles: Particles, micrographs: Micrographs, extracted: Extracted) -> None:
@@ -537,7 +604,7 @@ def write_incomplete(
 def _reasons(reasons: Sequence[str]) -> Lookup:
     index: dict[str, int] = {}
     codes = np.fromiter((index.setdefault(reason, len(index)) for reason in reasons), np.intp, len(reasons))
-    return Lookup(codes, [encode(reason) for reason in index])
+    return Lookup(codes, [encode_message(reason) for reason in index])
 
 
 def _write_rows_of(

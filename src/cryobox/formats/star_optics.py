@@ -1,35 +1,42 @@
-"""The optics groups of STAR tables: read from data_optics or from 3.0-style rows, matched by name, written."""
+"""The optics groups of STAR tables: read from data_optics or from 3.0-style rows, and made for the particles' table."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from cryobox.errors import InputError
+from cryobox.formats.columns import CTF_OPTICS, DETECTOR, IMAGE_FLAGS, MICROSCOPE, TILT_CLASS, UNRELATED_TAGS
 from cryobox.formats.star_table import Codes, Floats, Table, number
 from cryobox.micrograph import Micrographs, Optics
-from cryobox.particles import Extracted, Particles
+from cryobox.particles import Particles
 
 __all__ = [
     "OpticsGroups",
     "StarTable",
+    "arrange_optics",
     "group_of_rows",
+    "image_optics",
     "micrograph_optics",
-    "output_optics",
-    "reconcile_optics",
     "row_pixel_size",
+    "rows_of_picks",
 ]
 
 GROUP = "_rlnOpticsGroup"
 GROUP_NAME = "_rlnOpticsGroupName"
-VOLTAGE = "_rlnVoltage"
-CS = "_rlnSphericalAberration"
-AMPLITUDE = "_rlnAmplitudeContrast"
 MICROGRAPH_PIXEL = "_rlnMicrographPixelSize"
 ORIGINAL_PIXEL = "_rlnMicrographOriginalPixelSize"
-MICROSCOPE = (VOLTAGE, CS, AMPLITUDE)  # columns of the rows in 3.0, of data_optics since 3.1
+MOST_GROUPS = 1000  # made of the values of single rows; more are no groups
+# What describes the images of a table, and is made anew.
+_OF_IMAGES = frozenset(
+    (*IMAGE_FLAGS, MICROGRAPH_PIXEL, "_rlnImagePixelSize", "_rlnImageSize", "_rlnImageDimensionality")
+)
+# Columns that stand in the rows of 3.0-style tables, and in data_optics since 3.1.
+_ROWS_30 = (*MICROSCOPE, *UNRELATED_TAGS, TILT_CLASS, *DETECTOR)
+_ROWS_31 = (*MICROSCOPE, *DETECTOR)  # since 3.1 a beam tilt in the rows is one that RELION does not read
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -47,6 +54,8 @@ class StarTable:
         Every other block, as it stands in the file.
     optics_raw : bytes
         data_optics as it stands in the file.
+    lacks_defocus : ndarray, shape (n,), bool, optional
+        Rows of joined files that have no defocus, where others have one.
     """
 
     table: Table
@@ -54,6 +63,7 @@ class StarTable:
     group: Codes | None = None
     others: tuple[bytes, ...] = ()
     optics_raw: bytes = b""
+    lacks_defocus: NDArray[np.bool_] | None = None
 
 
 def group_of_rows(table: Table, optics: tuple[dict[str, str], ...]) -> Codes:
@@ -93,148 +103,260 @@ def micrograph_optics(star: StarTable) -> tuple[tuple[Optics, ...], Codes]:
                 "that says which one each micrograph belongs to"
             )
         return tuple(groups), star.group
-    rows, index, pixel_size = _optics_of_rows(table)
-    return tuple(_optics(row, size) for row, size in zip(rows, pixel_size, strict=True)), index
+    tags = [tag for tag in (*_ROWS_30, "_rlnDetectorPixelSize", "_rlnMagnification") if tag in table]
+    rows, index, first = _values_of_rows(table, tags)
+    if not tags or not len(table):
+        return (), np.full(len(table), -1, np.intp)
+    pixel_size = row_pixel_size(table)[first].tolist()
+    named = [
+        {GROUP_NAME: f"opticsGroup{i}", GROUP: str(i)}
+        | {tag: text for tag, text in row.items() if tag in CTF_OPTICS or tag in DETECTOR}
+        for i, row in enumerate(rows, 1)
+    ]
+    return tuple(_optics(row, size) for row, size in zip(named, pixel_size, strict=True)), index
 
 
 def _group_number(row: dict[str, str]) -> int:
     """The number of an optics group; 0 where there is none that a 32-bit integer holds."""
-    value = number(row[GROUP])
+    value = number(row.get(GROUP))
     return int(value) if abs(value) < 2**31 else 0
 
 
 def _optics(row: dict[str, str], pixel_size: float) -> Optics:
+    voltage, cs, contrast = (number(row.get(tag)) for tag in MICROSCOPE)
     return Optics(
-        name=row.get(GROUP_NAME, f"opticsGroup{row[GROUP]}"),
-        voltage_kv=number(row.get(VOLTAGE)),
-        cs_mm=number(row.get(CS)),
-        amplitude_contrast=number(row.get(AMPLITUDE)),
+        name=_group_name(row),
+        voltage_kv=voltage,
+        cs_mm=cs,
+        amplitude_contrast=contrast,
         pixel_size=pixel_size,
         group_id=_group_number(row),
         columns=row,
     )
 
 
-def _optics_of_rows(table: Table) -> tuple[list[dict[str, str]], Codes, list[float]]:
-    """Optics groups of a 3.0-style table: one for each combination of microscope values and pixel size."""
-    tags = [tag for tag in (*MICROSCOPE, "_rlnDetectorPixelSize", "_rlnMagnification") if tag in table]
-    if not tags or not len(table):
-        return [], np.full(len(table), -1, np.intp), []
-    pixel_size = row_pixel_size(table)
+def _group_name(row: dict[str, str]) -> str:
+    return row.get(GROUP_NAME, f"opticsGroup{row[GROUP]}")
+
+
+def _values_of_rows(table: Table, tags: Sequence[str]) -> tuple[list[dict[str, str]], Codes, Codes]:
+    """The distinct combinations of values in these columns, which one each row has, and the first row of each.
+
+    Numbers are told apart by their value: 300 and 300.000000 are one.
+    """
     key = np.zeros(len(table), np.intp)
     for tag in tags:
         codes, texts = table.codes(tag)
-        _, key = np.unique(key * len(texts) + codes, return_inverse=True)
+        place: dict[str | float, int] = {}
+        same = np.array([place.setdefault(_comparable(text), len(place)) for text in texts], np.intp)
+        _, key = np.unique(key * max(len(place), 1) + same[codes], return_inverse=True)
     _, first, index = np.unique(key, return_index=True, return_inverse=True)
-    rows = []
-    for i, row in enumerate(first.tolist(), 1):
-        values = table.row(row)
-        rows.append(
-            {GROUP_NAME: f"opticsGroup{i}", GROUP: str(i)} | {tag: values[tag] for tag in MICROSCOPE if tag in values}
+    if len(first) > MOST_GROUPS:
+        raise InputError(
+            f"{table.path}: {', '.join(tags)} have {len(first)} different values in its rows; since RELION 3.1 each is "
+            f"an optics group, of which {MOST_GROUPS} are the most: round the values, or remove the columns"
         )
-    return rows, index, pixel_size[first].tolist()
+    rows = []
+    for row in first.tolist():
+        values = table.row(row)
+        rows.append({tag: values[tag] for tag in tags})
+    return rows, index.astype(np.intp), first
+
+
+def _comparable(text: str) -> str | float:
+    value = number(text)
+    return value if np.isfinite(value) else text
+
+
+def rows_of_picks(star: StarTable) -> tuple[list[dict[str, str]], Codes]:
+    """What the rows of picks say of their optics themselves, and which of these values each row has.
+
+    3.0-style rows say all of it; since 3.1 only what their data_optics does not say is read from the rows.
+    """
+    told = {tag for row in star.optics for tag in row}
+    tags = _ROWS_31 if star.optics else _ROWS_30
+    rows, index, _ = _values_of_rows(star.table, [tag for tag in tags if tag in star.table and tag not in told])
+    return rows, index
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class OpticsGroups:
-    """The optics groups of micrographs and picks together, matched by name.
+    """The optics groups of some particles.
 
     Parameters
     ----------
     rows : tuple of dict
-        The groups as text, tags with the underscore, group numbers unique.
-    of_micrograph : ndarray, shape (number of micrographs,), intp
-        Index into `rows`.
-    of_particle : ndarray, shape (n,), intp, optional
-        The same for each pick; None where the picks take their micrograph's.
-    warnings : tuple of str
+        The groups as text, tags with the underscore, names and numbers unique; what describes images is not there.
+    pixel_size : tuple of float
+        Å per pixel of the micrographs of each group.
+    index : ndarray, shape (n,), intp
+        Index into `rows` of each particle.
+    filled : dict of str to int
+        Columns without which there is no CTF, taken from the other table since the one that the CTF comes from has
+        none: how many particles.
     """
 
     rows: tuple[dict[str, str], ...]
-    of_micrograph: Codes
-    of_particle: Codes | None
-    warnings: tuple[str, ...] = ()
+    pixel_size: tuple[float, ...]
+    index: Codes
+    filled: dict[str, int]
 
 
-def reconcile_optics(particles: Particles, micrographs: Micrographs) -> OpticsGroups:
-    """Match the optics groups of picks and micrographs by name, without looking at a pixel.
+@dataclass(frozen=True, slots=True)
+class _Kind:
+    """What particles of one optics group have in common."""
 
-    A group of both tables keeps the picks' refined values and takes from the micrographs what they lack. Picks
-    without groups take their micrograph's.
+    own: bool  # the CTF is that of the picks
+    group: int  # of the picks, -1: none
+    values: int  # of the picks' rows
+    micrographs: int  # group of the micrographs, -1: none
+    size: int
 
-    Raises
-    ------
-    InputError
-        If the two tables contradict each other in the voltage or the spherical aberration of a group.
+
+def arrange_optics(
+    particles: Particles,
+    micrographs: Micrographs,
+    *,
+    rows: Codes,
+    micrograph: Codes,
+    pixel_size: Floats,
+    own: NDArray[np.bool_],
+) -> OpticsGroups:
+    """Make the optics groups of the particles `rows`: each row's values from the table that its CTF comes from.
+
+    A group of one table becomes several where its particles differ in anything that the table says of a group: the
+    first keeps the name and the number. Groups of different names stay apart, equal ones are not multiplied.
+
+    Parameters
+    ----------
+    rows, micrograph : ndarray, shape (n,), intp
+        Rows of `particles`, and the row of `micrographs` of each.
+    pixel_size : ndarray, shape (micrographs,)
+        Å per pixel, as used.
+    own : ndarray, shape (n,), bool
+        Whether the CTF is the picks' own, else the micrograph's.
     """
-    rows = [_neutral_row(group) for group in micrographs.optics]
-    of_micrograph = micrographs.optics_index.astype(np.intp)
-    of_particle: Codes | None = None
-    warnings: list[str] = []
     star = particles.table if isinstance(particles.table, StarTable) else None
+    groups: tuple[dict[str, str], ...] = () if star is None else star.optics
+    values, of_row = ([{}], None) if star is None else rows_of_picks(star)
+    sizes, size_of = np.unique(np.round(pixel_size, 6), return_inverse=True)
+    n_groups, n_values, n_optics = len(groups) + 1, max(len(values), 1), len(micrographs.optics) + 1
+    key = own.astype(np.int64) * n_groups
     if star is not None and star.group is not None:
-        place = np.empty(len(star.optics), np.intp)
-        known = {row[GROUP_NAME]: i for i, row in reversed(list(enumerate(rows)))}
-        for i, own in enumerate(star.optics):
-            name = own.get(GROUP_NAME, f"opticsGroup{own[GROUP]}")
-            if name in known:
-                place[i] = known[name]
-                _check_microscope(f"optics group {name!r}", own, rows[place[i]], particles, micrographs)
-                rows[place[i]] = rows[place[i]] | own | {GROUP: rows[place[i]][GROUP]}
-            else:
-                place[i] = len(rows)
-                rows.append(own | {GROUP_NAME: name})
-        of_particle = place[star.group]
-    elif star is not None:
-        own_rows, index, _ = _optics_of_rows(star.table)
-        own_rows = [row for row in own_rows if any(tag in row for tag in MICROSCOPE)]
-        if rows:
-            for own in own_rows:
-                candidates = [row for row in rows if _contradiction(own, row) is None]
-                if not candidates:
-                    _check_microscope("the microscope of the picks", own, rows[0], particles, micrographs)
-        elif own_rows:
-            rows, of_particle = own_rows, index
-    if (of_micrograph < 0).any() and (of_particle is None or not rows):
-        of_micrograph = np.where(of_micrograph < 0, len(rows), of_micrograph)
-        rows.append({GROUP_NAME: f"opticsGroup{len(rows) + 1}", GROUP: "0"})
-    for row in rows:
-        lacking = [tag for tag in MICROSCOPE if tag not in row]
-        if lacking:
-            warnings.append(
-                f"{micrographs.source}: optics group {row[GROUP_NAME]!r} has no {', '.join(lacking)}, which RELION "
-                "needs for CTF correction"
-            )
+        key += star.group[rows] + 1
+    key *= n_values
+    if of_row is not None:
+        key += of_row[rows]
+    of_micrograph = (micrographs.optics_index + 1) * max(len(sizes), 1) + size_of
+    key = key * (n_optics * max(len(sizes), 1)) + of_micrograph[micrograph]
+    found, index, counts = np.unique(key, return_inverse=True, return_counts=True)
+    if not len(found):  # a table without particles has the groups that they would have
+        found, counts = np.unique(of_micrograph), np.zeros(len(of_micrograph), np.intp)
+    made: list[dict[str, str]] = []
+    kinds: list[_Kind] = []
+    filled: dict[str, int] = {}
+    for code, count in zip(found.tolist(), counts.tolist(), strict=False):
+        code, size = divmod(code, max(len(sizes), 1))
+        code, optics = divmod(code, n_optics)
+        code, value = divmod(code, n_values)
+        is_own, group = divmod(code, n_groups)
+        kind = _Kind(bool(is_own), group - 1, value, optics - 1, size)
+        picked = (groups[kind.group] if kind.group >= 0 else {}) | (values[value] if values else {})
+        of_files = _neutral_row(micrographs.optics[kind.micrographs]) if kind.micrographs >= 0 else {}
+        row, lacking = _one_source(picked, of_files, own=kind.own, size=float(sizes[size]))
+        for tag in lacking:
+            filled[tag] = filled.get(tag, 0) + count
+        made.append(row)
+        kinds.append(kind)
+    place, order = _distinct_groups(made, kinds)
+    final = _renumber(_rename([made[k] for k in order], [float(sizes[kinds[k].size]) for k in order]))
     return OpticsGroups(
-        rows=tuple(_renumber(rows)), of_micrograph=of_micrograph, of_particle=of_particle, warnings=tuple(warnings)
+        rows=tuple(final),
+        pixel_size=tuple(float(sizes[kinds[k].size]) for k in order),
+        index=np.array(place, np.intp)[index],
+        filled=filled,
     )
+
+
+def _one_source(
+    picked: dict[str, str], of_files: dict[str, str], *, own: bool, size: float
+) -> tuple[dict[str, str], list[str]]:
+    """The optics of a particle: the CTF's from one table; also what had to be taken from the other one."""
+    if not own and not of_files:
+        own = True  # the micrographs say nothing at all
+    source, other = (picked, of_files) if own else (of_files, picked)
+    ctf = {tag: source[tag] for tag in CTF_OPTICS if tag in source}
+    lacking = [tag for tag in MICROSCOPE if tag not in source and tag in other]
+    ctf |= {tag: other[tag] for tag in lacking}
+    detector = {tag: row[tag] for row in (picked, of_files) for tag in DETECTOR if tag in row}
+    apart = {*CTF_OPTICS, *DETECTOR, *_OF_IMAGES, TILT_CLASS, GROUP, GROUP_NAME}
+    rest = {tag: text for row in (other, source) for tag, text in row.items() if tag not in apart}
+    named = source if GROUP in source else other
+    name = _group_name(named) if GROUP in named else ""
+    row = {GROUP_NAME: name, GROUP: named.get(GROUP, "0"), **detector, **ctf, **rest}
+    row.setdefault(ORIGINAL_PIXEL, f"{size:.6f}")
+    if TILT_CLASS in source:  # told apart here, not written: it is what the group's name stands for
+        row[TILT_CLASS] = source[TILT_CLASS]
+    order = dict.fromkeys(tag for tag in (GROUP_NAME, GROUP, *source, *row) if tag in row)
+    return {tag: row[tag] for tag in order}, lacking
+
+
+def _distinct_groups(made: Sequence[dict[str, str]], kinds: Sequence[_Kind]) -> tuple[list[int], list[int]]:
+    """Which group each kind of particle belongs to, and which kinds the groups are made of, in the tables' order."""
+
+    def key(k: int) -> tuple[object, ...]:
+        row = made[k]
+        return (kinds[k].size, *sorted((tag, _comparable(text)) for tag, text in row.items() if tag != GROUP))
+
+    def place(k: int) -> tuple[int, ...]:
+        kind = kinds[k]
+        first, second = (kind.group, kind.micrographs) if kind.own else (kind.micrographs, kind.group)
+        return (not kind.own, first, kind.values, second, kind.size)
+
+    group: dict[tuple[object, ...], int] = {}
+    order: list[int] = []
+    of_kind = [0] * len(made)
+    for k in sorted(range(len(made)), key=place):
+        number_of = group.setdefault(tuple(map(str, key(k))), len(group))
+        if number_of == len(order):
+            order.append(k)
+        of_kind[k] = number_of
+    return of_kind, order
+
+
+def _rename(rows: Sequence[dict[str, str]], sizes: Sequence[float]) -> list[dict[str, str]]:
+    """Give each group a name of its own: the first of each name keeps it, the others say what is different."""
+    names = [row[GROUP_NAME] or f"opticsGroup{i}" for i, row in enumerate(rows, 1)]
+    taken = set(names)
+    first: dict[str, int] = {}
+    found = []
+    for i, (row, name) in enumerate(zip(rows, names, strict=True)):
+        chosen = name
+        before = first.setdefault(name, i)
+        if before != i:
+            candidates = _more_names(name, row, sizes[i] if sizes[i] != sizes[before] else None)
+            chosen = next(text for text in candidates if text not in taken)
+            taken.add(chosen)
+        found.append({tag: text for tag, text in row.items() if tag != TILT_CLASS} | {GROUP_NAME: chosen})
+    return found
+
+
+def _more_names(name: str, row: dict[str, str], size: float | None) -> Iterable[str]:
+    if size is not None:
+        yield f"{name}_{size:g}"
+    if TILT_CLASS in row and not any(byte <= " " for byte in row[TILT_CLASS]):
+        yield f"{name}_{row[TILT_CLASS]}"
+    for k in range(2, 2**31):
+        yield f"{name}_{k}"
 
 
 def _neutral_row(group: Optics) -> dict[str, str]:
     """The row of an optics group; made of the plain numbers where the micrographs are no STAR table."""
     row = {GROUP_NAME: group.name, GROUP: str(group.group_id)}
     numbers = zip(MICROSCOPE, (group.voltage_kv, group.cs_mm, group.amplitude_contrast), strict=True)
-    row |= {tag: f"{value:.6f}" for tag, value in numbers if np.isfinite(value)}
+    if group.columns is None:
+        row |= {tag: f"{value:.6f}" for tag, value in numbers if np.isfinite(value)}
     return row | (group.columns or {}) | {GROUP_NAME: group.name}
-
-
-def _contradiction(own: dict[str, str], other: dict[str, str]) -> str | None:
-    for tag in (VOLTAGE, CS):
-        a, b = number(own.get(tag)), number(other.get(tag))
-        if abs(a - b) > 1e-3 * max(abs(a), abs(b)):  # False where one is nan
-            return tag
-    return None
-
-
-def _check_microscope(
-    what: str, own: dict[str, str], other: dict[str, str], particles: Particles, micrographs: Micrographs
-) -> None:
-    tag = _contradiction(own, other)
-    if tag is not None:
-        raise InputError(
-            f"{particles.source}: {what} has {tag} {own[tag]}, but {micrographs.source} says {other[tag]}; "
-            "correct the table that is wrong, or name the optics groups differently if both are right"
-        )
 
 
 def _renumber(rows: Sequence[dict[str, str]]) -> list[dict[str, str]]:
@@ -249,37 +371,15 @@ def _renumber(rows: Sequence[dict[str, str]]) -> list[dict[str, str]]:
     return [row | {GROUP: str(chosen)} for row, chosen in zip(rows, numbers, strict=True)]
 
 
-def output_optics(groups: OpticsGroups, extracted: Extracted) -> tuple[list[dict[str, str]], Codes]:
-    """The rows of data_optics for these images, and the row of each particle.
-
-    A group whose micrographs differ in pixel size becomes one group for each of them.
-    """
-    group = groups.of_micrograph[extracted.micrograph]
-    if groups.of_particle is not None:
-        group = groups.of_particle[extracted.rows]
-    sizes, size_of_micrograph = np.unique(np.round(extracted.pixel_size, 6), return_inverse=True)
-    if not len(extracted):
-        size = next(iter(sizes[np.isfinite(sizes)].tolist()), float("nan"))
-        return [_image_row(row, size, extracted) for row in groups.rows], group
-    pairs, index = np.unique(group * len(sizes) + size_of_micrograph[extracted.micrograph], return_inverse=True)
-    rows: list[dict[str, str]] = []
-    seen: set[int] = set()
-    for pair in pairs.tolist():
-        which, size = pair // len(sizes), float(sizes[pair % len(sizes)])
-        row = groups.rows[which]
-        if which in seen:
-            row = row | {GROUP_NAME: f"{row[GROUP_NAME]}_{size:g}"}
-        seen.add(which)
-        rows.append(_image_row(row, size, extracted))
-    return _renumber(rows), index
-
-
-def _image_row(row: dict[str, str], pixel_size: float, extracted: Extracted) -> dict[str, str]:
-    made = {
-        ORIGINAL_PIXEL: row.get(ORIGINAL_PIXEL, f"{pixel_size:.6f}"),
-        "_rlnImagePixelSize": f"{pixel_size * extracted.box / extracted.size:.6f}",
-        "_rlnImageSize": str(extracted.size),
-        "_rlnImageDimensionality": "2",
-        "_rlnCtfDataAreCtfPremultiplied": "0",
-    }
-    return {tag: text for tag, text in row.items() if tag != MICROGRAPH_PIXEL} | made
+def image_optics(groups: OpticsGroups, *, box: int, size: int) -> list[dict[str, str]]:
+    """The rows of data_optics for images of `size` pixels, made of windows of `box`."""
+    return [
+        row
+        | {
+            "_rlnImagePixelSize": f"{pixel_size * box / size:.6f}",
+            "_rlnImageSize": str(size),
+            "_rlnImageDimensionality": "2",
+            "_rlnCtfDataAreCtfPremultiplied": "0",
+        }
+        for row, pixel_size in zip(groups.rows, groups.pixel_size, strict=True)
+    ]

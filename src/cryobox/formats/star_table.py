@@ -22,6 +22,7 @@ from cryobox.errors import InputError
 
 __all__ = [
     "Block",
+    "Chosen",
     "Codes",
     "Floats",
     "Lookup",
@@ -31,10 +32,12 @@ __all__ = [
     "Table",
     "decode",
     "encode",
+    "encode_message",
     "fixed",
     "listed",
     "number",
     "read_blocks",
+    "unwritable",
     "write_loop",
 ]
 
@@ -47,6 +50,7 @@ _ROWS = 50_000  # made or built as Python objects at a time
 _POWERS_OF_TEN = 10.0 ** np.arange(16)  # exact
 _SPACE = rb"\x00-\x20"  # whatever is not printable separates, so that \r needs no case of its own
 _FEW_QUOTES = 100
+_CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 _LINE = re.compile(rb"[^\n]+")
 _SOLID = re.compile(rb"[^%b]+" % _SPACE)
 _CLOSING = re.compile(rb"[\"'](?=[%b]|\Z)" % _SPACE)
@@ -63,13 +67,43 @@ def decode(value: bytes) -> str:
 
 
 def encode(text: str) -> bytes:
-    """One value as it must stand in a row: quoted only where it would otherwise fall apart."""
-    raw = re.sub(r"[\x00-\x1f]", " ", text).encode("utf-8", "surrogateescape")
-    if raw and b" " not in raw and raw[0] not in b"\"'#":
+    """One value as it must stand in a row: quoted only where it would otherwise fall apart.
+
+    Raises
+    ------
+    InputError
+        If there is no such form; `unwritable` says so before.
+    """
+    if why := unwritable(text):
+        raise InputError(f"{text!a} {why}, which a STAR file cannot hold; rename it")
+    raw = text.encode("utf-8", "surrogateescape")
+    if not _needs_quotes(raw):
         return raw
-    # A quote inside ends the value only where a blank follows; a value with both kinds of that cannot be written.
-    quote = min((b'"', b"'"), key=lambda mark: (mark + b" " in raw, mark in raw))
+    quote = b"'" if b'"' in raw else b'"'
     return quote + raw + quote
+
+
+def encode_message(text: str) -> bytes:
+    """The same for a text whose exact form does not matter: what cannot stand in a row is replaced."""
+    text = re.sub(r"[\x00-\x1f\x7f]", " ", text)
+    return encode(text.replace('"', "'") if unwritable(text) else text)
+
+
+def unwritable(text: str) -> str:
+    """Why a STAR file cannot hold this value; "" if it can.
+
+    A quote inside a quoted value ends it for some readers, so that a value needs a kind of quote that it does not have.
+    """
+    if _CONTROL.search(text):
+        return "holds a line break or another control character"
+    raw = text.encode("utf-8", "surrogateescape")
+    if _needs_quotes(raw) and b'"' in raw and b"'" in raw:
+        return "holds both kinds of quotes and must be quoted"
+    return ""
+
+
+def _needs_quotes(raw: bytes) -> bool:
+    return not raw or b" " in raw or raw[0] in b"\"'#"
 
 
 def _spans(part: bytes) -> list[tuple[int, int]]:
@@ -214,6 +248,26 @@ class Table:
             for row, where in zip(odd.tolist(), self.slices(column, column, odd), strict=True):
                 values[row] = self._float(tag, row, self.data[where], missing)
         return values
+
+    def not_numbers(self, tag: str, rows: Codes) -> NDArray[np.bool_]:
+        """Which of `rows` hold no finite number; only those that do not look like one are read."""
+        self.require(tag)
+        column = self.tags.index(tag)
+        data = np.frombuffer(self.data, np.uint8)
+        starts = self.starts[rows, column].astype(np.int64)
+        byte = data[starts]
+        signed = (byte == ord("-")) | (byte == ord("+"))
+        byte = np.where(signed, data[np.minimum(starts + 1, len(data) - 1)], byte)
+        bad = (byte < ord("0")) | (byte > ord("9"))
+        bad &= byte != ord(".")
+        ends = starts + self.lengths[rows, column]
+        for back in range(1, 6):  # an exponent may be too large for a number
+            mark = data[np.maximum(ends - back, starts)]
+            bad |= (mark == ord("e")) | (mark == ord("E"))
+        for place in np.flatnonzero(bad).tolist():
+            where = slice(int(starts[place]), int(starts[place]) + int(self.lengths[rows[place], column]))
+            bad[place] = not np.isfinite(number(decode(self.data[where])))
+        return bad
 
     def _float(self, tag: str, row: int, value: bytes, missing: tuple[bytes, ...]) -> float:
         if value in missing:
@@ -485,6 +539,19 @@ class Lookup:
 
     def __call__(self, part: slice) -> list[bytes]:
         return [self.texts[code] for code in self.codes[part].tolist()]
+
+
+@dataclass(frozen=True, slots=True)
+class Chosen:
+    """Of two texts for each row the first where `first_where` says so."""
+
+    first_where: NDArray[np.bool_]
+    first: Piece
+    second: Piece
+
+    def __call__(self, part: slice) -> list[bytes]:
+        choice = zip(self.first_where[part].tolist(), self.first(part), self.second(part), strict=True)
+        return [one if chosen else other for chosen, one, other in choice]
 
 
 @dataclass(frozen=True, slots=True)

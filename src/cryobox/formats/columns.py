@@ -1,0 +1,227 @@
+"""One name for each quantity of a particle: its STAR tag, its `.cs` field, unit and type, and what it depends on.
+
+Readers, writers and `convert` take tags and fields from here, so that a quantity is described once. What is in neither
+list belongs to one family alone and travels along where a table changes family.
+
+Sources: RELION's tables as its programs write them (3.0 to 5); CryoSPARC's as cryosparc-tools' documentation and real
+files show them. Terms without a publicly documented relation between the two families (beam tilt, trefoil, Zernike
+polynomials, anisotropic magnification) are in `UNRELATED_TAGS` and `UNRELATED_FIELDS`: they are never converted.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from enum import StrEnum
+
+import numpy as np
+from numpy.typing import NDArray
+
+__all__ = [
+    "CTF_FIELDS",
+    "CTF_FILES",
+    "CTF_NEUTRAL",
+    "CTF_OPTICS",
+    "CTF_RESET",
+    "DETECTOR",
+    "IMAGE_FLAGS",
+    "MICROSCOPE",
+    "QUANTITIES",
+    "TILT_CLASS",
+    "UNRELATED_FIELDS",
+    "UNRELATED_TAGS",
+    "Quantity",
+    "Topic",
+    "is_ctf_tag",
+    "to_field",
+    "to_tag",
+    "topic_of_field",
+    "topic_of_tag",
+]
+
+Floats = NDArray[np.float64]
+
+
+class Topic(StrEnum):
+    """What a column says something about: where that changes, what else is said about it is no longer true."""
+
+    PARTICLE = "particle"  # the pick itself: true whatever is done with it
+    IMAGE = "image"
+    LOCATION = "location"
+    CTF = "ctf"
+    ALIGNMENT = "alignment"
+    FILAMENT = "filament"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Quantity:
+    """A number that both families write.
+
+    Parameters
+    ----------
+    name : str
+        The neutral name, with its unit.
+    tag : str
+        STAR column. Its unit is that of `name`.
+    field : str
+        `.cs` field; `*` stands for the alignment that leads.
+    kind : str
+        NumPy type of one number of the field.
+    component : int, optional
+        Which number of the field, where it has several.
+    unit : float
+        How many of the field's units one of the tag's is.
+    offset : int
+        Added to the field's number to get the tag's (classes are counted from 1 in STAR).
+    in_optics : bool
+        The column stands in data_optics since RELION 3.1, not in the rows.
+    topic : Topic
+    """
+
+    name: str
+    tag: str
+    field: str
+    kind: str = "<f4"
+    component: int | None = None
+    unit: float = 1.0
+    offset: int = 0
+    in_optics: bool = False
+    topic: Topic = Topic.CTF
+
+
+_RADIANS = math.pi / 180
+
+QUANTITIES = (
+    Quantity(name="voltage_kv", tag="_rlnVoltage", field="ctf/accel_kv", in_optics=True),
+    Quantity(name="cs_mm", tag="_rlnSphericalAberration", field="ctf/cs_mm", in_optics=True),
+    Quantity(name="amplitude_contrast", tag="_rlnAmplitudeContrast", field="ctf/amp_contrast", in_optics=True),
+    Quantity(name="defocus_u_angstrom", tag="_rlnDefocusU", field="ctf/df1_A"),
+    Quantity(name="defocus_v_angstrom", tag="_rlnDefocusV", field="ctf/df2_A"),
+    Quantity(name="defocus_angle_degrees", tag="_rlnDefocusAngle", field="ctf/df_angle_rad", unit=_RADIANS),
+    Quantity(name="phase_shift_degrees", tag="_rlnPhaseShift", field="ctf/phase_shift_rad", unit=_RADIANS),
+    Quantity(name="ctf_bfactor", tag="_rlnCtfBfactor", field="ctf/bfactor"),
+    Quantity(name="ctf_scale", tag="_rlnCtfScalefactor", field="ctf/scale"),
+    Quantity(
+        name="image_pixel_size_angstrom",
+        tag="_rlnImagePixelSize",
+        field="blob/psize_A",
+        in_optics=True,
+        topic=Topic.IMAGE,
+    ),
+    Quantity(
+        name="shift_x_angstrom", tag="_rlnOriginXAngst", field="*/shift", component=0, topic=Topic.ALIGNMENT
+    ),  # times */psize_A
+    Quantity(name="shift_y_angstrom", tag="_rlnOriginYAngst", field="*/shift", component=1, topic=Topic.ALIGNMENT),
+    Quantity(name="class", tag="_rlnClassNumber", field="*/class", kind="<u4", offset=1, topic=Topic.ALIGNMENT),
+    Quantity(name="half_set", tag="_rlnRandomSubset", field="*/split", kind="<u4", offset=1, topic=Topic.ALIGNMENT),
+    Quantity(
+        name="score", tag="_rlnAutopickFigureOfMerit", field="pick_stats/ncc_score", topic=Topic.PARTICLE
+    ),
+    Quantity(
+        name="position_angstrom",
+        tag="_rlnHelicalTrackLengthAngst",
+        field="filament/position_A",
+        topic=Topic.FILAMENT,
+    ),
+)
+
+MICROSCOPE = ("_rlnVoltage", "_rlnSphericalAberration", "_rlnAmplitudeContrast")
+_BEAM_TILT = ("_rlnBeamTiltX", "_rlnBeamTiltY")
+_MAGNIFICATION = ("_rlnMagMat00", "_rlnMagMat01", "_rlnMagMat10", "_rlnMagMat11")
+
+# Aberrations of the optics: RELION's in mrad and coefficients of Zernike polynomials, CryoSPARC's in Å.
+UNRELATED_TAGS = (*_BEAM_TILT, "_rlnOddZernike", "_rlnEvenZernike", *_MAGNIFICATION)
+UNRELATED_FIELDS = ("ctf/shift_A", "ctf/tilt_A", "ctf/trefoil_A", "ctf/tetra_A", "ctf/anisomag")
+
+# What makes the CTF of a particle in data_optics. A row's values all come from one table, these included.
+CTF_OPTICS = (*MICROSCOPE, *UNRELATED_TAGS)
+# RELION 3.0's name for rows of one beam tilt; since 3.1 they are an optics group.
+TILT_CLASS = "_rlnBeamTiltClass"
+# Describe the detector, whatever CTF was fitted: the micrographs' where they have them.
+DETECTOR = ("_rlnMicrographOriginalPixelSize", "_rlnMtfFileName")
+# Describe the images that are written, never those that a table came with.
+IMAGE_FLAGS = ("_rlnCtfDataAreCtfPremultiplied", "_rlnCtfDataArePhaseFlipped")
+# Pictures of a micrograph's spectrum; among particles rlnCtfImage would mean something else.
+CTF_FILES = ("_rlnCtfImage", "_rlnCtfPowerSpectrum")
+# Columns of the rows that a table may leave out, and what RELION then assumes.
+CTF_RESET = {"_rlnPhaseShift": b"0.000000", "_rlnCtfBfactor": b"0.000000", "_rlnCtfScalefactor": b"1.000000"}
+
+# By neutral name: what a micrograph's fit gives row by row.
+CTF_NEUTRAL = {q.name: q for q in QUANTITIES if q.topic is Topic.CTF and not q.in_optics}
+
+# Fields of ctf/ that CryoSPARC's extraction writes, with their widths (0: one number) and values where nothing was
+# refined.
+CTF_FIELDS: dict[str, tuple[int, float]] = {
+    "phase_shift_rad": (0, 0.0),
+    "scale": (0, 1.0),
+    "scale_const": (0, 1.0),
+    "shift_A": (2, 0.0),
+    "tilt_A": (2, 0.0),
+    "trefoil_A": (2, 0.0),
+    "tetra_A": (4, 0.0),
+    "anisomag": (4, 0.0),
+    "bfactor": (0, 0.0),
+}
+
+_DEFOCUS = ("_rlnDefocusU", "_rlnDefocusV", "_rlnDefocusAngle", "_rlnPhaseShift")
+
+
+def to_field(quantity: Quantity, values: Floats) -> Floats:
+    """Values in the tag's unit as the `.cs` field has them."""
+    return np.radians(values) if quantity.unit == _RADIANS else values * quantity.unit - quantity.offset
+
+
+def to_tag(quantity: Quantity, values: Floats) -> Floats:
+    """Values of a `.cs` field in the tag's unit."""
+    return np.degrees(values) if quantity.unit == _RADIANS else (values + quantity.offset) / quantity.unit
+
+
+def is_ctf_tag(tag: str) -> bool:
+    """Whether a STAR column of the rows is one of the quantities that a fit of the CTF gives, or what is made of it."""
+    if tag in IMAGE_FLAGS:
+        return False
+    return tag in _DEFOCUS or tag in CTF_OPTICS or tag == TILT_CLASS or tag.startswith("_rlnCtf")
+
+
+_IMAGE_TAGS = frozenset(
+    (
+        "_rlnImageName", "_rlnImageSize", "_rlnImagePixelSize", "_rlnPixelSize", "_rlnImageDimensionality",
+        "_rlnReconstructImageName", "_rlnImageOriginalName", *IMAGE_FLAGS,
+    )
+)  # fmt: skip
+_LOCATION_TAGS = frozenset(("_rlnMicrographName", "_rlnCoordinateX", "_rlnCoordinateY", "_rlnMicrographPixelSize"))
+_FILAMENT_TAGS = frozenset(("_rlnHelicalTubeID", "_rlnHelicalTrackLengthAngst", "_rlnHelicalTrackLength"))
+_ALIGNMENT_TAGS = frozenset(
+    (
+        "_rlnClassNumber", "_rlnRandomSubset", "_rlnMaxValueProbDistribution", "_rlnLogLikeliContribution",
+        "_rlnNrOfSignificantSamples", "_rlnNormCorrection", "_rlnHelicalTubePitch",
+    )
+)  # fmt: skip
+
+
+def topic_of_tag(tag: str) -> Topic:
+    """What a STAR column says something about; a column that nobody knows is the particle's own."""
+    if is_ctf_tag(tag):
+        return Topic.CTF
+    if tag in _IMAGE_TAGS:
+        return Topic.IMAGE
+    if tag in _LOCATION_TAGS:
+        return Topic.LOCATION
+    if tag in _FILAMENT_TAGS:
+        return Topic.FILAMENT
+    if tag in _ALIGNMENT_TAGS or tag.startswith(("_rlnAngle", "_rlnOrigin")):
+        return Topic.ALIGNMENT
+    return Topic.PARTICLE
+
+
+def topic_of_field(field: str) -> Topic:
+    """What a `.cs` field says something about."""
+    group = field.split("/", 1)[0]
+    if field == "ctf/scale_const":  # what the images were divided by
+        return Topic.IMAGE
+    if group in ("ctf", "mscope_params"):
+        return Topic.CTF
+    if group.startswith("alignments"):
+        return Topic.ALIGNMENT
+    topics = {"blob": Topic.IMAGE, "location": Topic.LOCATION, "filament": Topic.FILAMENT}
+    return topics.get(group, Topic.PARTICLE)

@@ -1,0 +1,173 @@
+"""CTF values of picks that were made on a mirrored copy, as the stored file has them; and what cannot be mirrored.
+
+With x -> -x an angle a becomes 180 degrees - a, which is -a for an astigmatism; with y -> -y it becomes -a, and both
+together are a turn by 180 degrees. An aberration that goes as cos(m a) or sin(m a) changes its sign where that does:
+cosine terms of odd m with x, sine terms of even m with x, every sine term with y. A magnification matrix M becomes
+S M S, S = diag(-1, 1) or diag(1, -1). Beam tilt, trefoil and the shift of the phases are pairs of a cosine and a sine
+term with odd m. The hand of an orientation cannot be mirrored in a table.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from math import isqrt
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cryobox.errors import InputError
+from cryobox.formats.ctf import vector
+from cryobox.formats.star_optics import OpticsGroups, StarTable
+from cryobox.formats.star_table import Codes, Piece, Run, Table
+from cryobox.particles import Particles
+
+__all__ = [
+    "check_ctf_terms",
+    "check_orientations",
+    "is_orientation",
+    "is_orientation_field",
+    "mirrored_fields",
+    "mirrored_optics",
+    "mirrored_rows",
+]
+
+Mirrored = tuple[bool, bool]  # (y, x), as positions are
+
+_ANGLE = "_rlnDefocusAngle"
+_NO_ORIENTATION = (0.0, -999.0)  # what pickers write that found none
+
+
+def is_orientation(tag: str) -> bool:
+    """Whether a STAR column says how a particle is turned or shifted, or what was thought of that before."""
+    return tag.startswith(("_rlnAngle", "_rlnOriginX", "_rlnOriginY", "_rlnOriginZ"))
+
+
+def is_orientation_field(field: str) -> bool:
+    """The same for a field of a `.cs`."""
+    return field.startswith("alignments") or field == "filament/filament_pose"
+
+
+def check_orientations(particles: Particles, mirrored: Mirrored) -> None:
+    """Refuse orientations, shifts and priors that come with picks of a mirrored copy.
+
+    Raises
+    ------
+    InputError
+    """
+    if any(mirrored) and (found := list(_orientations(particles))):
+        raise InputError(
+            f"{particles.source}: picks made on a mirrored copy have orientations, shifts or priors "
+            f"({', '.join(found[:4])}{', ...' if len(found) > 4 else ''}), which were found for particles of the other "
+            f"hand; leave them out with --drop-alignments, or leave out --flip-x/--flip-y"
+        )
+
+
+def check_ctf_terms(particles: Particles, mirrored: Mirrored, *, own: bool) -> None:
+    """Refuse a term of the picks' own CTF whose mirror image is not documented.
+
+    Raises
+    ------
+    InputError
+    """
+    names = (particles.table.dtype.names or ()) if particles.family == "cs" else ()
+    # A turn by 180 degrees, which both mirrors are together, leaves every even term as it is.
+    if own and mirrored[0] != mirrored[1] and "ctf/tetra_A" in names and np.any(particles.table["ctf/tetra_A"]):
+        raise InputError(
+            f"{particles.source}: ctf/tetra_A is not zero, and how it changes in a mirror is not documented; take the "
+            f"CTF from the micrographs with --refresh-ctf, or set it to zero"
+        )
+
+
+def _orientations(particles: Particles) -> Iterator[str]:
+    table = particles.table
+    if isinstance(table, StarTable):
+        for tag in table.table.tags:
+            if is_orientation(tag) and not np.isin(table.table.floats(tag), _NO_ORIENTATION).all():
+                yield tag
+    elif particles.family == "cs":
+        for field in table.dtype.names or ():
+            turned = field.endswith(("/pose", "/shift", "/filament_pose")) and is_orientation_field(field)
+            if turned and table[field].dtype.kind in "fiu" and np.any(table[field]):
+                yield field
+
+
+# STAR ----------------------------------------------------------------------------------------------------------------
+
+
+def mirrored_rows(table: Table, rows: Codes, mirrored: Mirrored) -> dict[str, Piece]:
+    """The columns of the rows that change in a mirror."""
+    if mirrored[0] == mirrored[1] or _ANGLE not in table:
+        return {}
+    column = table.tags.index(_ANGLE)
+    plain = Run(table, rows, column, column)
+    return {_ANGLE: lambda part: [_negative(text) for text in plain(part)]}
+
+
+def _negative(text: bytes) -> bytes:
+    """The same number with the other sign, in the digits that it has."""
+    if not text.strip(b"+-0."):
+        return text.lstrip(b"+-")
+    return text[1:] if text[:1] == b"-" else b"-" + text.lstrip(b"+")
+
+
+def mirrored_optics(groups: OpticsGroups, own: NDArray[np.bool_], mirrored: Mirrored) -> OpticsGroups:
+    """Optics groups as they are in the mirror, where the CTF of their particles is the picks' own."""
+    of_picks = np.zeros(len(groups.rows), np.bool_)
+    of_picks[groups.index[own]] = True
+    rows = [
+        {tag: _mirrored_value(tag, text, mirrored) for tag, text in row.items()} if changes else row
+        for row, changes in zip(groups.rows, of_picks.tolist(), strict=True)
+    ]
+    return replace(groups, rows=tuple(rows))
+
+
+def _mirrored_value(tag: str, text: str, mirrored: Mirrored) -> str:
+    in_y, in_x = mirrored
+    flips = {
+        "_rlnBeamTiltX": in_x,
+        "_rlnBeamTiltY": in_y,
+        "_rlnMagMat01": in_x != in_y,
+        "_rlnMagMat10": in_x != in_y,
+    }
+    if tag in ("_rlnOddZernike", "_rlnEvenZernike"):
+        terms = [
+            -value if _zernike_changes(i, odd=tag == "_rlnOddZernike", mirrored=mirrored) else value
+            for i, value in enumerate(vector(text))
+        ]
+        return f"[{','.join(f'{value + 0.0:g}' if value == 0 else repr(value) for value in terms)}]"
+    if flips.get(tag):
+        return _negative(text.encode()).decode()
+    return text
+
+
+def _zernike_changes(i: int, *, odd: bool, mirrored: Mirrored) -> bool:
+    """Whether the term number `i` of RELION's lists changes its sign: Z(m, n), cosine for m >= 0, else sine."""
+    k = (isqrt(1 + 4 * i) - 1) // 2 if odd else isqrt(i)
+    m = 2 * (i - k * k - k) - (2 * k + 1 if odd else 0)
+    in_y, in_x = mirrored
+    sine = m < 0
+    changes = in_y and sine
+    if in_x and (sine if m % 2 == 0 else not sine):
+        changes = not changes
+    return changes
+
+
+# CryoSPARC -----------------------------------------------------------------------------------------------------------
+
+
+def mirrored_fields(table: NDArray[np.void], rows: Codes, mirrored: Mirrored) -> dict[str, NDArray[Any]]:
+    """The fields of `ctf/` that change in a mirror, as they are in it."""
+    in_y, in_x = mirrored
+    names = table.dtype.names or ()
+    signs: dict[str, tuple[int, ...] | int] = {
+        field: (-1 if in_x else 1, -1 if in_y else 1) for field in ("ctf/tilt_A", "ctf/shift_A", "ctf/trefoil_A")
+    }
+    if in_x != in_y:
+        signs |= {"ctf/df_angle_rad": -1, "ctf/anisomag": (1, -1, -1, 1)}
+    return {
+        field: (table[field][rows] * np.array(sign)).astype(table.dtype[field].base) + table.dtype[field].base.type(0)
+        for field, sign in signs.items()
+        if field in names
+    }
