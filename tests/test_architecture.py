@@ -95,7 +95,7 @@ def test_only_a_task_and_a_particle_source_see_both_files_and_pixels() -> None:
 
 def test_only_verification_imports_the_reference() -> None:
     users = {module for module, path in MODULES.items() if imports_room(imported_by(path), "cryobox.reference")}
-    assert users <= {"cryobox.verification"}
+    assert {module for module in users if not imports_room({module}, "cryobox.verification")} == set()
 
 
 def test_only_the_command_line_knows_its_libraries() -> None:

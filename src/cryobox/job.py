@@ -33,12 +33,14 @@ from cryobox.engine.shards import (
 from cryobox.engine.task import Setting, remove_temporary
 from cryobox.engine.watch import Arrivals, Patience
 from cryobox.errors import AbortedError, CryoboxError, InputError, OutputError
+from cryobox.folder.publish import publish_file
 from cryobox.formats.images import read_header
 from cryobox.formats.names import check_writable
 from cryobox.inputs import Inputs, prepare
 from cryobox.options import Recipe, RunOptions
 from cryobox.plan import STACK_FOLDERS, Plan, Task
-from cryobox.tables import Outcome, publish_file, stack_text, tables_present, withdraw_tables, write_tables
+from cryobox.records import job_record, sealed
+from cryobox.tables import Outcome, stack_text, tables_present, withdraw_tables, write_tables
 
 __all__ = ["RunResult", "merge", "run", "watch"]
 
@@ -432,27 +434,24 @@ def _finish(inputs: Inputs, found: Outcome, so_far: RunResult, options: RunOptio
 
 
 def _job_json(inputs: Inputs, result: RunResult) -> bytes:
-    plan = inputs.plan
-    record = {
-        "complete": True,
-        "cryobox": __version__,
-        "fftw": fftw_version(),
-        "recipe": plan.recipe.as_dict(),
-        "inputs": inputs.given.as_dict(),
-        "picks": result.picks,
-        "extracted": result.extracted,
-        "rejected": result.rejected,
-        "micrographs": result.micrographs,
-        "incomplete": result.incomplete,
-        "tables": [path.name for path in result.tables],
-        "seconds": {
+    record = job_record(
+        head=_head(inputs.plan),
+        inputs=inputs.given.as_dict(),
+        picks=result.picks,
+        extracted=result.extracted,
+        rejected=result.rejected,
+        micrographs=result.micrographs,
+        incomplete=result.incomplete,
+        tables=[path.name for path in result.tables],
+        warnings=result.warnings,
+        seconds={
             "planning": round(result.planning_seconds, 3),
             "cutting": round(result.cutting_seconds, 3),
             "all": round(result.seconds, 3),
         },
-    }
+    )
     # Names of files may hold bytes that are no text.
-    return json.dumps(record, indent=1, ensure_ascii=False).encode("utf-8", "backslashreplace") + b"\n"
+    return json.dumps(sealed(record), indent=1, ensure_ascii=False).encode("utf-8", "backslashreplace") + b"\n"
 
 
 def _withdraw(folder: Path, todo: list[Task], ledger: Ledger, options: RunOptions) -> None:

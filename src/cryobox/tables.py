@@ -3,23 +3,22 @@
 from __future__ import annotations
 
 import os
-import shutil
 from collections.abc import Callable, Collection, Mapping
-from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from cryobox.engine.task import TaskResult, sync_folder, temporary_name
+from cryobox.engine.task import TaskResult
 from cryobox.errors import OutputError
+from cryobox.folder.publish import publish_files, sync_folder
 from cryobox.formats import table_writer
 from cryobox.micrograph import Micrographs
 from cryobox.particles import Alignment, Extracted, Particles, Reason
 from cryobox.plan import REASONS, Plan
 
-__all__ = ["TABLE_NAMES", "Outcome", "publish_file", "stack_text", "tables_present", "withdraw_tables", "write_tables"]
+__all__ = ["TABLE_NAMES", "Outcome", "stack_text", "tables_present", "withdraw_tables", "write_tables"]
 
 TABLE_NAMES = ("particles", "particles_small")
 _ALL = (*TABLE_NAMES, "rejected", "micrographs_incomplete")
@@ -132,12 +131,15 @@ def write_tables(
     root: Path | None,
     fsync: bool,
     place: Path | None = None,
+    home: Path | None = None,
 ) -> list[Path]:
     """Write and publish the tables, `particles` last. Returns their paths, `particles` first.
 
-    They go to `place`, by default to the output folder, in which the stacks are.
+    They go to `place`, by default to the output folder, in which the stacks are. Their texts are those of tables in
+    `home`, by default `place`: `verify` writes elsewhere what it compares with the tables of a run.
     """
     place = folder if place is None else place
+    home = place if home is None else home
     writer = table_writer("star" if plan.style == "relion" else "cs")
     jobs: list[tuple[str, Callable[[Path], None]]] = []
     if found.incomplete:
@@ -156,13 +158,13 @@ def write_tables(
             for task, row in zip(plan.tasks, plan.task_micrograph.tolist(), strict=True):
                 inner, _, stack = task.outputs[index].path.rpartition("/")
                 if inner not in folders:
-                    folders[inner] = stack_text(folder, inner, writer.suffix, root, place)
+                    folders[inner] = stack_text(folder, inner, writer.suffix, root, home)
                 stacks[row] = f"{folders[inner]}/{stack}"
             of_size = replace(table, size=size, stack=tuple(stacks))
             jobs.append((name, _particles_job(writer.write_particles, particles, micrographs, of_size)))
     published = []
     for name, write in jobs:
-        published += _publish_table(place, name + writer.suffix, write, fsync=fsync)
+        published += publish_files(place, name + writer.suffix, write, fsync=fsync)
     return published[::-1]
 
 
@@ -181,24 +183,6 @@ def stack_text(folder: Path, stack: str, suffix: str, root: Path | None, place: 
     return (relative / stack).as_posix()
 
 
-def publish_file(path: Path, data: bytes, *, fsync: bool) -> None:
-    """Write a small file under a temporary name, then give it its own."""
-    temporary = path.with_name(temporary_name(path.name, ""))
-    try:
-        with open(temporary, "wb") as file:
-            file.write(data)
-            file.flush()
-            if fsync:
-                os.fsync(file.fileno())
-        os.replace(temporary, path)
-        if fsync:
-            sync_folder(path.parent)
-    except OSError as error:
-        with suppress(OSError):
-            temporary.unlink()
-        raise _not_written(path, error) from error
-
-
 def _particles_job(
     write: Callable[[Path, Particles, Micrographs, Extracted], None],
     particles: Particles,
@@ -206,42 +190,6 @@ def _particles_job(
     table: Extracted,
 ) -> Callable[[Path], None]:
     return lambda path: write(path, particles, micrographs, table)
-
-
-def _publish_table(folder: Path, name: str, write: Callable[[Path], None], *, fsync: bool) -> list[Path]:
-    """Let a format write `name` (and what belongs to it) into a hidden folder, then move the files out.
-
-    The format writes under the final name, since a `.csg` names its `.cs`.
-    """
-    hidden = folder / temporary_name(name, "")
-    try:
-        hidden.mkdir()
-        write(hidden / name)
-        made = sorted(hidden.iterdir())
-        for file in made:
-            if fsync:
-                _sync_file(file)
-            os.replace(file, folder / file.name)
-        hidden.rmdir()
-        if fsync:
-            sync_folder(folder)
-    except OSError as error:
-        raise _not_written(folder / name, error) from error
-    finally:
-        shutil.rmtree(hidden, ignore_errors=True)
-    return [folder / file.name for file in made]
-
-
-def _not_written(path: Path, error: OSError) -> OutputError:
-    return error if isinstance(error, OutputError) else OutputError(f"{path}: cannot be written: {error.strerror}")
-
-
-def _sync_file(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _extracted(particles: Particles, plan: Plan, rows: NDArray[np.intp], slot: NDArray[np.int64]) -> Extracted:

@@ -107,7 +107,7 @@ def contents(out: Path) -> dict[str, str]:
         data = path.read_bytes()
         if name == "job.json":
             record = json.loads(data)
-            del record["seconds"]
+            del record["seconds"], record["digest"]
             data = json.dumps(record).encode()
         found[name] = hashlib.sha256(data).hexdigest()
     return found

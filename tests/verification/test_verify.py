@@ -11,13 +11,21 @@ import numpy as np
 import pytest
 
 import cryobox
+import eventful
 from cryobox.cli import main
 from cryobox.errors import InputError
-from cryobox.simulate import make_dataset
+from cryobox.job import merge, watch
+from cryobox.records import sealed, unsealed
+from cryobox.simulate import Dataset, make_dataset
 from cryobox.verification import verify
 
 FAST = cryobox.RunOptions(fsync=False)
 Style = Literal["relion", "cryosparc"]
+
+
+def extract(data: Dataset, out: Path, options: cryobox.RunOptions = FAST) -> None:
+    recipe = cryobox.Recipe(box=96, sizes=(48, 32))
+    cryobox.run(data.picks, micrographs=data.micrographs, out=out, recipe=recipe, options=options, root=data.folder)
 
 
 def make_run(folder: Path, style: Style = "relion", **recipe: object) -> Path:
@@ -64,6 +72,101 @@ def test_a_good_run_has_no_problems(tmp_path: Path, style: Style, recipe: dict[s
     assert found.problems == ()
     assert found.images == found.rows > 0
     assert found.worst <= 1.0
+
+
+@pytest.mark.parametrize("style", ["relion", "cryosparc"])
+def test_an_eventful_run_has_no_problems_and_its_refused_windows_are_cut_again(tmp_path: Path, style: Style) -> None:
+    found = verify(eventful.make_run(tmp_path, style).out, everything=True)
+    assert found.problems == ()
+    assert found.refused == 2
+
+
+def test_a_run_with_clamped_pixels_has_no_problems(tmp_path: Path) -> None:
+    run = eventful.make_run(tmp_path, "relion", dtype="float16", scale_const=3e-5)
+    assert "were clamped" in (run.out / "job.json").read_text()
+    assert verify(run.out, everything=True).problems == ()
+
+
+def test_merged_shards_have_no_problems(tmp_path: Path) -> None:
+    data = make_dataset(tmp_path / "data", micrographs=3, shape=(300, 400), picks=12)
+    for index in (1, 2):
+        extract(data, tmp_path / "out", options=cryobox.RunOptions(fsync=False, shard=(index, 2)))
+    merge(tmp_path / "out", options=FAST)
+    assert verify(tmp_path / "out").problems == ()
+    ledger = tmp_path / "out" / "ledger.2-of-2.jsonl"
+    ledger.write_text(ledger.read_text().replace('"kept": ', '"kept": 1'))
+    assert all(f"{ledger}: line " in text for text in verify(tmp_path / "out").problems)
+
+
+def test_resumed_and_repeated_runs_have_no_problems(tmp_path: Path) -> None:
+    data = make_dataset(tmp_path / "data", micrographs=3, shape=(300, 400), picks=12, style="cryosparc")
+    out = tmp_path / "out"
+    extract(data, out)
+    first_stack(out).unlink()
+    extract(data, out)
+    assert verify(out).problems == ()
+    extract(data, out, options=cryobox.RunOptions(fsync=False, overwrite=True))
+    assert verify(out).problems == ()
+    extract(data, out)
+    assert verify(out).problems == ()
+
+
+def test_a_run_whose_picks_were_changed_in_between_has_no_problems(tmp_path: Path) -> None:
+    data = make_dataset(tmp_path / "data", micrographs=2, shape=(300, 400), picks=12)
+    lines = data.picks.read_text().splitlines(keepends=True)
+    extract(data, tmp_path / "out")
+    data.picks.write_text("".join(lines[:-3]))
+    extract(data, tmp_path / "out")
+    assert verify(tmp_path / "out").problems == ()
+    data.picks.write_text("".join(lines))
+    assert "the ledger has no record" in problems(tmp_path / "out")
+    extract(data, tmp_path / "out")
+    assert verify(tmp_path / "out").problems == ()
+
+
+def test_a_watched_run_has_no_problems(tmp_path: Path) -> None:
+    data = make_dataset(tmp_path / "data", micrographs=2, shape=(300, 400), picks=12)
+    watch(
+        data.picks, micrographs=data.micrographs, out=tmp_path / "out", recipe=cryobox.Recipe(box=96),
+        every=0.01, idle_timeout=0.02, settle=0.0, options=FAST, root=data.folder,
+    )  # fmt: skip
+    assert verify(tmp_path / "out").problems == ()
+
+
+@pytest.mark.parametrize("style", ["relion", "cryosparc"])
+@pytest.mark.parametrize("out", ["out", "../elsewhere/out"])
+def test_a_run_on_relative_paths_has_no_problems_wherever_it_is_verified(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, style: Style, out: str
+) -> None:
+    data = make_dataset(tmp_path / "data", micrographs=2, shape=(300, 400), picks=12, style=style)
+    monkeypatch.chdir(data.folder)
+    recipe = cryobox.Recipe(box=96, sizes=(48, 32))
+    cryobox.run(data.picks.name, micrographs=data.micrographs.name, out=out, recipe=recipe, options=FAST)
+    folder = Path(out).resolve()
+    monkeypatch.chdir(tmp_path)
+    assert verify(folder).problems == ()
+
+
+def test_records_without_digests_are_told_of_once_for_each_file(tmp_path: Path) -> None:
+    out = make_run(tmp_path)
+    ledger = out / "ledger.jsonl"
+    lines = [unsealed(json.loads(line)) for line in ledger.read_text().splitlines()]
+    ledger.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    (out / "job.json").write_text(json.dumps(unsealed(json.loads((out / "job.json").read_text()))))
+    found = verify(out).problems
+    assert len(found) == 2
+    assert found[0].startswith(f"{out / 'job.json'}: has no digest (written before there was one?)")
+    assert found[1].startswith(f"{ledger}: {len(lines)} lines have no digest (written before there were any?)")
+
+
+def test_a_run_of_another_version_is_told_as_that_and_nothing_else(out: Path) -> None:
+    record = json.loads((out / "job.json").read_text()) | {"cryobox": "0.0.9"}
+    (out / "job.json").write_text(json.dumps(sealed(record)))
+    lines = (out / "ledger.jsonl").read_text().splitlines()
+    lines[0] = json.dumps(sealed(json.loads(lines[0]) | {"cryobox": "0.0.9"}))
+    (out / "ledger.jsonl").write_text("\n".join([*lines, ""]))
+    (problem,) = verify(out).problems
+    assert problem.startswith(f"{out / 'job.json'}: was written by cryobox 0.0.9, this is {cryobox.__version__}")
 
 
 def test_the_sample_is_seeded_and_as_large_as_asked(good: Path) -> None:

@@ -17,8 +17,9 @@ from typing import Any, Self
 from cryobox.engine.batch import Batch, BatchResult, Expectation, Reply, do_batch, expect, look
 from cryobox.engine.futures import map_unordered
 from cryobox.engine.local import available_cores, local_executor
-from cryobox.engine.task import Setting, TaskResult, do_task, remove_temporary, temporary_name
+from cryobox.engine.task import Setting, TaskResult, do_task, remove_temporary
 from cryobox.errors import AbortedError, BackendError, CryoboxError, OptionError
+from cryobox.folder.publish import temporary_name
 from cryobox.options import RunOptions
 from cryobox.plan import Task
 

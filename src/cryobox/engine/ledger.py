@@ -12,9 +12,11 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Self
 
-from cryobox.engine.task import StackInfo, TaskResult, sync_folder
+from cryobox.engine.task import StackInfo, TaskResult
 from cryobox.errors import LockError, OutputError
+from cryobox.folder.publish import sync_folder
 from cryobox.plan import STACK_FOLDERS, Task
+from cryobox.records import sealed, unsealed
 
 __all__ = ["Ledger", "check_same", "hold", "is_whole", "ledger_path", "read_head", "read_ledger"]
 
@@ -53,8 +55,8 @@ def read_ledger(path: Path) -> tuple[dict[str, Any], dict[str, TaskResult]]:
     head: dict[str, Any] = {}
     finished: dict[str, TaskResult] = {}
     try:
-        head |= records[0]
-        for record in records[1:]:
+        head |= unsealed(records[0])
+        for record in map(unsealed, records[1:]):
             if "run" in record:
                 head["run"] = record["run"]
             elif "replaced" in record:
@@ -146,13 +148,13 @@ class Ledger:
 
     def begin(self, run: Mapping[str, Any]) -> None:
         """Record what a run that now works on this ledger says of itself: inputs, host, time."""
-        self._write(json.dumps({"run": dict(run)}))
+        self._write({"run": dict(run)})
 
     def append(self, *results: TaskResult) -> None:
         """Record finished tasks. Their stacks must have their names, and be on the disk, before."""
         if not results:
             return
-        self._write("\n".join(json.dumps(dataclasses.asdict(result)) for result in results))
+        self._write(*map(dataclasses.asdict, results))
         self.finished |= {result.id: result for result in results}
 
     def make_room(self, todo: Iterable[Task]) -> None:
@@ -169,7 +171,7 @@ class Ledger:
             if result.id not in ids and any(stack.path in paths for stack in result.stacks)
         ]
         if replaced:
-            self._write(json.dumps({"replaced": replaced}))
+            self._write({"replaced": replaced})
             for task in replaced:
                 self.finished.pop(task, None)
 
@@ -210,13 +212,13 @@ class Ledger:
             self._write_head()
 
     def _write_head(self) -> None:
-        self._write(json.dumps(self._head))
+        self._write(self._head)
         if self._fsync:
             sync_folder(self._folder)
 
-    def _write(self, text: str) -> None:
-        """Append a line; one that cannot be written whole, or not be forced to the disk, is taken back."""
-        left = memoryview(text.encode() + b"\n")
+    def _write(self, *records: Mapping[str, Any]) -> None:
+        """Append lines; what cannot be written whole, or not be forced to the disk, is taken back."""
+        left = memoryview("".join(json.dumps(sealed(record)) + "\n" for record in records).encode())
         begin = self._file.tell()
         try:
             while left:

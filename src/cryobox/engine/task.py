@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import itertools
 import os
 import re
 import shutil
-import socket
 import threading
 import time
 from dataclasses import dataclass, replace
@@ -19,13 +17,14 @@ from numpy.typing import NDArray
 from cryobox.core import STATISTICS, Status, extract_windows
 from cryobox.engine.gpu import CPU, on_a_device
 from cryobox.errors import BackendError, CryoboxError, MicrographError, OutputError
+from cryobox.folder.publish import sync_folder, temporary_name
 from cryobox.formats.images import PixelReader, room
 from cryobox.formats.mrc import StackWriter
 from cryobox.gpu import pinned, resident
 from cryobox.particles import Reason
 from cryobox.plan import STACK_FOLDERS, Output, Task
 
-__all__ = ["Setting", "StackInfo", "TaskResult", "do_task", "remove_temporary", "sync_folder", "temporary_name"]
+__all__ = ["Setting", "StackInfo", "TaskResult", "do_task", "remove_temporary"]
 
 BLOCK_BYTES = 8 << 20  # stacks are written in blocks of about this size: fast, and small beside a micrograph
 GPU_BLOCK_BYTES = 128 << 20  # enough for the particles of most micrographs, so that each crosses the bus once
@@ -296,12 +295,6 @@ def _finish(writer: StackWriter, output: Output, statistics: NDArray[np.float64]
     return StackInfo(path=output.path, bytes=size, clamped=int(statistics[:, _COLUMN["clamped"]].sum()), **info)
 
 
-def temporary_name(name: str, part: str) -> str:
-    """A name for a file that is not whole yet: hidden, and bearing part, host, process and attempt."""
-    host = socket.gethostname().split(".")[0][:20]
-    return f".{name}.{part or 'all'}.{host}.{os.getpid()}.{next(_attempt)}.tmp"
-
-
 def remove_temporary(folder: Path, part: str) -> None:
     """Remove what an earlier attempt at this part left unfinished in the output folder; other parts' files stay.
 
@@ -321,23 +314,6 @@ def remove_temporary(folder: Path, part: str) -> None:
                     path.unlink(missing_ok=True)
     except OSError as error:
         raise OutputError(f"{folder}: what an earlier run left cannot be removed: {error}") from error
-
-
-def sync_folder(folder: Path) -> None:
-    """Force the entries of a folder to the disk.
-
-    Raises
-    ------
-    OutputError
-    """
-    try:
-        descriptor = os.open(folder, os.O_RDONLY | getattr(os, "O_DIRECTORY", 0))
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
-    except OSError as error:
-        raise OutputError(f"{folder}: cannot be forced to the disk: {error.strerror}") from error
 
 
 class _Clock:
@@ -383,4 +359,3 @@ class _Worker(threading.local):
 
 
 _worker = _Worker()
-_attempt = itertools.count(1)

@@ -78,11 +78,13 @@ def _of_cs(particles: Particles) -> ImageReferences:
     from cryobox.formats.cs_table import as_text
 
     table = particles.table
-    missing = [
-        name for name in ("blob/path", "blob/idx", "blob/shape", "blob/psize_A") if name not in table.dtype.names
-    ]
+    wanted = {"uid": (), "blob/path": (), "blob/idx": (), "blob/shape": (2,), "blob/psize_A": ()}
+    missing = [name for name in wanted if name not in table.dtype.names]
     if missing:
         raise InputError(f"{particles.source}: has no {', '.join(missing)}")
+    for name, shape in wanted.items():
+        if table.dtype[name].shape != shape:
+            raise InputError(f"{particles.source}: {name} is {table.dtype[name]}, expected values of shape {shape}")
     return ImageReferences(
         stack=tuple(as_text(path) for path in table["blob/path"].tolist()),
         slot=table["blob/idx"].astype(np.int64),

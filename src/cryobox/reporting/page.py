@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from cryobox import __version__
 from cryobox.errors import CryoboxError
+from cryobox.folder.publish import publish_file
 from cryobox.options import Recipe
 from cryobox.particles import Reason
 from cryobox.plan import ACCEPTED, REASONS
@@ -30,7 +31,6 @@ from cryobox.reporting.facts import (
     sample_images,
 )  # fmt: skip
 from cryobox.reporting.pictures import gray, montage, read_thumbnail, spread
-from cryobox.tables import publish_file
 
 __all__ = ["REPORT_NAME", "write_page"]
 

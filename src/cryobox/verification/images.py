@@ -1,0 +1,184 @@
+"""Images of a run against `cryobox.reference`: those that were stored, and windows that were refused, cut again."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cryobox import reference
+from cryobox.engine.task import TaskResult
+from cryobox.errors import CryoboxError, InputError
+from cryobox.formats.images import PixelReader
+from cryobox.formats.mrc import read_stack_header
+from cryobox.plan import Output, Plan, Task
+from cryobox.tables import Outcome
+from cryobox.verification.findings import Problems
+from cryobox.verification.stacks import LARGEST_HALF
+from cryobox.verification.tables import Rows
+
+__all__ = ["TOLERANCE", "Images", "Sample"]
+
+# How far a stored float32 pixel may be from float64, as a part of the image's largest value (the oracle tests hold
+# the core to the same). A float16 pixel may be off by half a step besides.
+TOLERANCE = 2e-6
+HALF_STEP = 2.0**-11  # of the value
+SMALLEST_HALF = 2.0**-25  # half the smallest float16 above zero
+
+
+class Sample:
+    """Draws what is looked at: `size` of many, always the same for one `seed`; all where `everything` is asked for."""
+
+    def __init__(self, size: int, seed: int, *, everything: bool) -> None:
+        self._size, self._seed, self.everything = size, seed, everything
+
+    def of(self, many: NDArray[np.intp]) -> NDArray[np.intp]:
+        """The chosen ones, in their order."""
+        if self.everything or len(many) <= self._size:
+            return many
+        return np.sort(np.random.default_rng(self._seed).choice(many, self._size, replace=False))
+
+
+class Images:
+    """Cuts windows again and compares.
+
+    Attributes
+    ----------
+    compared, refused : int
+        Images compared; refused windows cut again.
+    worst : float
+        The largest difference, as a part of what is allowed.
+    stacks : set of (str, int)
+        Id of the task and number of the size of each stack that an image was compared of.
+    """
+
+    def __init__(self, out: Path, plan: Plan, outcome: Outcome, sample: Sample, problems: Problems) -> None:
+        self._out, self._plan, self._outcome = out, plan, outcome
+        self._sample, self._problems = sample, problems
+        self._reader = PixelReader()
+        self.compared = self.refused = 0
+        self.worst = 0.0
+        self.stacks: set[tuple[str, int]] = set()
+
+    def compare(self, rows: Rows) -> None:
+        """Recompute the images of some rows of a table."""
+        chosen = self._sample.of(np.flatnonzero(rows.good))
+        owner = self._plan.micrograph[self._outcome.rows[chosen]]
+        task_of = {int(row): task for row, task in zip(self._plan.task_micrograph, self._plan.tasks, strict=True)}
+        center = rows.center
+        for at in np.unique(owner).tolist():
+            task = task_of[at]
+            image = self._pixels(task)
+            if image is None:
+                continue
+            self.stacks.add((task.id, rows.index))
+            for row in chosen[owner == at].tolist():
+                self._compare_one(rows, row, center[row], image, task)
+
+    def _compare_one(self, rows: Rows, row: int, center: NDArray[np.int64], image: NDArray[Any], task: Task) -> None:
+        output, slot = task.outputs[rows.index], int(rows.slot[row])
+        stack = self._out / output.path
+        what = f"{stack}: image {slot + 1} ({rows.path.name} row {row + 1})"
+        try:
+            stored = _stored_image(stack, slot, output.size)
+        except (CryoboxError, OSError) as error:
+            self._problems.add(f"{what}: {error}", f"{rows.path}: images")
+            return
+        expected, word = _cut(image, center - task.recipe.box // 2, task, [output])
+        self.compared += 1
+        kind = f"{rows.path}: images"
+        if word != reference.OK:
+            self.worst = np.inf
+            self._problems.add(f"{what} should have been refused: {word}", kind)
+            return
+        excess = _excess(stored, expected[0])
+        self.worst = max(self.worst, excess) if np.isfinite(excess) else np.inf
+        if not excess <= 1.0:
+            self._problems.add(
+                f"{what} is not the particle at x {center[1]}, y {center[0]} of {task.micrograph}: differs by "
+                f"{excess:.3g} times what is allowed",
+                kind,
+            )
+
+    def check_refused(self, results: Mapping[str, TaskResult]) -> None:
+        """Cut windows again that were refused for their pixels: the reference must refuse them for the same reason."""
+        windows = [
+            (task, index, why) for task in self._plan.tasks for index, why in results[task.id].refused
+        ]  # fmt: skip
+        chosen = [windows[i] for i in self._sample.of(np.arange(len(windows)))]
+        for task, some in _by_task(chosen):
+            image = self._pixels(task)
+            for index, why in some if image is not None else ():
+                y, x = (int(side) for side in task.corners[index])
+                _, word = _cut(image, task.corners[index], task, task.outputs)
+                self.refused += 1
+                if word != why:
+                    half = task.recipe.box // 2
+                    found = "would have been cut" if word == reference.OK else f"is refused for: {word}"
+                    self._problems.add(
+                        f"{task.path}: the window about x {x + half}, y {y + half} was refused for: {why}; cut again "
+                        f"it {found}",
+                        f"{self._out}: refused windows",
+                    )
+
+    def _pixels(self, task: Task) -> NDArray[Any] | None:
+        try:
+            return self._reader.read(task.path, task.header, tiff_flip=task.recipe.tiff_flip)
+        except CryoboxError as error:
+            self._problems.add(str(error))
+            return None
+
+
+def _by_task(windows: Iterable[tuple[Task, int, str]]) -> Iterator[tuple[Task, list[tuple[int, str]]]]:
+    groups: dict[str, tuple[Task, list[tuple[int, str]]]] = {}
+    for task, index, why in windows:
+        groups.setdefault(task.id, (task, []))[1].append((index, why))
+    yield from groups.values()
+
+
+def _cut(
+    image: NDArray[Any] | None, corner: NDArray[np.int64], task: Task, outputs: Iterable[Output]
+) -> tuple[list[NDArray[np.float64]], str]:
+    """One window in float64 at the sizes of `outputs`, and what the reference says of it."""
+    outputs, recipe = list(outputs), task.recipe
+    assert image is not None
+    stacks, words = reference.extract(
+        image,
+        corner[None, :],
+        box=recipe.box,
+        sizes=[output.size for output in outputs],
+        radii=[output.background_radius for output in outputs],
+        edges=recipe.edges,
+        normalize=recipe.normalize,
+        ramp=recipe.ramp,
+        invert=bool(recipe.invert),
+        scale_const=recipe.scale_const,
+    )
+    return [stack[0] for stack in stacks], words[0]
+
+
+def _stored_image(stack: Path, slot: int, size: int) -> NDArray[Any]:
+    (count, side, _), dtype, offset, _ = read_stack_header(str(stack))
+    if side != size or not 0 <= slot < count:
+        raise InputError(f"the stack holds {count} images of {side} pixels")
+    pixels = size * size
+    image = np.fromfile(stack, dtype=dtype, count=pixels, offset=offset + slot * pixels * dtype.itemsize)
+    return image.reshape(size, size)
+
+
+def _excess(stored: NDArray[Any], expected: NDArray[np.float64]) -> float:
+    """The largest difference, as a part of what is allowed."""
+    if not np.isfinite(stored).all():
+        return np.inf
+    allowed = TOLERANCE * float(np.abs(expected).max())
+    wanted = expected
+    limit = np.full(expected.shape, allowed)
+    if stored.dtype.itemsize == 2:
+        wanted = np.clip(expected, -LARGEST_HALF, LARGEST_HALF)
+        limit = limit + np.abs(wanted) * HALF_STEP + SMALLEST_HALF
+    with np.errstate(divide="ignore", invalid="ignore"):
+        parts = np.abs(stored.astype(np.float64) - wanted) / limit
+    return float(np.nan_to_num(parts, nan=0.0, posinf=np.inf).max())

@@ -1,0 +1,157 @@
+"""Ledgers of a run: every line unchanged since it was written, every task recorded, counts and paths as planned."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from cryobox.engine.ledger import ledger_path, read_ledger
+from cryobox.engine.shards import fingerprint
+from cryobox.engine.task import StackInfo, TaskResult
+from cryobox.particles import Reason
+from cryobox.plan import Plan, Task
+from cryobox.records import is_sealed
+from cryobox.verification.findings import Problems
+from cryobox.verification.stacks import HEADER_BYTES
+
+__all__ = ["Ledgers", "check_lines", "check_run", "read_ledgers", "recorded_results"]
+
+# What may be found out about a window only when its pixels are seen.
+REFUSALS = (str(Reason.NOT_FINITE), str(Reason.NO_CONTRAST))
+
+
+@dataclass(frozen=True, slots=True)
+class Ledgers:
+    """What the ledgers of a folder say: its own, and those of shards, which count where its own is silent."""
+
+    path: Path
+    paths: tuple[Path, ...]
+    head: dict[str, Any]
+    run: dict[str, Any]
+    results: dict[str, TaskResult]
+
+
+def read_ledgers(out: Path) -> Ledgers:
+    """Read all ledgers of a folder.
+
+    Raises
+    ------
+    OutputError
+        If one is damaged.
+    """
+    path = ledger_path(out, "")
+    paths = tuple(p for p in (*sorted(out.glob("ledger.*-of-*.jsonl")), path) if p.exists())
+    head: dict[str, Any] = {}
+    results: dict[str, TaskResult] = {}
+    for one in paths:
+        head, found = read_ledger(one)
+        results |= found
+    return Ledgers(path=path, paths=paths, head=head, run=head.get("run", {}), results=results)
+
+
+def check_lines(ledgers: Ledgers, plan: Plan, problems: Problems) -> None:
+    """Every line has the digest that it was written with."""
+    names = {task.id: task.micrograph for task in plan.tasks}
+    for path in ledgers.paths:
+        bare = 0
+        for number, record in _lines(path):
+            fits = is_sealed(record)
+            bare += fits is None
+            if fits is False:
+                what = names.get(str(record.get("id")), "the run" if "run" in record else "")
+                problems.add(
+                    f"{path}: line {number}{f' ({what})' if what else ''} was changed after it was written: "
+                    f"its digest does not fit",
+                    f"{path}: lines",
+                )
+        if bare:
+            problems.add(
+                f"{path}: {bare} lines have no digest (written before there were any?): times and what else is only "
+                f"recorded cannot be checked"
+            )
+
+
+def _lines(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+    """The whole lines; `read_ledger` has found them readable."""
+    for number, line in enumerate(path.read_bytes().split(b"\n")[:-1], start=1):
+        yield number, json.loads(line)
+
+
+def check_run(ledgers: Ledgers, plan: Plan, problems: Problems) -> None:
+    """The last run on the ledger had this plan."""
+    if ledgers.path not in ledgers.paths:
+        problems.add(f"{ledgers.path}: is not there")
+        return
+    for key, expected in (("plan", fingerprint(plan)), ("tasks", len(plan.tasks))):
+        if ledgers.run.get(key) != expected:
+            problems.add(
+                f"{ledgers.path}: run.{key} is {ledgers.run.get(key)}, expected {expected}; did the picks or the table "
+                f"of micrographs change since?"
+            )
+
+
+def recorded_results(ledgers: Ledgers, out: Path, plan: Plan, problems: Problems) -> dict[str, TaskResult]:
+    """The result of every task, as far as it is recorded, without what cannot be true."""
+    results = {}
+    for task in plan.tasks:
+        found = ledgers.results.get(task.id)
+        if found is None:
+            problems.add(
+                f"{task.path}: the ledger has no record of this micrograph with these picks and this recipe; "
+                f"the micrograph or the picks changed since, or it was never extracted",
+                f"{ledgers.path}: missing records",
+            )
+        else:
+            faults = list(_faults(task, found, out))
+            for fault in faults:
+                problems.add(f"{ledgers.path}: {task.micrograph}: {fault}", f"{ledgers.path}: fields of records")
+            results[task.id] = _possible(task, found)
+    return results
+
+
+def _faults(task: Task, found: TaskResult, out: Path) -> Iterator[str]:
+    """What a record says that the plan, or the files, do not."""
+    places = Counter(index for index, _ in found.refused)
+    for index, why in found.refused:
+        if not 0 <= index < len(task.corners) or places[index] > 1:
+            yield f"refused names window {index}; expected each of 0 to {len(task.corners) - 1} at most once"
+        if why not in REFUSALS:
+            yield f"refused says {why!r} of window {index}, expected {' or '.join(map(repr, REFUSALS))}"
+    if found.error:
+        expected, outputs = 0, task.outputs[:0]
+    else:
+        expected = len(task.corners) - len(found.refused)
+        outputs = task.outputs if expected else task.outputs[:0]
+    if found.kept != expected:
+        yield f"kept is {found.kept}, expected {expected} ({len(task.corners)} windows, {len(found.refused)} refused)"
+    if len(found.stacks) != len(outputs):
+        yield f"{len(found.stacks)} stacks are recorded, expected {len(outputs)}"
+    itemsize = np.dtype(task.recipe.dtype).itemsize
+    for number, (output, stack) in enumerate(zip(outputs, found.stacks, strict=False), start=1):
+        size = HEADER_BYTES + expected * output.size**2 * itemsize
+        facts = {"path": (stack.path, output.path), "bytes": (stack.bytes, size)}
+        if task.recipe.dtype == "float32":
+            facts["clamped"] = (stack.clamped, 0)
+        for name, (said, wanted) in facts.items():
+            if said != wanted:
+                yield f"stacks[{number}].{name} is {said}, expected {wanted}"
+        if not _is_sound(stack):
+            yield f"stacks[{number}] has statistics that are no numbers: {stack}"
+
+
+def _possible(task: Task, found: TaskResult) -> TaskResult:
+    """The result without refusals of windows that are not there, and without stacks of which nothing can be told."""
+    refused = {i: why for i, why in found.refused if 0 <= i < len(task.corners) and why in tuple(Reason)}
+    stacks = found.stacks if all(map(_is_sound, found.stacks)) else ()
+    return replace(found, refused=tuple(sorted(refused.items())), stacks=stacks)
+
+
+def _is_sound(stack: StackInfo) -> bool:
+    numbers = (stack.minimum, stack.maximum, stack.mean, stack.rms)
+    return all(isinstance(number, int | float) for number in numbers) and isinstance(stack.clamped, int)

@@ -1,0 +1,154 @@
+"""Tables of a run: made again from plan and results and compared; and, apart from that, rows against the plan."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cryobox import formats
+from cryobox.centering import truncate
+from cryobox.errors import CryoboxError
+from cryobox.formats.references import ImageReferences, image_references
+from cryobox.inputs import Inputs
+from cryobox.particles import Particles
+from cryobox.tables import TABLE_NAMES, Outcome, stack_text, tables_present, write_tables
+from cryobox.verification.differences import file_differences
+from cryobox.verification.findings import Problems
+
+__all__ = ["Rows", "compare_tables", "read_rows"]
+
+
+def compare_tables(out: Path, inputs: Inputs, outcome: Outcome, root: Path | None, problems: Problems) -> list[str]:
+    """Make all tables again in a temporary folder, and compare. Returns the names that they should have.
+
+    Raises
+    ------
+    OutputError
+        If the temporary folder (`TMPDIR` chooses it) has no room for the tables.
+    """
+    with tempfile.TemporaryDirectory(prefix="cryobox-verify-") as name:
+        made = write_tables(
+            out, inputs.particles, inputs.micrographs, inputs.plan, outcome,
+            root=root, fsync=False, place=Path(name), home=out,
+        )  # fmt: skip
+        names = [path.name for path in made]
+        for path in made:
+            _compare(out / path.name, path, problems)
+    # Tables of the other style may be there: `cryobox convert` puts them beside ours.
+    suffixes = _suffixes(inputs.plan.style)
+    for extra in sorted(set(tables_present(out)) - set(names)):
+        if extra.endswith(suffixes):
+            problems.add(f"{out / extra}: is there, but this run has no such table; left by another one?")
+    return names
+
+
+def _suffixes(style: str) -> tuple[str, ...]:
+    return (".star",) if style == "relion" else (".cs", ".csg")
+
+
+def _compare(path: Path, made: Path, problems: Problems) -> None:
+    try:
+        if not path.exists():
+            problems.add(f"{path}: is not there, but this run has such a table")
+            return
+        for difference in file_differences(path, made):
+            problems.add(f"{path}: {difference.text}", f"{path}: {difference.kind}" if difference.kind else None)
+    except CryoboxError as error:
+        problems.add(str(error))
+    except OSError as error:
+        problems.add(f"{path}: cannot be read: {error.strerror}")
+
+
+class Rows:
+    """The rows of one table of particles, and which of them say what plan and ledger say.
+
+    Attributes
+    ----------
+    path : Path
+    index : int
+        Which of the stored sizes.
+    center : ndarray, shape (n, 2), int64
+        (y, x) of the box centers, as the table says them.
+    slot : ndarray, int64
+        0-based number of each image in its stack.
+    good : ndarray of bool
+    """
+
+    def __init__(self, path: Path, index: int, table: Particles, references: ImageReferences) -> None:
+        self.path, self.index = path, index
+        self.table, self.references = table, references
+        self.slot = references.slot
+        self.position = truncate(np.stack([table.y, table.x], axis=1), guard=table.from_fractions)
+        self.good = np.ones(len(table), dtype=np.bool_)
+
+    @property
+    def center(self) -> NDArray[np.int64]:
+        """Of good rows; others may hold what is no position."""
+        return np.where(self.good[:, None], self.position, 0).astype(np.int64)
+
+
+def read_rows(out: Path, inputs: Inputs, outcome: Outcome, root: Path | None, problems: Problems) -> list[Rows]:
+    """Read the tables of particles as a program behind this one would, and compare their rows with the plan.
+
+    Nothing here asks how the tables are written: this is what finds a fault of the writer.
+    """
+    found = []
+    for index in range(len(inputs.plan.recipe.sizes) if len(outcome.rows) else 0):
+        path = out / f"{TABLE_NAMES[index]}{_suffixes(inputs.plan.style)[0]}"
+        try:
+            table = formats.read_particles(path, recipe=inputs.plan.recipe, root=root)
+            references = image_references(table)
+        except CryoboxError as error:
+            problems.add(str(error))
+            continue
+        if len(table) != len(outcome.rows):
+            problems.add(f"{path}: has {len(table)} rows, expected {len(outcome.rows)}")
+            continue
+        rows = Rows(path, index, table, references)
+        _check_rows(rows, out, inputs, outcome, root, problems)
+        found.append(rows)
+    return found
+
+
+def _check_rows(rows: Rows, out: Path, inputs: Inputs, outcome: Outcome, root: Path | None, problems: Problems) -> None:
+    """Find the rows that do not say what they should."""
+    plan, micrographs, references = inputs.plan, inputs.micrographs, rows.references
+    index, suffix = rows.index, rows.path.suffix
+    task_of = {int(row): task for row, task in zip(plan.task_micrograph, plan.tasks, strict=True)}
+    stack = {row: stack_text(out, task.outputs[index].path, suffix, root) for row, task in task_of.items()}
+    owner = plan.micrograph[outcome.rows].tolist()
+    names = [rows.table.micrograph_names[m] for m in rows.table.micrograph.tolist()]
+    pixel_size = np.array([task_of[row].outputs[index].pixel_size for row in owner])
+    wrong = {
+        "stack": np.array([found != stack[at] for found, at in zip(references.stack, owner, strict=True)]),
+        "micrograph": np.array(
+            [name not in (micrographs.names[at], micrographs.paths[at]) for name, at in zip(names, owner, strict=True)]
+        ),
+        "slot": references.slot != outcome.slot,
+        "center": (rows.position != plan.center[outcome.rows]).any(axis=1),
+        "pixel size": ~np.isclose(references.pixel_size, pixel_size, rtol=1e-5),
+        "size": references.size != plan.recipe.sizes[index],
+    }
+    if references.uid is not None and inputs.particles.family == "cs":
+        wrong["uid"] = references.uid != inputs.particles.table["uid"][outcome.rows]
+
+    def say(what: str, row: int) -> str:
+        at = owner[row]
+        (y, x), (wanted_y, wanted_x) = rows.position[row], plan.center[outcome.rows[row]]
+        return {
+            "stack": f"stack is {references.stack[row]}, expected {stack[at]}",
+            "micrograph": f"micrograph is {names[row]}, expected {micrographs.names[at]}",
+            "slot": f"image is number {references.slot[row] + 1}, expected {outcome.slot[row] + 1}",
+            "center": f"box center is x {x:g}, y {y:g}, expected x {wanted_x}, y {wanted_y}",
+            "pixel size": f"pixel size is {references.pixel_size[row]:g}, expected {pixel_size[row]:g}",
+            "size": f"image size is {references.size[row]}, expected {plan.recipe.sizes[index]}",
+            "uid": "uid is another than the pick's",
+        }[what]
+
+    rows.good = ~np.logical_or.reduce(list(wrong.values()))
+    for row in np.flatnonzero(~rows.good).tolist():
+        faults = "; ".join(say(what, row) for what, mask in wrong.items() if mask[row])
+        problems.add(f"{rows.path}: row {row + 1}: {faults}", f"{rows.path}: images or positions of rows")
