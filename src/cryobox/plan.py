@@ -372,7 +372,11 @@ def _recipe_warnings(recipe: Recipe) -> list[str]:
 def _leading_alignment(particles: Particles, recipe: Recipe) -> Alignment | None:
     """The alignment that moves the boxes, None where nothing is to be recentered."""
     candidates = {kind: [a for a in particles.alignments if a.kind == kind] for kind in ("3d", "2d")}
-    if not recipe.recenter or recipe.drop_alignments or (recipe.recenter_from == "auto" and not any(candidates.values())):
+    if (
+        not recipe.recenter
+        or recipe.drop_alignments
+        or (recipe.recenter_from == "auto" and not any(candidates.values()))
+    ):
         return None
     if recipe.recenter_from == "auto":
         chosen = candidates["3d"] or candidates["2d"]

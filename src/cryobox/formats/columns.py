@@ -114,9 +114,7 @@ QUANTITIES = (
     Quantity(name="shift_y_angstrom", tag="_rlnOriginYAngst", field="*/shift", component=1, topic=Topic.ALIGNMENT),
     Quantity(name="class", tag="_rlnClassNumber", field="*/class", kind="<u4", offset=1, topic=Topic.ALIGNMENT),
     Quantity(name="half_set", tag="_rlnRandomSubset", field="*/split", kind="<u4", offset=1, topic=Topic.ALIGNMENT),
-    Quantity(
-        name="score", tag="_rlnAutopickFigureOfMerit", field="pick_stats/ncc_score", topic=Topic.PARTICLE
-    ),
+    Quantity(name="score", tag="_rlnAutopickFigureOfMerit", field="pick_stats/ncc_score", topic=Topic.PARTICLE),
     Quantity(
         name="position_angstrom",
         tag="_rlnHelicalTrackLengthAngst",

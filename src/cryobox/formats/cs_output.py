@@ -21,6 +21,7 @@ from cryobox.particles import Extracted, Particles
 
 __all__ = [
     "build_particles",
+    "fraction_at",
     "fraction_of",
     "write_incomplete",
     "write_particles",
@@ -126,6 +127,24 @@ def fraction_of(center: NDArray[np.int64], extent: NDArray[np.int64]) -> NDArray
     fraction: NDArray[np.float32] = (aim / extent).astype(np.float32)
     short = (center > 0) & (fraction * extent < center)
     return np.where(short, np.nextafter(fraction, np.float32(np.inf)), fraction)
+
+
+def fraction_at(position: NDArray[np.float64], extent: NDArray[np.int64]) -> NDArray[np.float32]:
+    """Any positions as float32 fractions of `extent` that mean the same pixel; nan where the extent is 0.
+
+    Readers of fractions take what lies within 1e-3 of an integer for that integer, readers of pixels truncate: a
+    position that close below the next integer is moved away from it.
+    """
+    whole = np.trunc(position)
+    known = (extent > 0) & np.isfinite(position)
+    safe = np.where(extent > 0, extent, 1).astype(np.float64)
+    aim = np.copysign(np.minimum(np.abs(position), np.abs(whole) + 1 - NEGATIVE_MARGIN), position)
+    fraction: NDArray[np.float32] = (aim / safe).astype(np.float32)
+    short = (position > 0) & (fraction * safe < whole)
+    fraction = np.where(short, np.nextafter(fraction, np.float32(np.inf)), fraction)
+    is_whole = known & (position == whole)
+    fraction[is_whole] = fraction_of(whole[is_whole].astype(np.int64), safe[is_whole].astype(np.int64))
+    return np.where(known, fraction, np.float32(np.nan))
 
 
 class _Columns:
@@ -380,8 +399,10 @@ def _put_micrograph_ctf(columns: _Columns, micrographs: Micrographs, micrograph:
     """
     has = (micrographs.table.dtype.names or ()) if micrographs.family == "cs" else ()
     for field in columns.names():
-        if field.startswith("ctf/") and field not in (*_EXTRACTED, *_TYPED) and (
-            field not in has or field == "ctf/path"
+        if (
+            field.startswith("ctf/")
+            and field not in (*_EXTRACTED, *_TYPED)
+            and (field not in has or field == "ctf/path")
         ):
             columns.drop(field)  # ctf/path is the spline of the micrograph, of which only the average is taken
     kinds = micrographs.ctf_type or ("imported",) * len(micrographs)

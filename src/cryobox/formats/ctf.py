@@ -128,11 +128,12 @@ def _average_instead_of_spline(
             f"value; run CryoSPARC's Patch CTF Extraction on the result instead, or accept the average with "
             f"--ctf-average"
         )
-    return [
+    told = (
         f"{micrographs.source}: the defocus of {_count(splines, 'micrograph')} comes from Patch CTF; "
         f"{_count(int(taken.sum()), 'particle')} get their micrograph's average. CryoSPARC's Patch CTF Extraction "
         f"gives local values: run it on the result"
-    ]
+    )
+    return [told]
 
 
 # Contradictions ------------------------------------------------------------------------------------------------------
@@ -189,7 +190,7 @@ def _optics_number(micrographs: Micrographs, i: int, tag: str) -> float:
 def _said_by_picks(
     particles: Particles, tag: str, in_rows: tuple[list[dict[str, str]], Codes] | None
 ) -> tuple[list[str], Codes, Floats]:
-    """Who says it (for messages), the speaker of each pick, and the value of each speaker; nan where nothing is said."""
+    """Who says it (for messages), the speaker of each pick, and each speaker's value; nan where nothing is said."""
     star = particles.table
     if isinstance(star, StarTable) and in_rows is not None:
         values, of_row = in_rows
@@ -203,8 +204,8 @@ def _said_by_picks(
         column = particles.table[_OPTICS_FIELDS[tag]]
         if column.dtype.kind == "f" and column.ndim == 1:
             distinct, codes = np.unique(column.astype(np.float64), return_inverse=True)
-            values = np.array([_of_voltage(tag, value) for value in distinct.tolist()])
-            return [_OPTICS_FIELDS[tag]] * len(distinct), codes.astype(np.intp), values
+            each = np.array([_of_voltage(tag, value) for value in distinct.tolist()], np.float64)
+            return [_OPTICS_FIELDS[tag]] * len(distinct), codes.astype(np.intp), each
     return ["the table"], np.zeros(len(particles), np.intp), np.array([np.nan])
 
 
@@ -251,7 +252,9 @@ def _absent(particles: Particles, micrographs: Micrographs, question: CtfQuestio
     found = []
     name = "rlnDefocusU" if question.style == "relion" else "ctf/df1_A"
     if question.refresh and not in_files and not without and len(question.rows):
-        found.append(f"{micrographs.source}: no CTF values ({name}); --refresh-ctf has no effect, the picks keep theirs")
+        found.append(
+            f"{micrographs.source}: no CTF values ({name}); --refresh-ctf has no effect, the picks keep theirs"
+        )
     elif without and not in_files:
         found.append(
             f"{micrographs.source}: no CTF values ({name}), and {particles.source} has none either: "
@@ -291,9 +294,10 @@ def _bad_fits_of_micrographs(micrographs: Micrographs, question: CtfQuestion, fr
     else:
         bad = {CTF_NEUTRAL[name].field: ~np.isfinite(values[used]) for name, values in micrographs.ctf.items()}
     particles = np.bincount(question.micrograph[~from_picks], minlength=len(micrographs))[used]
-    return _bad_values(
-        micrographs.source, bad, "micrograph", lambda i: micrographs.names[int(used[i])], particles
-    ) + lacking
+    return (
+        _bad_values(micrographs.source, bad, "micrograph", lambda i: micrographs.names[int(used[i])], particles)
+        + lacking
+    )
 
 
 def _bad_text(source: str, table: Table, rows: Codes) -> list[str]:
@@ -351,13 +355,11 @@ def _lacking(source: str, columns: Sequence[str], count: int) -> list[str]:
     return [f"{source}: has a defocus, but no {', '.join(columns)}, which a CTF needs ({count} rows)"]
 
 
-def check_groups(
-    particles: Particles, micrographs: Micrographs, groups: OpticsGroups, count: int
-) -> tuple[str, ...]:
+def check_groups(particles: Particles, micrographs: Micrographs, groups: OpticsGroups, count: int) -> tuple[str, ...]:
     """What a user must know of the optics groups that are written."""
     told = [
-        f"{particles.source} or {micrographs.source}: {tag} is missing where the defocus comes from, and taken from the "
-        f"other table ({_count(n, 'particle')})"
+        f"{particles.source} or {micrographs.source}: {tag} is missing where the defocus comes from, and taken from "
+        f"the other table ({_count(n, 'particle')})"
         for tag, n in groups.filled.items()
     ]
     has_ctf = count and (NEUTRAL_DEFOCUS in micrographs.ctf or own_ctf(particles, micrographs, refresh=False).any())
@@ -365,8 +367,8 @@ def check_groups(
         lacking = [row["_rlnOpticsGroupName"] for row in groups.rows if not np.isfinite(number(row.get(tag)))]
         if lacking:
             told.append(
-                f"{micrographs.source}: optics group {lacking[0]!r} has no {tag}, which RELION needs for CTF correction "
-                f"({_count(len(lacking), 'group')})"
+                f"{micrographs.source}: optics group {lacking[0]!r} has no {tag}, which RELION needs for CTF "
+                f"correction ({_count(len(lacking), 'group')})"
             )
     return tuple(told)
 
@@ -389,10 +391,11 @@ def _not_convertible(particles: Particles, micrographs: Micrographs, question: C
         names = []
     if not names:
         return []
-    return [
+    told = (
         f"{micrographs.source}: {', '.join(names)} are left out, since no public rule says what they are in the other "
         f"program's table; refine them again there"
-    ]
+    )
+    return [told]
 
 
 def aberrations(optics: Sequence[dict[str, str]]) -> list[str]:

@@ -160,14 +160,14 @@ def _zernike_changes(i: int, *, odd: bool, mirrored: Mirrored) -> bool:
 def mirrored_fields(table: NDArray[np.void], rows: Codes, mirrored: Mirrored) -> dict[str, NDArray[Any]]:
     """The fields of `ctf/` that change in a mirror, as they are in it."""
     in_y, in_x = mirrored
-    names = table.dtype.names or ()
-    signs: dict[str, tuple[int, ...] | int] = {
-        field: (-1 if in_x else 1, -1 if in_y else 1) for field in ("ctf/tilt_A", "ctf/shift_A", "ctf/trefoil_A")
-    }
+    pair = np.array((-1 if in_x else 1, -1 if in_y else 1))
+    signs: dict[str, Any] = dict.fromkeys(("ctf/tilt_A", "ctf/shift_A", "ctf/trefoil_A"), pair)
     if in_x != in_y:
-        signs |= {"ctf/df_angle_rad": -1, "ctf/anisomag": (1, -1, -1, 1)}
-    return {
-        field: (table[field][rows] * np.array(sign)).astype(table.dtype[field].base) + table.dtype[field].base.type(0)
-        for field, sign in signs.items()
-        if field in names
-    }
+        signs |= {"ctf/df_angle_rad": np.array(-1), "ctf/anisomag": np.array((1, -1, -1, 1))}
+    names = table.dtype.names or ()
+    found = {}
+    for field, sign in signs.items():
+        if field in names:
+            values = table[field][rows]
+            found[field] = (values * sign.astype(values.dtype)) + values.dtype.type(0)  # + 0: no -0
+    return found

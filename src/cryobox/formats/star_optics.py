@@ -23,6 +23,7 @@ __all__ = [
     "micrograph_optics",
     "row_pixel_size",
     "rows_of_picks",
+    "unique_groups",
 ]
 
 GROUP = "_rlnOpticsGroup"
@@ -322,6 +323,19 @@ def _distinct_groups(made: Sequence[dict[str, str]], kinds: Sequence[_Kind]) -> 
             order.append(k)
         of_kind[k] = number_of
     return of_kind, order
+
+
+def unique_groups(rows: Sequence[dict[str, str]]) -> tuple[list[dict[str, str]], list[int]]:
+    """Rows of data_optics, equal ones once, with names and numbers of their own; and which one each given row became."""
+    place: dict[tuple[tuple[str, str], ...], int] = {}
+    of_row = []
+    kept: list[dict[str, str]] = []
+    for row in rows:
+        at = place.setdefault(tuple(sorted((tag, text) for tag, text in row.items() if tag != GROUP)), len(place))
+        if at == len(kept):
+            kept.append({GROUP_NAME: "", GROUP: "0"} | row)
+        of_row.append(at)
+    return _renumber(_rename(kept, [0.0] * len(kept))), of_row
 
 
 def _rename(rows: Sequence[dict[str, str]], sizes: Sequence[float]) -> list[dict[str, str]]:

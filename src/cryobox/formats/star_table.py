@@ -258,7 +258,7 @@ class Table:
         byte = data[starts]
         signed = (byte == ord("-")) | (byte == ord("+"))
         byte = np.where(signed, data[np.minimum(starts + 1, len(data) - 1)], byte)
-        bad = (byte < ord("0")) | (byte > ord("9"))
+        bad: NDArray[np.bool_] = (byte < ord("0")) | (byte > ord("9"))
         bad &= byte != ord(".")
         ends = starts + self.lengths[rows, column]
         for back in range(1, 6):  # an exponent may be too large for a number
