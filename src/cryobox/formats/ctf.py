@@ -152,7 +152,7 @@ def _contradictions(particles: Particles, micrographs: Micrographs, question: Ct
             continue
         k = int(np.argmax(differs))
         who, count = names[k], int(rows[differs].sum())
-        values = f"{who} has {tag} {of_picks[k]:g} {unit}, but {micrographs.source} says {of_files[k]:g} {unit}"
+        values = f"{who} {of_picks[k]:g} {unit}, but {micrographs.source} says {of_files[k]:g} {unit}"
         if tag == "_rlnVoltage" and not question.refresh:
             raise InputError(
                 f"{particles.source}: {values} for the same micrographs ({_count(count, 'particle')}); correct the "
@@ -195,9 +195,11 @@ def _said_by_picks(
     if isinstance(star, StarTable) and in_rows is not None:
         values, of_row = in_rows
         said = [number(row.get(tag)) for row in star.optics]
-        who = [f"optics group {row.get('_rlnOpticsGroupName', row['_rlnOpticsGroup'])!r}" for row in star.optics]
+        who = [
+            f"optics group {row.get('_rlnOpticsGroupName', row['_rlnOpticsGroup'])!r} has {tag}" for row in star.optics
+        ]
         if any(tag in row for row in values):
-            return [tag] * len(values), of_row, np.array([_of_voltage(tag, number(row[tag])) for row in values])
+            return [f"{tag} is"] * len(values), of_row, np.array([_of_voltage(tag, number(row[tag])) for row in values])
         if star.group is not None and said:
             return who, star.group, np.array([_of_voltage(tag, value) for value in said])
     elif particles.family == "cs" and _OPTICS_FIELDS[tag] in (particles.table.dtype.names or ()):
@@ -205,7 +207,7 @@ def _said_by_picks(
         if column.dtype.kind == "f" and column.ndim == 1:
             distinct, codes = np.unique(column.astype(np.float64), return_inverse=True)
             each = np.array([_of_voltage(tag, value) for value in distinct.tolist()], np.float64)
-            return [_OPTICS_FIELDS[tag]] * len(distinct), codes.astype(np.intp), each
+            return [f"{_OPTICS_FIELDS[tag]} is"] * len(distinct), codes.astype(np.intp), each
     return ["the table"], np.zeros(len(particles), np.intp), np.array([np.nan])
 
 
