@@ -1,7 +1,7 @@
 """Orientations: RELION's Euler angles and CryoSPARC's rotation vectors.
 
-CryoSPARC's pose is a rotation vector v (axis times angle), RELION's are Euler angles. Two public programs that read both
-agree that RELION's matrix (Rz(psi) Ry(tilt) Rz(rot), rotating the frame) is the transpose of exp([v]x): pyem
+CryoSPARC's pose is a rotation vector v (axis times angle), RELION's are Euler angles. Two public programs that read
+both agree that RELION's matrix (Rz(psi) Ry(tilt) Rz(rot), rotating the frame) is the transpose of exp([v]x): pyem
 (geom.expmap, geom.rot2euler) and cryoDRGN (parse_pose_csparc, R_from_relion).
 """
 

@@ -1,4 +1,4 @@
-"""Whole runs whose tables went wrong without a word: CTF of two tables mixed, names that become one, uids half known."""
+"""Whole runs whose tables went wrong without a word: mixed CTF values, names that become one, uids half known."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from pathlib import Path
 import mrcfile
 import numpy as np
 import pytest
-from star_tables import columns
 
 import cryobox
 from cryobox.cli import main
 from cryobox.errors import InputError, OptionError
+from star_tables import columns
 
 FAST = cryobox.RunOptions(fsync=False)
 OPTICS = "data_optics\n\nloop_\n_rlnOpticsGroupName\n_rlnOpticsGroup\n_rlnVoltage\n_rlnSphericalAberration\n"
@@ -105,7 +105,8 @@ def test_the_amplitude_contrast_of_30_picks_and_their_beam_tilts_are_theirs(fold
     picks = (
         "data_\n\nloop_\n_rlnMicrographName\n_rlnCoordinateX\n_rlnCoordinateY\n_rlnVoltage\n_rlnSphericalAberration\n"
         "_rlnAmplitudeContrast\n_rlnDefocusU\n_rlnBeamTiltX\n"
-        "M/a.mrc 60 80 300 2.7 0.07 7000 0.1\nM/a.mrc 70 80 300 2.7 0.07 7000 0.2\nM/b.mrc 80 80 300 2.7 0.070 7000 .1\n"
+        "M/a.mrc 60 80 300 2.7 0.07 7000 0.1\nM/a.mrc 70 80 300 2.7 0.07 7000 0.2\n"
+        "M/b.mrc 80 80 300 2.7 0.070 7000 .1\n"
     )
     star_files(folder, picks)
     extract("p.star")

@@ -527,10 +527,7 @@ def _ctf_columns(
 ) -> tuple[dict[str, Piece], set[str]]:
     """The CTF columns of the rows, all of one table for each row; and the picks' columns that must go."""
     own = own_ctf(particles, micrographs, refresh=extracted.refresh_ctf)[extracted.rows]
-    if star is not None and not star.optics:
-        gone = {tag for tag in star.table.tags if tag in _DROPPED_30}
-    else:
-        gone = set()
+    gone = {tag for tag in star.table.tags if tag in _DROPPED_30} if star is not None and not star.optics else set()
     made: dict[str, Piece] = {}
     if own.all():
         if star is not None and any(extracted.mirrored):

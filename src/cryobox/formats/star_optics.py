@@ -326,7 +326,7 @@ def _distinct_groups(made: Sequence[dict[str, str]], kinds: Sequence[_Kind]) -> 
 
 
 def unique_groups(rows: Sequence[dict[str, str]]) -> tuple[list[dict[str, str]], list[int]]:
-    """Rows of data_optics, equal ones once, with names and numbers of their own; and which one each given row became."""
+    """Rows of data_optics, equal ones once, with names and numbers of their own; and which one each row became."""
     place: dict[tuple[tuple[str, str], ...], int] = {}
     of_row = []
     kept: list[dict[str, str]] = []
