@@ -190,14 +190,6 @@ def test_a_name_that_star_cannot_hold_is_refused_before_any_work(
     assert not (folder / "out").exists()
 
 
-def test_a_name_that_relion_would_write_as_a_comment_is_refused(folder: Path) -> None:
-    micrograph(folder / "#c.mrc", 3)
-    (folder / "c").mkdir()
-    (folder / "c" / "#c.txt").write_text("80 80\n")
-    with pytest.raises(InputError, match="'#c.mrc', begins with the mark of a comment"):
-        extract("c", "#c.mrc")
-
-
 def test_an_output_folder_that_star_cannot_name_is_refused(folder: Path) -> None:
     star_files(folder, OWN)
     with pytest.raises(InputError, match="the name of the output folder"):

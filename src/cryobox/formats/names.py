@@ -36,8 +36,5 @@ def check_names(particles: Particles, micrographs: Micrographs, micrograph: NDAr
 def check_writable(texts: Iterable[str], what: str) -> None:
     """Raise `InputError` for the first text that a STAR file cannot hold; `what` says where it comes from."""
     for text in texts:
-        why = unwritable(text)
-        if not why and text.startswith("#"):  # seen: RELION 3.1 reads it quoted, writes it bare, and then skips the row
-            why = "begins with the mark of a comment"
-        if why:
+        if why := unwritable(text):
             raise InputError(f"{what}, {text!a}, {why}, which a STAR file cannot hold; rename it")
