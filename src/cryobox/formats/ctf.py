@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from cryobox.errors import InputError, OptionError
 from cryobox.formats.columns import CTF_NEUTRAL, MICROSCOPE, UNRELATED_FIELDS, UNRELATED_TAGS
-from cryobox.formats.star_optics import OpticsGroups, StarTable, rows_of_picks
+from cryobox.formats.star_optics import OpticsGroups, StarTable, distinct, rows_of_picks
 from cryobox.formats.star_table import Codes, Floats, Table, number
 from cryobox.micrograph import Micrographs
 from cryobox.particles import Particles
@@ -170,7 +170,7 @@ def _pairs(
     index = micrographs.optics_index[question.micrograph]
     of_group = np.array([*(_optics_number(micrographs, i, tag) for i in range(len(micrographs.optics))), np.nan])
     key = codes[question.rows] * len(of_group) + np.where(index < 0, len(of_group) - 1, index)
-    found, counts = np.unique(key, return_counts=True)
+    found, _, counts = distinct(key.astype(np.int64))
     first, second = np.divmod(found, len(of_group))
     whose = [names[i] for i in first.tolist()]
     return whose, _known(values[first]), _known(of_group[second]), counts
@@ -223,7 +223,7 @@ def _pixel_sizes(particles: Particles, question: CtfQuestion) -> list[str]:
         return []
     said = np.array([number(row.get(tag)) for row in star.optics]) / question.coordinate_scale
     key = star.group[question.rows] * max(len(question.pixel_size), 1) + question.micrograph
-    pairs, counts = np.unique(key, return_counts=True)
+    pairs, _, counts = distinct(key.astype(np.int64))
     group, micrograph = np.divmod(pairs, max(len(question.pixel_size), 1))
     with np.errstate(divide="ignore", invalid="ignore"):
         ratio = said[group] / question.pixel_size[micrograph]

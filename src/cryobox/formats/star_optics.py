@@ -18,6 +18,7 @@ __all__ = [
     "OpticsGroups",
     "StarTable",
     "arrange_optics",
+    "distinct",
     "group_of_rows",
     "image_optics",
     "micrograph_optics",
@@ -250,7 +251,7 @@ def arrange_optics(
         key += of_row[rows]
     of_micrograph = (micrographs.optics_index + 1) * max(len(sizes), 1) + size_of
     key = key * (n_optics * max(len(sizes), 1)) + of_micrograph[micrograph]
-    found, index, counts = np.unique(key, return_inverse=True, return_counts=True)
+    found, index, counts = distinct(key)
     if not len(found):  # a table without particles has the groups that they would have
         found, counts = np.unique(of_micrograph), np.zeros(len(of_micrograph), np.intp)
     made: list[dict[str, str]] = []
@@ -277,6 +278,24 @@ def arrange_optics(
         index=np.array(place, np.intp)[index],
         filled=filled,
     )
+
+
+def distinct(key: NDArray[np.int64]) -> tuple[NDArray[np.int64], Codes, NDArray[np.int64]]:
+    """Distinct values of codes from 0 up, which one each has, and how often each is there.
+
+    Codes of groups are few: counting them takes 10 ms for a million rows, sorting them 150.
+    """
+    if not len(key) or key.max() >= _COUNTED:
+        found, index, counts = np.unique(key, return_inverse=True, return_counts=True)
+        return found, index.astype(np.intp), counts
+    counts = np.bincount(key)
+    found = np.flatnonzero(counts)
+    place = np.zeros(len(counts), np.intp)
+    place[found] = np.arange(len(found))
+    return found, place[key], counts[found]
+
+
+_COUNTED = 1 << 22
 
 
 def _one_source(
