@@ -65,7 +65,7 @@ def columns(path: Path, block: str = "particles") -> dict[str, list[str]]:
     return {tag: [cif.as_string(value) for value in found.find_loop(tag)] for tag in item.loop.tags}
 
 
-def checked(picks: Particles, micrographs: Micrographs, style: str = "relion", **recipe: object) -> tuple[str, ...]:
+def checked(picks: Particles, micrographs: Micrographs, style: Any = "relion", **recipe: Any) -> tuple[str, ...]:
     """What is said of two tables before any work; every pick is on the micrograph of its number."""
     rows = np.arange(len(picks))
     return check_tables(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import mrcfile
 import numpy as np
@@ -37,7 +38,7 @@ def micrograph(path: Path, seed: int) -> None:
         file.voxel_size = 1.5
 
 
-def extract(picks: str, micrographs: str = "mics.star", **recipe: object) -> cryobox.RunResult:
+def extract(picks: str, micrographs: str = "mics.star", **recipe: Any) -> cryobox.RunResult:
     return cryobox.run(picks, micrographs=micrographs, out="out", recipe=cryobox.Recipe(box=32, **recipe), options=FAST)
 
 
@@ -196,7 +197,7 @@ def test_an_output_folder_that_star_cannot_name_is_refused(folder: Path) -> None
         cryobox.run("p.star", micrographs="mics.star", out="o' u\" t", recipe=cryobox.Recipe(box=32), options=FAST)
 
 
-def cs_table(path: Path, n: int, **fields: tuple[object, object]) -> None:
+def cs_table(path: Path, n: int, **fields: Any) -> None:
     names = {name.replace("__", "/"): value for name, value in fields.items()}
     table = np.zeros(n, [("uid", "<u8"), *((k, *(t if isinstance(t, tuple) else (t,))) for k, (t, _) in names.items())])
     table["uid"] = np.arange(11, 11 + n)
@@ -215,7 +216,7 @@ def exposures(path: Path, kind: bytes = b"spline") -> None:
     )  # fmt: skip
 
 
-def cs_picks(path: Path, uids: list[int], **more: tuple[object, object]) -> None:
+def cs_picks(path: Path, uids: list[int], **more: Any) -> None:
     cs_table(
         path, 2, location__micrograph_uid=("<u8", uids), location__micrograph_path=("S7", [b"M/a.mrc", b"M/b.mrc"]),
         location__micrograph_shape=(("<u4", (2,)), (160, 200)), location__center_x_frac=("<f4", 0.5),

@@ -668,7 +668,7 @@ FITTED = {
 }
 
 
-def checked(particles: Particles, micrographs: Micrographs, **recipe: object) -> tuple[str, ...]:
+def checked(particles: Particles, micrographs: Micrographs, **recipe: Any) -> tuple[str, ...]:
     """What is said of two tables before any work; every pick is on the micrograph of its number."""
     return check_tables(
         particles,
