@@ -24,7 +24,15 @@ from cryobox.convert.texts import GROUP, Star, Texts, exact
 from cryobox.convert.to_cs import UID, Fields
 from cryobox.convert.to_star import ANGLES, COORDINATES, DEFAULTS, ORIGINS, leading
 from cryobox.errors import InputError
-from cryobox.formats.columns import MICROSCOPE, QUANTITIES, UNRELATED_FIELDS, UNRELATED_TAGS, Topic, topic_of_tag
+from cryobox.formats.columns import (
+    MICROSCOPE,
+    OPTICS_NEUTRAL,
+    QUANTITIES,
+    UNRELATED_FIELDS,
+    UNRELATED_TAGS,
+    Topic,
+    topic_of_tag,
+)
 from cryobox.formats.cs_table import Table, as_bytes
 from cryobox.formats.star_optics import unique_groups
 
@@ -502,7 +510,7 @@ def _with_optics(star: Star, native: Star, old: Star, changed: Mapping[Topic, Ma
         rows.append(row)
     groups, place_of = unique_groups(rows)
     tags = list(dict.fromkeys(tag for row in groups for tag in row))
-    optics = {tag: [row.get(tag, "0") for row in groups] for tag in tags}
+    optics = {tag: [row.get(tag, OPTICS_NEUTRAL.get(tag, "0")) for row in groups] for tag in tags}
     group = np.array(place_of, np.intp)[index]
     return replace(star, optics=optics, group=group, columns=_grouped(star, optics, group))
 

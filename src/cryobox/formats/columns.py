@@ -26,6 +26,7 @@ __all__ = [
     "DETECTOR",
     "IMAGE_FLAGS",
     "MICROSCOPE",
+    "OPTICS_NEUTRAL",
     "QUANTITIES",
     "TILT_CLASS",
     "UNRELATED_FIELDS",
@@ -159,6 +160,15 @@ CTF_FIELDS: dict[str, tuple[int, float]] = {
     "tetra_A": (4, 0.0),
     "anisomag": (4, 0.0),
     "bfactor": (0, 0.0),
+}
+
+# What a column of data_optics says of a group that does not have it, where it is not 0.
+OPTICS_NEUTRAL = {
+    "_rlnMagMat00": "1",
+    "_rlnMagMat11": "1",
+    "_rlnOddZernike": "[0,0,0,0,0,0]",
+    "_rlnEvenZernike": "[0,0,0,0,0,0,0,0,0]",
+    "_rlnMtfFileName": "",
 }
 
 _DEFOCUS = ("_rlnDefocusU", "_rlnDefocusV", "_rlnDefocusAngle", "_rlnPhaseShift")

@@ -158,7 +158,8 @@ def _contradictions(particles: Particles, micrographs: Micrographs, question: Ct
                 f"{particles.source}: {values} for the same micrographs ({_count(count, 'particle')}); correct the "
                 f"table that is wrong, or take all CTF values from the micrographs with --refresh-ctf"
             )
-        winner = "the micrographs' is used" if question.refresh else "the one that comes with the defocus is used"
+        refreshed = question.refresh and NEUTRAL_DEFOCUS in micrographs.ctf
+        winner = "the micrographs' is used" if refreshed else "the one that comes with the defocus is used"
         found.append(f"{particles.source}: another {what}: {values}; {winner} ({_count(count, 'particle')})")
     return found
 
@@ -194,14 +195,18 @@ def _said_by_picks(
     star = particles.table
     if isinstance(star, StarTable) and in_rows is not None:
         values, of_row = in_rows
-        said = [number(row.get(tag)) for row in star.optics]
         who = [
             f"optics group {row.get('_rlnOpticsGroupName', row['_rlnOpticsGroup'])!r} has {tag}" for row in star.optics
         ]
-        if any(tag in row for row in values):
-            return [f"{tag} is"] * len(values), of_row, np.array([_of_voltage(tag, number(row[tag])) for row in values])
-        if star.group is not None and said:
-            return who, star.group, np.array([_of_voltage(tag, value) for value in said])
+        said = [*(number(row.get(tag)) for row in star.optics), np.nan]  # the last: rows without a group
+        in_row = [number(row.get(tag)) for row in values] or [np.nan]
+        group = np.full(len(particles), len(star.optics), np.intp)
+        if star.group is not None:
+            group = np.where(star.group < 0, len(star.optics), star.group)
+        each = np.array([[_of_voltage(tag, v if np.isfinite(v) else w) for w in in_row] for v in said], np.float64)
+        names = [[who[g] if np.isfinite(v) else f"{tag} is" for _ in in_row] for g, v in enumerate(said)]
+        codes = group * len(in_row) + (of_row if len(of_row) else 0)
+        return [name for row in names for name in row], codes, each.ravel()
     elif particles.family == "cs" and _OPTICS_FIELDS[tag] in (particles.table.dtype.names or ()):
         column = particles.table[_OPTICS_FIELDS[tag]]
         if column.dtype.kind == "f" and column.ndim == 1:
@@ -222,7 +227,8 @@ def _pixel_sizes(particles: Particles, question: CtfQuestion) -> list[str]:
     if not isinstance(star, StarTable) or star.group is None or not any(tag in row for row in star.optics):
         return []
     said = np.array([number(row.get(tag)) for row in star.optics]) / question.coordinate_scale
-    key = star.group[question.rows] * max(len(question.pixel_size), 1) + question.micrograph
+    grouped = star.group[question.rows] >= 0
+    key = (star.group[question.rows] * max(len(question.pixel_size), 1) + question.micrograph)[grouped]
     pairs, _, counts = distinct(key.astype(np.int64))
     group, micrograph = np.divmod(pairs, max(len(question.pixel_size), 1))
     with np.errstate(divide="ignore", invalid="ignore"):

@@ -17,6 +17,7 @@ from cryobox.formats.columns import (
     DETECTOR,
     IMAGE_FLAGS,
     MICROSCOPE,
+    OPTICS_NEUTRAL,
     TILT_CLASS,
     UNRELATED_TAGS,
     is_ctf_tag,
@@ -33,6 +34,7 @@ from cryobox.formats.star_optics import (
     image_optics,
     micrograph_optics,
     row_pixel_size,
+    rows_of_picks,
 )
 from cryobox.formats.star_table import (
     Chosen,
@@ -271,9 +273,12 @@ def join_coordinates(
 
 
 def _join_tables(source: str, stars: Sequence[StarTable]) -> tuple[StarTable, tuple[str, ...]]:
-    """Put the rows of several files under each other; a column that a file lacks is 0 there, as RELION has it."""
+    """Put the rows of several files under each other; a column that a file lacks is 0 there, as RELION has it.
+
+    (The scale factor of a CTF is 1 there, which is what its absence means.)
+    """
     tags = tuple(dict.fromkeys(tag for star in stars for tag in star.table.tags))
-    filler = b" 0 "
+    filler = b" 0 1 "
     data = filler + b"\n".join(star.table.data for star in stars)
     starts, lengths = [], []
     lacking: set[str] = set()
@@ -288,7 +293,9 @@ def _join_tables(source: str, stars: Sequence[StarTable]) -> tuple[StarTable, tu
                 place[:, i] = table.starts[:, column].astype(np.int64) + begin
                 length[:, i] = table.lengths[:, column]
             elif len(table):
-                lacking.add(tag)
+                place[:, i] = 3 if tag == "_rlnCtfScalefactor" else 1
+                if _DEFOCUS in table or not is_ctf_tag(tag):  # else the rows get their micrograph's
+                    lacking.add(tag)
         starts.append(place)
         lengths.append(length)
         begin += len(table.data) + 1
@@ -305,17 +312,18 @@ def _join_tables(source: str, stars: Sequence[StarTable]) -> tuple[StarTable, tu
     without = np.concatenate([np.full(len(star.table), _DEFOCUS not in star.table) for star in stars])
     optics, group = _join_optics(stars)
     joined = StarTable(
-        table=table, optics=optics, group=group, lacks_defocus=without if 0 < without.sum() < len(without) else None
+        table=table,
+        optics=optics,
+        group=group,
+        lacks_defocus=without if 0 < without.sum() < len(without) else None,
+        in_rows=_join_values(stars),
     )
-    lacking -= {tag for tag in lacking if is_ctf_tag(tag)}  # these rows get their micrograph's
     note = f"{source}: not every coordinate file has {', '.join(sorted(lacking))}; written as 0 where it is missing"
     return joined, (note,) if lacking else ()
 
 
 def _join_optics(stars: Sequence[StarTable]) -> tuple[tuple[dict[str, str], ...], Codes | None]:
-    """The optics groups of several files, equal ones once; none unless all rows have one."""
-    if any(star.group is None and len(star.table) for star in stars):
-        return (), None
+    """The optics groups of several files, equal ones once."""
     known: dict[tuple[tuple[str, str], ...], int] = {}
     optics: list[dict[str, str]] = []
     groups = []
@@ -325,9 +333,24 @@ def _join_optics(stars: Sequence[StarTable]) -> tuple[tuple[dict[str, str], ...]
             place[i] = known.setdefault(tuple(sorted(row.items())), len(known))
             if place[i] == len(optics):
                 optics.append(row)
-        if star.group is not None:
-            groups.append(place[star.group])
-    return tuple(optics), np.concatenate(groups) if groups else None
+        groups.append(np.full(len(star.table), -1, np.intp) if star.group is None else place[star.group])
+    return tuple(optics), np.concatenate(groups) if optics else None
+
+
+def _join_values(stars: Sequence[StarTable]) -> tuple[list[dict[str, str]], Codes]:
+    """What the rows of each file say of their optics themselves; a column that a file lacks is not said there."""
+    known: dict[tuple[tuple[str, str], ...], int] = {}
+    values: list[dict[str, str]] = []
+    index = [np.empty(0, np.intp)]
+    for star in stars:
+        own, of_row = rows_of_picks(star)
+        place = np.zeros(len(own), np.intp)
+        for i, row in enumerate(own):
+            place[i] = known.setdefault(tuple(sorted(row.items())), len(known))
+            if place[i] == len(values):
+                values.append(row)
+        index.append(place[of_row])
+    return values, np.concatenate(index)
 
 
 def read_micrographs(path: str | Path, *, root: Path | None = None) -> Micrographs:
@@ -420,8 +443,8 @@ def _columns(
 def _write_optics(file: BinaryIO, rows: Sequence[dict[str, str]]) -> None:
     tags = list(dict.fromkeys(tag for row in rows for tag in row))
     everyone = np.arange(len(rows), dtype=np.intp)
-    # A column that only some groups have: 0 is what RELION assumes for the others.
-    texts = [Lookup(everyone, [encode(row.get(tag, "0")) for row in rows]) for tag in tags]
+    # A column that only some groups have: the others get what its absence means.
+    texts = [Lookup(everyone, [encode(row.get(tag, OPTICS_NEUTRAL.get(tag, "0"))) for row in rows]) for tag in tags]
     write_loop(file, "optics", tags, texts, len(rows))
 
 
@@ -527,7 +550,8 @@ def _ctf_columns(
 ) -> tuple[dict[str, Piece], set[str]]:
     """The CTF columns of the rows, all of one table for each row; and the picks' columns that must go."""
     own = own_ctf(particles, micrographs, refresh=extracted.refresh_ctf)[extracted.rows]
-    gone = {tag for tag in star.table.tags if tag in _DROPPED_30} if star is not None and not star.optics else set()
+    in_rows = star is not None and (not star.optics or star.group is None or bool((star.group < 0).any()))
+    gone = {tag for tag in star.table.tags if tag in _DROPPED_30} if star is not None and in_rows else set()
     made: dict[str, Piece] = {}
     if own.all():
         if star is not None and any(extracted.mirrored):

@@ -51,13 +51,15 @@ class StarTable:
     optics : tuple of dict
         The rows of data_optics as text, tags with the underscore; empty for 3.0-style files.
     group : ndarray, shape (n,), intp, optional
-        Index into `optics` of each row.
+        Index into `optics` of each row; -1 for rows of joined files that have none.
     others : tuple of bytes
         Every other block, as it stands in the file.
     optics_raw : bytes
         data_optics as it stands in the file.
     lacks_defocus : ndarray, shape (n,), bool, optional
         Rows of joined files that have no defocus, where others have one.
+    in_rows : (list of dict, ndarray), optional
+        Of joined files: what `rows_of_picks` says of each, put together.
     """
 
     table: Table
@@ -66,6 +68,7 @@ class StarTable:
     others: tuple[bytes, ...] = ()
     optics_raw: bytes = b""
     lacks_defocus: NDArray[np.bool_] | None = None
+    in_rows: tuple[list[dict[str, str]], Codes] | None = None
 
 
 def group_of_rows(table: Table, optics: tuple[dict[str, str], ...]) -> Codes:
@@ -175,6 +178,8 @@ def rows_of_picks(star: StarTable) -> tuple[list[dict[str, str]], Codes]:
 
     3.0-style rows say all of it; since 3.1 only what their data_optics does not say is read from the rows.
     """
+    if star.in_rows is not None:
+        return star.in_rows
     told = {tag for row in star.optics for tag in row}
     tags = _ROWS_31 if star.optics else _ROWS_30
     rows, index, _ = _values_of_rows(star.table, [tag for tag in tags if tag in star.table and tag not in told])
@@ -302,8 +307,6 @@ def _one_source(
     picked: dict[str, str], of_files: dict[str, str], *, own: bool, size: float
 ) -> tuple[dict[str, str], list[str]]:
     """The optics of a particle: the CTF's from one table; also what had to be taken from the other one."""
-    if not own and not of_files:
-        own = True  # the micrographs say nothing at all
     source, other = (picked, of_files) if own else (of_files, picked)
     ctf = {tag: source[tag] for tag in CTF_OPTICS if tag in source}
     lacking = [tag for tag in MICROSCOPE if tag not in source and tag in other]
