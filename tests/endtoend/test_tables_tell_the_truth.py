@@ -177,7 +177,7 @@ def test_the_ctf_flags_of_old_images_are_not_those_of_the_new(folder: Path) -> N
     assert optics.get("_rlnCtfDataArePhaseFlipped", ["0"]) == ["0"]
 
 
-@pytest.mark.parametrize("name", ["a\nb.mrc", "a' b\" c.mrc", "a\tb.mrc"])
+@pytest.mark.parametrize("name", ["a\nb.mrc", "a' b\" c.mrc", "a\tb.mrc", "a  b.mrc", 'a "b.mrc'])
 def test_a_name_that_star_cannot_hold_is_refused_before_any_work(
     folder: Path, name: str, capsys: pytest.CaptureFixture[str]
 ) -> None:

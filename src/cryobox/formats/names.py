@@ -36,5 +36,14 @@ def check_names(particles: Particles, micrographs: Micrographs, micrograph: NDAr
 def check_writable(texts: Iterable[str], what: str) -> None:
     """Raise `InputError` for the first text that a STAR file cannot hold; `what` says where it comes from."""
     for text in texts:
-        if why := unwritable(text):
+        if why := unwritable(text) or _spoiled(text):
             raise InputError(f"{what}, {text!a}, {why}, which a STAR file cannot hold; rename it")
+
+
+def _spoiled(text: str) -> str:
+    """Why RELION would pass on another name than this; "" if it would not. Seen with RELION 3.1.3."""
+    if "  " in text:
+        return "holds two blanks in a row, of which RELION makes one"
+    if '" ' in text or ' "' in text:
+        return "holds a double quote beside a blank, which RELION writes with a control character"
+    return ""
