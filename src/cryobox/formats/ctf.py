@@ -366,8 +366,8 @@ def _lacking(source: str, columns: Sequence[str], count: int) -> list[str]:
 def check_groups(particles: Particles, micrographs: Micrographs, groups: OpticsGroups, count: int) -> tuple[str, ...]:
     """What a user must know of the optics groups that are written."""
     told = [
-        f"{particles.source} or {micrographs.source}: {tag} is missing where the defocus comes from, and taken from "
-        f"the other table ({_count(n, 'particle')})"
+        f"{particles.source} or {micrographs.source}: {tag} is missing where the CTF comes from, and taken from the "
+        f"other table ({_count(n, 'particle')})"
         for tag, n in groups.filled.items()
     ]
     has_ctf = count and (NEUTRAL_DEFOCUS in micrographs.ctf or own_ctf(particles, micrographs, refresh=False).any())
