@@ -19,6 +19,7 @@ from cryobox.convert.travel import (
     carried_fields,
     fields_to_carry,
     kept_columns,
+    lead_of,
     merged_fields,
     restored,
     tags_to_keep,
@@ -203,10 +204,7 @@ def _unit(
     star: Star, carried: Fields, unchanged: dict[Part, np.ndarray[tuple[int, ...], np.dtype[np.bool_]]]
 ) -> np.ndarray[tuple[int, ...], np.dtype[np.float64]] | None:
     """Å per unit of the shifts: the alignment's own, where it is the one that the `.cs` had."""
-    lead = leading([name for name, _, _ in star.fields] or list(carried)) or next(
-        (field.split("/")[0] for field in carried if field.endswith("/psize_A") and field.startswith("alignments")), ""
-    )
-    own = carried.get(f"{lead}/psize_A")
+    own = carried.get(f"{lead_of(star)}/psize_A")
     if own is None or own.ndim != 1:
         return None
     pixel = star.positive("_rlnImagePixelSize").astype(np.float32)
@@ -237,7 +235,7 @@ def _packed(star: Star, fields: Fields) -> Table:
     described = []
     for name, values in fields.items():
         kind = values.dtype.str
-        if values.dtype.kind in "SU" and name in types and types[name].lstrip("<>|=")[:1] == "S":
+        if values.dtype.kind in "SU" and types.get(name, "").lstrip("<>|=")[:1] == values.dtype.kind:
             kind = max((types[name], kind), key=lambda text: np.dtype(text).itemsize)
         described.append((name, kind, values.shape[1:]))
     table = np.zeros(len(star), dtype=described)

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 import zlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from enum import StrEnum
 from typing import Any
@@ -43,6 +43,7 @@ __all__ = [
     "carried_fields",
     "fields_to_carry",
     "kept_columns",
+    "lead_of",
     "merged_fields",
     "restored",
     "tags_to_keep",
@@ -58,8 +59,8 @@ OPTICS_ROW = "cryobox/optics_row"
 UNUSED = "cryobox/optics_unused"  # groups without particles, as JSON
 Mask = NDArray[np.bool_]
 
-_NUMBERED = ("idx", "shape", "class", "split", "exp_group_id", "micrograph_shape")
-_LONG = ("uid", "micrograph_uid", "import_sig", "src_uid")
+_NUMBERED = ("idx", "template_idx", "shape", "class", "split", "exp_group_id", "micrograph_shape")
+_LONG = ("uid", "micrograph_uid", "filament_uid", "import_sig", "src_uid")
 _STRINGS = ("path", "type", "micrograph_path")
 
 
@@ -89,22 +90,34 @@ _SPEAKS_OF: dict[Part, tuple[tuple[str, ...], tuple[str, ...], bool]] = {
 # Digests -------------------------------------------------------------------------------------------------------------
 
 
-def digests(star: Star) -> Texts:
-    """For each row what it says now, in few digits that no program changes by writing the numbers anew."""
-    parts = [_digest(star, *_SPEAKS_OF[part]) for part in Part]
-    return ["-".join(row) for row in zip(*parts, strict=True)]
+def digests(star: Star, lead: str) -> Texts:
+    """For each row what it says now, so that a later reader finds out in which parts it says something else.
+
+    The first letter tells which alignment the columns are: 3, 2, or 0 for none.
+    """
+    columns = [_both(star, part) for part in Part]
+    mark = lead.removeprefix("alignments")[:1] or "0"
+    return ["-".join((mark, *row)) for row in zip(*columns, strict=True)]
 
 
-def _digest(star: Star, row_tags: Sequence[str], optics_tags: Sequence[str], numeric: bool) -> Iterable[str]:
-    columns = []
-    for tag in row_tags:
-        if star.has(tag):
-            texts = star.columns[tag]
-            columns.append([_settled(text) for text in texts] if numeric else texts)
-        else:
-            columns.append([""] * len(star))
-    group = ["|".join(_settled(star.optics[tag][g]) if tag in star.optics else "" for tag in optics_tags)
-             for g in range(len(next(iter(star.optics.values()), [])))]  # fmt: skip
+def _both(star: Star, part: Part) -> Iterable[str]:
+    row_tags, optics_tags, numeric = _SPEAKS_OF[part]
+    by_relion = _checksums(star, row_tags, optics_tags, as_relion_writes if numeric else str)
+    if not numeric:
+        return by_relion
+    by_others = _checksums(star, row_tags, optics_tags, _six_decimals)
+    return (f"{one}.{other}" for one, other in zip(by_relion, by_others, strict=True))
+
+
+def _checksums(
+    star: Star, row_tags: Sequence[str], optics_tags: Sequence[str], settle: Callable[[str], str]
+) -> Iterable[str]:
+    columns = [list(map(settle, star.columns[tag])) if star.has(tag) else [""] * len(star) for tag in row_tags]
+    count = len(next(iter(star.optics.values()), []))
+    group = [
+        "|".join(as_relion_writes(star.optics[tag][g]) if tag in star.optics else "" for tag in optics_tags)
+        for g in range(count)
+    ]
     if optics_tags:
         columns.append([group[g] for g in star.group.tolist()])
     return (
@@ -112,13 +125,26 @@ def _digest(star: Star, row_tags: Sequence[str], optics_tags: Sequence[str], num
     )
 
 
-def _settled(text: str) -> str:
-    """A number as RELION would write it: six decimals, or six digits where it is large."""
+def as_relion_writes(text: str) -> str:
+    """A number in RELION's digits: six behind the point, five where it is negative, with an exponent where it is small
+    or large (seen with 3.1.3).
+    """
     try:
         value = float(text)
     except ValueError:
         return text
-    return f"{value:.5e}" if abs(value) >= 1e5 else f"{value + 0.0:.6f}".replace("-0.000000", "0.000000")
+    digits = 5 if value < 0 else 6
+    if value != 0 and not 1e-3 <= abs(value) <= 1e5:
+        return f"{value:.{digits}e}"
+    return f"{value + 0.0:.{digits}f}"
+
+
+def _six_decimals(text: str) -> str:
+    """A number as most other programs write it."""
+    try:
+        return f"{float(text):.6f}".replace("-0.000000", "0.000000")
+    except ValueError:
+        return text
 
 
 def unchanged_parts(star: Star) -> dict[Part, Mask]:
@@ -126,11 +152,25 @@ def unchanged_parts(star: Star) -> dict[Part, Mask]:
     nothing = dict.fromkeys(Part, np.zeros(len(star), np.bool_))
     if not star.has(DIGEST):
         return nothing
-    now, then = digests(star), star.columns[DIGEST]
-    split = [(a.split("-"), b.split("-")) for a, b in zip(now, then, strict=True)]
-    if any(len(b) != len(Part) for _, b in split):
+    now, then = digests(star, ""), star.columns[DIGEST]
+    rows = [(a.split("-")[1:], b.split("-")[1:]) for a, b in zip(now, then, strict=True)]
+    if any(len(b) != len(Part) for _, b in rows):
         return nothing
-    return {part: np.array([a[i] == b[i] for a, b in split], np.bool_) for i, part in enumerate(Part)}
+    return {
+        part: np.array([_same_digest(a[i], b[i]) for a, b in rows], np.bool_).reshape(len(star))
+        for i, part in enumerate(Part)
+    }
+
+
+def _same_digest(now: str, then: str) -> bool:
+    """Whether the numbers are those of before, in the digits of one or the other program."""
+    return any(a == b for a, b in zip(now.split("."), then.split("."), strict=False))
+
+
+def lead_of(star: Star) -> str:
+    """Which alignment the columns were when the table was made of a `.cs`."""
+    marks = {text[:1] for text in star.columns.get(DIGEST, [])}
+    return {"3": "alignments3D", "2": "alignments2D"}.get(marks.pop() if len(marks) == 1 else "", "")
 
 
 # Fields of a .cs in a STAR file --------------------------------------------------------------------------------------
@@ -174,7 +214,7 @@ def with_carried(star: Star, table: Table, fields: Sequence[str], *, described: 
         for field in table.dtype.names or ()
         if not field.startswith((KEPT, KEPT_OPTICS)) and field not in (OPTICS_ROW, UNUSED, *left)
     ]
-    columns[DIGEST] = digests(replace(star, columns=columns))
+    columns[DIGEST] = digests(replace(star, columns=columns), leading(table.dtype.names or ()))
     return replace(star, columns=columns, fields=tuple(told)), left
 
 
@@ -223,7 +263,9 @@ def _usual_type(field: str) -> str:
 
 
 def _typed(star: Star, field: str, texts: Texts, kind: str) -> NDArray[Any]:
-    if kind.lstrip("<>|=")[:1] in "SU":
+    if kind.lstrip("<>|=")[:1] == "U":
+        return np.array(texts, "U")
+    if kind.lstrip("<>|=")[:1] == "S":
         return as_bytes(texts)
     try:
         dtype = np.dtype(kind)
@@ -244,7 +286,7 @@ def merged_fields(
     tuple
         The fields, in the order of the `.cs` that the table came from; and the fields that were dropped.
     """
-    then = leading([name for name, _, _ in star.fields] or list(carried))
+    then = lead_of(star)
     found, dropped = dict(made), []
     for field, values in carried.items():
         true = np.ones(len(star), np.bool_)
@@ -311,7 +353,14 @@ def tags_to_keep(star: Star, again: Star | None) -> tuple[list[str], bool]:
 
 
 def _says_the_same(texts: Texts, others: Texts | None) -> bool:
-    return others is not None and all(a == b or _settled(a) == _settled(b) for a, b in zip(texts, others, strict=True))
+    return others is not None and all(map(_alike, texts, others))
+
+
+def _alike(one: str, other: str) -> bool:
+    """Whether two texts are one value, in the digits of one program or another."""
+    return (
+        one == other or as_relion_writes(one) == as_relion_writes(other) or _six_decimals(one) == _six_decimals(other)
+    )
 
 
 def _optics_differ(star: Star, again: Star) -> bool:
@@ -321,9 +370,7 @@ def _optics_differ(star: Star, again: Star) -> bool:
     if len(pairs) != len({a for a, _ in pairs}) or len(pairs) != len({b for _, b in pairs}):
         return True
     return any(
-        tag != GROUP and _settled(star.optics[tag][a]) != _settled(again.optics[tag][b])
-        for tag in star.optics
-        for a, b in pairs
+        tag != GROUP and not _alike(star.optics[tag][a], again.optics[tag][b]) for tag in star.optics for a, b in pairs
     )
 
 
