@@ -305,7 +305,7 @@ def merged_fields(
     new = [
         name
         for name in found
-        if name not in known and (name in carried or not all(unchanged[p].all() for p in _depends(name, then)))
+        if name not in known and (name in carried or not all(unchanged[p].all() for p in _depends(name, "")))
     ]
     return {name: found[name] for name in (*known, *new)}, dropped
 
@@ -503,7 +503,9 @@ def _different(table: Table, again: Fields, fields: Iterable[str]) -> Mask:
         if now is None or then is None:
             there = now if then is None else then
             assert there is not None
-            default = DEFAULTS.get(field, 0 if field.endswith(("/class", "/split")) else None)
+            default = DEFAULTS.get(field)
+            if field.endswith(("/class", "/split")) and f"{field.rsplit('/', 1)[0]}/shift" in {*names} & {*again}:
+                default = 0  # of an alignment that was there before
             differs = np.ones(there.shape, np.bool_) if default is None else there != default
         elif now.shape != then.shape:
             differs = np.ones(now.shape, np.bool_)
