@@ -252,3 +252,41 @@ def test_another_voltage_in_a_cs_is_refused(folder: Path) -> None:
     cs_picks(folder / "p.cs", [11, 12], ctf__df1_A=("<f4", 5000), ctf__accel_kv=("<f4", 200))
     with pytest.raises(InputError, match="ctf/accel_kv is 200 kV, but e.cs says 300 kV"):
         extract("p.cs", "e.cs")
+
+
+def test_failed_fits_are_told_in_a_cs_as_in_star(folder: Path) -> None:
+    exposures(folder / "e.cs", b"imported")
+    cs_picks(folder / "own.cs", [11, 12], ctf__df1_A=("<f4", [5000, np.nan]), ctf__accel_kv=("<f4", 300))
+    told = extract("own.cs", "e.cs").warnings
+    assert any("ctf/df1_A is not a finite number for 1 of 2 particles, the first is row 2" in text for text in told)
+    assert any("no ctf/df2_A, ctf/df_angle_rad" in text for text in told)
+    table = np.load(folder / "e.cs")
+    table["ctf/df1_A"][1] = np.inf
+    with (folder / "bad.cs").open("wb") as file:
+        np.save(file, table)
+    cs_picks(folder / "p.cs", [11, 12])
+    cryobox.run("p.cs", micrographs="bad.cs", out="out2", recipe=cryobox.Recipe(box=32), options=FAST)
+    told = cryobox.run("p.cs", micrographs="bad.cs", out="out2", recipe=cryobox.Recipe(box=32), options=FAST).warnings
+    assert any("ctf/df1_A is not a finite number for 1 of 2 micrographs, the first is M/b.mrc" in text for text in told)
+
+
+def test_a_cs_without_voltage_beside_its_defocus_gets_the_exposures(folder: Path) -> None:
+    exposures(folder / "e.cs", b"imported")
+    cs_picks(
+        folder / "p.cs", [11, 12], ctf__df1_A=("<f4", 5000), ctf__df2_A=("<f4", 5000), ctf__df_angle_rad=("<f4", 0)
+    )
+    told = extract("p.cs", "e.cs").warnings
+    assert any("ctf/accel_kv, ctf/cs_mm, ctf/amp_contrast missing where the CTF comes from" in text for text in told)
+    table = np.load(folder / "out/particles.cs")
+    assert table["ctf/accel_kv"].tolist() == [300, 300]
+    assert table["ctf/df1_A"].tolist() == [5000, 5000]
+
+
+def test_mirrored_picks_of_a_cs_have_mirrored_ctf_values(folder: Path) -> None:
+    exposures(folder / "e.cs", b"imported")
+    cs_picks(folder / "p.cs", [11, 12], ctf__df1_A=("<f4", 5000), ctf__df2_A=("<f4", 4000),
+             ctf__df_angle_rad=("<f4", 0.5), ctf__tilt_A=(("<f4", (2,)), (1, 2)))  # fmt: skip
+    extract("p.cs", "e.cs", flip_x=True)
+    table = np.load(folder / "out/particles.cs")
+    assert table["ctf/df_angle_rad"].tolist() == [-0.5, -0.5]
+    assert table["ctf/tilt_A"].tolist() == [[-1, 2]] * 2

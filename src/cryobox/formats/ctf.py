@@ -160,8 +160,8 @@ def _contradictions(particles: Particles, micrographs: Micrographs, question: Ct
             )
         refreshed = question.refresh and NEUTRAL_DEFOCUS in micrographs.ctf
         winner = "the micrographs' is used" if refreshed else "the one that comes with the defocus is used"
-        found.append(f"{particles.source}: another {what}: {values}; {winner} ({_count(count, 'particle')})")
-    return found
+        found.append(f"another {what}: {values}; {winner} ({_count(count, 'particle')})")
+    return [f"{particles.source}: {'; '.join(found)}"] if found else []
 
 
 def _pairs(
@@ -286,6 +286,12 @@ def _not_finite(particles: Particles, micrographs: Micrographs, question: CtfQue
             found += _lacking(particles.source, [tag for tag in _NEEDED_ROWS if tag not in star.table], len(rows))
         else:
             found += _bad_fields(particles, rows)
+            filled = [field for field in _NEEDED_FIELDS[:3] if field not in (particles.table.dtype.names or ())]
+            if filled:
+                found.append(
+                    f"{particles.source} or {micrographs.source}: {', '.join(filled)} missing where the CTF comes from, "
+                    f"and taken from the other table ({_count(len(rows), 'particle')})"
+                )
     return found
 
 
