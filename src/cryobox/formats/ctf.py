@@ -289,8 +289,8 @@ def _not_finite(particles: Particles, micrographs: Micrographs, question: CtfQue
             filled = [field for field in _NEEDED_FIELDS[:3] if field not in (particles.table.dtype.names or ())]
             if filled:
                 found.append(
-                    f"{particles.source} or {micrographs.source}: {', '.join(filled)} missing where the CTF comes from, "
-                    f"and taken from the other table ({_count(len(rows), 'particle')})"
+                    f"{particles.source} or {micrographs.source}: {', '.join(filled)} missing where the CTF comes "
+                    f"from, and taken from the other table ({_count(len(rows), 'particle')})"
                 )
     return found
 
