@@ -142,7 +142,7 @@ def _grounds_of(table: Table) -> Grounds:
     names = table.dtype.names or ()
     grounds = Grounds.none(len(table))
     if "location/micrograph_shape" in names:
-        grounds = replace(grounds, shape=table["location/micrograph_shape"].astype(np.int64))
+        grounds = replace(grounds, shape=table["location/micrograph_shape"].astype(np.int64), in_table=True)
     if "location/micrograph_psize_A" in names:
         grounds = replace(grounds, pixel_size=table["location/micrograph_psize_A"].astype(np.float64))
     if "location/micrograph_uid" in names:

@@ -106,6 +106,8 @@ class Grounds:
         Micrographs whose shape is not known.
     why : str
         The reason for the first of them.
+    in_table : bool
+        A `.cs` has locations, also where none of its rows has one.
     """
 
     shape: NDArray[np.int64]
@@ -113,6 +115,7 @@ class Grounds:
     uid: NDArray[np.uint64] | None = None
     unknown: tuple[str, ...] = ()
     why: str = ""
+    in_table: bool = False
 
     @classmethod
     def none(cls, n: int) -> Grounds:

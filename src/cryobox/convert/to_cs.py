@@ -81,25 +81,40 @@ def _images(star: Star) -> tuple[NDArray[np.int64], Texts]:
 
 def uids(star: Star) -> NDArray[np.uint64]:
     """The uids that the table has, else hashes of the images' names; copies of one row get hashes of their own."""
-    own = star.columns.get(UID)
-    seen: dict[str, int] = {}
+    names = star.columns["_rlnImageName"]
+    own = None if UID not in star.columns else _own_uids(star)
+    taken = set() if own is None else set(own)
+    seen: dict[str | int, int] = {}
     found = []
-    for row, name in enumerate(star.columns["_rlnImageName"]):
-        key = name if own is None else own[row]
+    for row, name in enumerate(names):
+        key: str | int = name if own is None else own[row]
         seen[key] = seen.get(key, 0) + 1
         if own is not None and seen[key] == 1:
-            if not (key.isascii() and key.isdigit() and int(key) < 2**64):
-                raise star.error("data_particles", row, UID, key, "a number of 64 bits")
-            found.append(int(key))
+            found.append(own[row])
             continue
-        digest = hashlib.blake2b(f"{key} {seen[key]}".encode("utf-8", "surrogateescape"), digest_size=8).digest()
-        found.append(int.from_bytes(digest, "little"))
+        uid = _hash(f"{key} {seen[key]}")
+        while uid in taken:
+            uid = _hash(f"{key} {uid}")
+        taken.add(uid)
+        found.append(uid)
     return np.array(found, np.uint64)
+
+
+def _own_uids(star: Star) -> list[int]:
+    for row, text in enumerate(star.columns[UID]):
+        if not (text.isascii() and text.isdigit() and len(text) <= 40 and int(text) < 2**64):
+            raise star.error("data_particles", row, UID, text, "a number of 64 bits")
+    return [int(text) for text in star.columns[UID]]
+
+
+def _hash(text: str) -> int:
+    digest = hashlib.blake2b(text.encode("utf-8", "surrogateescape"), digest_size=8).digest()
+    return int.from_bytes(digest, "little")
 
 
 def _locations(star: Star, grounds: Grounds, places: Places) -> Fields:
     known = grounds.shape.all(axis=1)
-    if not star.has(*COORDINATES, "_rlnMicrographName") or (len(star) and not known.any()):
+    if not star.has(*COORDINATES, "_rlnMicrographName") or (len(star) and not known.any() and not grounds.in_table):
         return {}
     made: Fields = {
         "location/micrograph_path": as_bytes(by_distinct(star.columns["_rlnMicrographName"], places.in_cs)),

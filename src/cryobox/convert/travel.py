@@ -9,6 +9,7 @@ now. RELION writes numbers anew, in fewer digits: a STAR file has a digest of wh
 from __future__ import annotations
 
 import json
+import re
 import zlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
@@ -25,6 +26,7 @@ from cryobox.convert.to_cs import UID, Fields
 from cryobox.convert.to_star import ANGLES, COORDINATES, DEFAULTS, ORIGINS, leading
 from cryobox.errors import InputError
 from cryobox.formats.columns import (
+    IMAGE_FLAGS,
     MICROSCOPE,
     OPTICS_NEUTRAL,
     QUANTITIES,
@@ -237,7 +239,8 @@ def carried_fields(star: Star) -> Fields:
             parts.setdefault("/".join(map(unquote, pieces)), {})[component] = texts
     found: Fields = {}
     for field, components in parts.items():
-        kind, shape = described.get(field, (_usual_type(field), ""))
+        everything = (text for texts in components.values() for text in texts)
+        kind, shape = described[field] if field in described else (_usual_type(field, everything), "")
         columns = [_typed(star, field, components[i], kind) for i in sorted(components)]
         if -1 in components:
             found[field] = columns[0]
@@ -257,9 +260,32 @@ def _extent(star: Star, field: str, shape: str, components: int) -> tuple[int, .
     return extent
 
 
-def _usual_type(field: str) -> str:
+def _usual_type(field: str, texts: Iterable[str]) -> str:
+    """The type of a field that nothing describes any more: CryoSPARC's for its own, else one that holds the texts.
+
+    Numbers with a point were floats: whole numbers were written without.
+    """
     last = field.rsplit("/", 1)[-1]
-    return "S" if last in _STRINGS else "<u8" if last in _LONG else "<u4" if last in _NUMBERED else "<f4"
+    known = "S" if last in _STRINGS else "<u8" if last in _LONG else "<u4" if last in _NUMBERED else ""
+    if known:
+        return known
+    distinct = set(texts)
+    if all(re.fullmatch(r"-?\d{1,19}|\d{20}", text) for text in distinct):
+        values = [int(text) for text in distinct] or [0]
+        if min(values) < 0:
+            return "<i4" if -(2**31) <= min(values) and max(values) < 2**31 else "<i8"
+        return "<u4" if max(values) < 2**32 else "<u8"
+    try:
+        with np.errstate(over="ignore"):
+            return "<f4" if all(text in (str(np.float32(text)), "nan") for text in distinct) else _double(distinct)
+    except ValueError:
+        return "S"
+
+
+def _double(texts: Iterable[str]) -> str:
+    for text in texts:
+        float(text)
+    return "<f8"
 
 
 def _typed(star: Star, field: str, texts: Texts, kind: str) -> NDArray[Any]:
@@ -415,12 +441,13 @@ def restored(native: Star, table: Table, again_of: Any) -> tuple[Star, dict[Topi
     old = _old_star(native, kept, optics, table, whole=whole)
     again = again_of(old)
     changed = _changed_topics(table, again)
+    lead = leading(names) or leading(list(again))  # an alignment that was removed is a change, too
     columns: dict[str, Texts] = {}
     for tag, texts in kept.items():
         if tag == GROUP:
             columns[GROUP] = native.columns[GROUP]
             continue
-        fields = direct_fields(tag, leading(names))
+        fields = direct_fields(tag, lead)
         different = _different(table, again, fields) if fields else changed[topic_of_tag(tag)]
         new = native.columns.get(tag)
         if not different.any():
@@ -433,7 +460,7 @@ def restored(native: Star, table: Table, again_of: Any) -> tuple[Star, dict[Topi
     for tag, texts in native.columns.items():
         if tag in columns:
             continue
-        fields = direct_fields(tag, leading(names))
+        fields = direct_fields(tag, lead)
         if not whole or tag == GROUP or _different(table, again, fields).any():
             columns[tag] = texts
     star = replace(native, columns=columns)
@@ -507,6 +534,8 @@ def _different(table: Table, again: Fields, fields: Iterable[str]) -> Mask:
             if field.endswith(("/class", "/split")) and f"{field.rsplit('/', 1)[0]}/shift" in {*names} & {*again}:
                 default = 0  # of an alignment that was there before
             differs = np.ones(there.shape, np.bool_) if default is None else there != default
+            if there.dtype.kind == "f":
+                differs &= ~np.isnan(there)  # not known, as it was
         elif now.shape != then.shape:
             differs = np.ones(now.shape, np.bool_)
         else:
@@ -528,13 +557,14 @@ def _is_number(text: str) -> bool:
 def _with_optics(star: Star, native: Star, old: Star, changed: Mapping[Topic, Mask], table: Table) -> Star:
     """data_optics as it was, with the values of the images and the CTF that are new."""
     ctf = changed[Topic.CTF]
+    image = changed[Topic.IMAGE] if set(IMAGE_FLAGS) & set(old.optics) else np.zeros(len(native), np.bool_)
     size = _different_size(native, old)
-    if not (ctf.any() or size.any()):
+    if not (ctf.any() or size.any() or image.any()):
         unused = _unused(table)
         count = len(next(iter(old.optics.values()), [])) + len(unused)
         order = sorted({*unused, *table[OPTICS_ROW].tolist()}) if OPTICS_ROW in (table.dtype.names or ()) else []
         if not unused or len(order) != count:
-            return replace(star, optics=old.optics, group=old.group, columns=_grouped(star, old.optics, old.group))
+            return replace(star, optics=old.optics, group=old.group, columns=_as_written(star, old))
         place = {row: i for i, row in enumerate(sorted(set(table[OPTICS_ROW].tolist())))}
         optics = {
             tag: [unused[row][tag] if row in unused else texts[place[row]] for row in order]
@@ -542,8 +572,8 @@ def _with_optics(star: Star, native: Star, old: Star, changed: Mapping[Topic, Ma
         }
         at = {row: i for i, row in enumerate(order)}
         group = np.array([at[row] for row in table[OPTICS_ROW].tolist()], np.intp)
-        return replace(star, optics=optics, group=group, columns=_grouped(star, optics, group))
-    key = ((old.group * (native.group.max(initial=0) + 1) + native.group) * 2 + size) * 2 + ctf
+        return replace(star, optics=optics, group=group, columns=_as_written(star, old))
+    key = (((old.group * (native.group.max(initial=0) + 1) + native.group) * 2 + size) * 2 + ctf) * 2 + image
     _, first, index = np.unique(key, return_index=True, return_inverse=True)
     rows = []
     for i in first.tolist():
@@ -551,7 +581,9 @@ def _with_optics(star: Star, native: Star, old: Star, changed: Mapping[Topic, Ma
         now = {tag: texts[native.group[i]] for tag, texts in native.optics.items()}
         row = dict(was)
         for tag in (*now, *was):
-            if topic_of_tag(tag) is Topic.CTF and ctf[i]:
+            if tag in IMAGE_FLAGS:
+                row[tag] = now.get(tag, "0") if image[i] else was.get(tag, "0")
+            elif topic_of_tag(tag) is Topic.CTF and ctf[i]:
                 row.pop(tag, None)
                 row |= {tag: now[tag]} if tag in now else {}
             elif topic_of_tag(tag) is Topic.IMAGE and size[i] and tag in now:
@@ -573,6 +605,12 @@ def _different_size(native: Star, old: Star) -> Mask:
 
 def _grouped(star: Star, optics: Mapping[str, Texts], group: NDArray[np.intp]) -> dict[str, Texts]:
     return star.columns | {GROUP: [optics[GROUP][g] for g in group.tolist()]}
+
+
+def _as_written(star: Star, old: Star) -> dict[str, Texts]:
+    """The columns, with the group of each row in the digits that it had."""
+    texts = old.columns.get(GROUP)
+    return star.columns | {GROUP: texts} if texts is not None else _grouped(star, old.optics, old.group)
 
 
 def _unused(table: Table) -> dict[int, dict[str, str]]:

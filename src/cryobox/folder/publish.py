@@ -62,6 +62,9 @@ def publish_files(folder: Path, name: str, write: Callable[[Path], None], *, fsy
         write(hidden / name)
         made = sorted(hidden.iterdir())
         for file in made:
+            if (folder / file.name).is_dir():
+                raise OutputError(f"{folder / file.name}: cannot be written: it is a folder")
+        for file in made:
             if fsync:
                 _sync_file(file)
             os.replace(file, folder / file.name)
