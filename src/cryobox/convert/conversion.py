@@ -15,6 +15,7 @@ from cryobox.convert.to_cs import UID, Fields, fields_of_star, said_of_star
 from cryobox.convert.to_star import leading, said_of_cs, star_of_cs
 from cryobox.convert.travel import (
     CARRIED,
+    STATE,
     Part,
     carried_fields,
     fields_to_carry,
@@ -22,6 +23,7 @@ from cryobox.convert.travel import (
     lead_of,
     merged_fields,
     restored,
+    state,
     tags_to_keep,
     unchanged_parts,
     with_carried,
@@ -160,7 +162,10 @@ def _to_cs(star: Star, grounds: Grounds, places: Places, *, given: str | None) -
     again = None
     if not from_relion:
         again = star_of_cs(star.source, _packed(star, fields), replace(places, missing={}))
-    fields |= kept_columns(star, *tags_to_keep(star, again))
+    kept = kept_columns(star, *tags_to_keep(star, again))
+    if kept:
+        kept[STATE] = state(fields, len(star))
+    fields |= kept
     table = _packed(star, fields)
     warnings = [*_said_of_locations(star, grounds, fields, given), *said_of_star(star)]
     notes = []

@@ -47,7 +47,9 @@ __all__ = [
     "kept_columns",
     "lead_of",
     "merged_fields",
+    "STATE",
     "restored",
+    "state",
     "tags_to_keep",
     "unchanged_parts",
     "with_carried",
@@ -58,6 +60,7 @@ DIGEST = "_cryosparcDigest"
 KEPT = "cryobox/star/"  # then the tag of a column of the rows
 KEPT_OPTICS = "cryobox/optics/"
 OPTICS_ROW = "cryobox/optics_row"
+STATE = "cryobox/state"  # of each row: what its own fields said when the columns of a STAR file were put beside them
 UNUSED = "cryobox/optics_unused"  # groups without particles, as JSON
 Mask = NDArray[np.bool_]
 
@@ -183,7 +186,7 @@ def fields_to_carry(table: Table, again: Mapping[str, NDArray[Any]], always: Ite
     always = set(always)
     found = []
     for field in table.dtype.names or ():
-        if field.startswith((KEPT, KEPT_OPTICS)) or field in (OPTICS_ROW, UNUSED):
+        if field.startswith((KEPT, KEPT_OPTICS)) or field in (OPTICS_ROW, UNUSED, STATE):
             continue
         if field in always or not _same_bits(table[field], again.get(field)):
             found.append(field)
@@ -214,7 +217,7 @@ def with_carried(star: Star, table: Table, fields: Sequence[str], *, described: 
     told = [
         (field, table.dtype[field].base.str, "x".join(map(str, table.dtype[field].shape)) or "-")
         for field in table.dtype.names or ()
-        if not field.startswith((KEPT, KEPT_OPTICS)) and field not in (OPTICS_ROW, UNUSED, *left)
+        if not field.startswith((KEPT, KEPT_OPTICS)) and field not in (OPTICS_ROW, UNUSED, STATE, *left)
     ]
     columns[DIGEST] = digests(replace(star, columns=columns), leading(table.dtype.names or ()))
     return replace(star, columns=columns, fields=tuple(told)), left
@@ -448,7 +451,12 @@ def restored(native: Star, table: Table, again_of: Any) -> tuple[Star, dict[Topi
             columns[GROUP] = native.columns[GROUP]
             continue
         fields = direct_fields(tag, lead)
-        different = _different(table, again, fields) if fields else changed[topic_of_tag(tag)]
+        topic = Topic.FILAMENT if fields and fields[0].startswith("filament/") else topic_of_tag(tag)
+        different = changed[topic]
+        if fields and topic is not Topic.PARTICLE:
+            different = different & _different(table, again, fields)
+        elif fields:
+            different = _different(table, again, fields)
         new = native.columns.get(tag)
         if not different.any():
             columns[tag] = texts
@@ -511,7 +519,47 @@ _TOPIC_FIELDS = {
 }
 
 
+def state(fields: Mapping[str, NDArray[Any]], n: int) -> NDArray[np.bytes_]:
+    """A checksum of each row's fields for each topic."""
+    lead = leading(list(fields))
+    columns = []
+    for topic in Topic:
+        names = _TOPIC_FIELDS.get(topic, tuple(f"{lead}/{part}" for part in ("shift", "pose", "class", "split")))
+        rows = [_row_bytes(fields[name], n) for name in names if name in fields]
+        columns.append([f"{zlib.crc32(b'|'.join(parts)):08x}" for parts in zip(*rows, strict=True)] or ["-"] * n)
+    return as_bytes(["".join(row) if n else "" for row in zip(*columns, strict=True)] if n else [])
+
+
+def _row_bytes(values: NDArray[Any], n: int) -> list[bytes]:
+    if values.dtype.kind in "SU":
+        return [str(value).encode("utf-8", "surrogateescape") for value in exact(values)]
+    plain = np.ascontiguousarray(values).reshape(n, -1)
+    return [row.tobytes() for row in plain]
+
+
 def _changed_topics(table: Table, again: Fields) -> dict[Topic, Mask]:
+    """In which rows a topic says something else; where a state was recorded, it alone decides."""
+    found = _compared_topics(table, again)
+    names = table.dtype.names or ()
+    if STATE not in names or not len(table):
+        return found
+    now = exact(state({name: table[name] for name in names}, len(table)))
+    then = exact(table[STATE])
+    return {
+        topic: mask & np.array([_part(a, i) != _part(b, i) for a, b in zip(now, then, strict=True)], np.bool_)
+        for i, (topic, mask) in enumerate(found.items())
+    }
+
+
+def _part(text: str, i: int) -> str:
+    """The checksum number `i` of a state; a topic without fields has one letter."""
+    at = 0
+    for _ in range(i):
+        at += 1 if text[at : at + 1] == "-" else 8
+    return text[at : at + (1 if text[at : at + 1] == "-" else 8)]
+
+
+def _compared_topics(table: Table, again: Fields) -> dict[Topic, Mask]:
     lead = leading(table.dtype.names or ()) or leading(list(again))
     fields = _TOPIC_FIELDS | {Topic.ALIGNMENT: tuple(f"{lead}/{part}" for part in ("shift", "pose", "class", "split"))}
     if not lead:
