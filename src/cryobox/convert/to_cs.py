@@ -154,6 +154,9 @@ def _ctf_fields(star: Star) -> Fields:
 
 def leading_tags(star: Star) -> str:
     """Which alignment the columns are: 3D where a particle is tilted, else 2D; "" where there is none."""
+    was_3d = star.has("_cryosparcDigest") and all(text[:1] == "3" for text in star.columns["_cryosparcDigest"])
+    if star.has(*ANGLES) and was_3d and len(star):
+        return "alignments3D"  # also where no particle is tilted
     if star.has(*ANGLES) and any((star.numbers(tag) != 0).any() for tag in ANGLES[:2]):
         return "alignments3D"
     turned = star.has("_rlnAnglePsi") and not np.isin(star.numbers("_rlnAnglePsi"), (_NO_ANGLE,)).all()

@@ -533,7 +533,7 @@ def state(fields: Mapping[str, NDArray[Any]], n: int) -> NDArray[np.bytes_]:
 def _row_bytes(values: NDArray[Any], n: int) -> list[bytes]:
     if values.dtype.kind in "SU":
         return [str(value).encode("utf-8", "surrogateescape") for value in exact(values)]
-    plain = np.ascontiguousarray(values).reshape(n, -1)
+    plain = np.ascontiguousarray(values).reshape(n, int(np.prod(values.shape[1:])))
     return [row.tobytes() for row in plain]
 
 
