@@ -8,6 +8,7 @@ import resource
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -79,14 +80,28 @@ def test_a_limit_on_the_size_of_files_is_an_error_and_the_rerun_completes(tmp_pa
     assert found == contents(tmp_path / "out")
 
 
+@pytest.fixture
+def reachable_by_others(tmp_path: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Let others pass through the folders that pytest made for itself, no further up, and only while the test runs."""
+    ours = tmp_path_factory.getbasetemp()
+    modes = {folder: folder.stat().st_mode for folder in (tmp_path, *tmp_path.parents) if folder.is_relative_to(ours)}
+    if ours.parent.name.startswith("pytest-of-"):
+        modes[ours.parent] = ours.parent.stat().st_mode
+    for folder, mode in modes.items():
+        folder.chmod(mode | 0o055 if folder == tmp_path else mode | 0o011)
+    yield
+    for folder, mode in modes.items():
+        folder.chmod(mode)
+
+
 @pytest.mark.skipif(
     os.geteuid() != 0 or not shutil.which("setpriv"), reason="needs root, to become somebody who is not"
 )
 @pytest.mark.parametrize("place", ["the folder", "stacks", "a file in the way", "the parent"])
-def test_a_folder_that_may_not_be_written_is_refused_before_any_work(tmp_path: Path, place: str) -> None:
+def test_a_folder_that_may_not_be_written_is_refused_before_any_work(
+    tmp_path: Path, place: str, reachable_by_others: None
+) -> None:
     scene = make_scene(tmp_path)
-    for folder in (tmp_path, *tmp_path.parents[:3]):
-        folder.chmod(0o755)
     out = tmp_path / "out"
     if place == "a file in the way":
         out.write_text("a file")
