@@ -10,17 +10,18 @@ import numpy as np
 
 from cryobox.convert.filaments import said_of_filaments
 from cryobox.convert.places import Grounds, Places, look_at_micrographs
-from cryobox.convert.texts import Star, read_star, write_star
-from cryobox.convert.to_cs import UID, Fields, fields_of_star, said_of_star
+from cryobox.convert.texts import UID, Star, lead_of, read_star, write_star
+from cryobox.convert.to_cs import Fields, fields_of_star, said_of_star
 from cryobox.convert.to_star import leading, said_of_cs, star_of_cs
 from cryobox.convert.travel import (
     CARRIED,
+    OF_BOTH,
+    OF_RELION,
     STATE,
     Part,
     carried_fields,
     fields_to_carry,
     kept_columns,
-    lead_of,
     merged_fields,
     restored,
     state,
@@ -99,9 +100,7 @@ def convert_particles(
         write: Callable[[Path], None] = lambda path: write_star(path, star)  # noqa: E731 -- one of two
         done = replace(done, warnings=(*told, *done.warnings))
     else:
-        found = read_star(source)
-        grounds = look_at_micrographs(found, micrographs, places, root)
-        table, done = _to_cs(found, grounds, places, given=micrographs)
+        table, done = _to_cs(read_star(source), places, micrographs, root)
 
         def write(path: Path) -> None:
             write_table(path, table)
@@ -123,7 +122,7 @@ def _to_star(source: str, table: Table, places: Places) -> tuple[Star, Converted
     unit = table[f"{lead}/psize_A"].astype(np.float64) if lead else None
 
     def again_of(star: Star) -> Fields:
-        return fields_of_star(star, grounds, quiet, unit if len(star) else None)
+        return fields_of_star(star, grounds, quiet, unit, still_3d=lead == "alignments3D")
 
     star, changed, own = restored(native, table, again_of)
     always = [field for field in _OF_MICROGRAPHS if field in names]
@@ -152,11 +151,18 @@ def _grounds_of(table: Table) -> Grounds:
     return grounds
 
 
-def _to_cs(star: Star, grounds: Grounds, places: Places, *, given: str | None) -> tuple[Table, Converted]:
+def _to_cs(star: Star, places: Places, micrographs: str | None, root: Path | None) -> tuple[Table, Converted]:
     carried = carried_fields(star)
     unchanged = unchanged_parts(star)
+    grounds = Grounds.none(len(star))
+    if not (unchanged[Part.MICROGRAPH] & unchanged[Part.LOCATION]).all() or "location/micrograph_shape" not in carried:
+        grounds = look_at_micrographs(star, micrographs, places, root)  # else nothing new can be learnt from the files
     grounds = _with_carried_grounds(star, grounds, carried, unchanged)
-    made = fields_of_star(star, grounds, places, _unit(star, carried, unchanged))
+    if len(star):  # where all rows are new, the columns say for themselves what they are
+        still_3d = lead_of(star) == "alignments3D" and bool(unchanged[Part.ALIGNMENT].any())
+    else:
+        still_3d = leading([name for name, _, _ in star.fields]) == "alignments3D"
+    made = fields_of_star(star, grounds, places, _unit(star, carried, unchanged), still_3d=still_3d)
     fields, dropped = merged_fields(star, made, carried, unchanged)
     from_relion = not star.fields and not any(tag.startswith(CARRIED) for tag in star.columns)
     again = None
@@ -164,10 +170,10 @@ def _to_cs(star: Star, grounds: Grounds, places: Places, *, given: str | None) -
         again = star_of_cs(star.source, _packed(star, fields), replace(places, missing={}))
     kept = kept_columns(star, *tags_to_keep(star, again))
     if kept:
-        kept[STATE] = state(fields, len(star))
+        kept[STATE] = state(fields, len(star), OF_RELION if from_relion else OF_BOTH)
     fields |= kept
     table = _packed(star, fields)
-    warnings = [*_said_of_locations(star, grounds, fields, given), *said_of_star(star)]
+    warnings = [*_said_of_locations(star, grounds, fields, micrographs), *said_of_star(star)]
     notes = []
     if dropped:
         notes.append(f"no longer true since the table was changed, and left out: {listed(dropped, 8)}")

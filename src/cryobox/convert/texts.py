@@ -15,11 +15,25 @@ from cryobox.formats.cs_table import as_text
 from cryobox.formats.star_optics import group_of_rows
 from cryobox.formats.star_table import encode, read_blocks, write_loop
 
-__all__ = ["GROUP", "GROUP_NAME", "Star", "Texts", "exact", "number_text", "read_star", "write_star"]
+__all__ = [
+    "DIGEST",
+    "GROUP",
+    "GROUP_NAME",
+    "UID",
+    "Star",
+    "Texts",
+    "exact",
+    "lead_of",
+    "number_text",
+    "read_star",
+    "write_star",
+]
 
 Floats = NDArray[np.float64]
 Texts = list[str]
 
+UID = "_cryosparcUid"
+DIGEST = "_cryosparcDigest"  # what each row said when the table was made of a `.cs`; first, of which alignment
 GROUP = "_rlnOpticsGroup"
 GROUP_NAME = "_rlnOpticsGroupName"
 DIGITS = 10  # a float32 in another unit comes back as it was: half a step of it is 3e-8 of its size
@@ -100,6 +114,12 @@ class Star:
                 except ValueError:
                     raise self.error(block, row, tag, text, "a number") from None
             raise
+
+
+def lead_of(star: Star) -> str:
+    """Which alignment the columns were when the table was made of a `.cs`; "" if it was not, or of none."""
+    marks = {text[:1] for text in star.columns.get(DIGEST, [])}
+    return {"3": "alignments3D", "2": "alignments2D"}.get(marks.pop() if len(marks) == 1 else "", "")
 
 
 def read_star(path: Path) -> Star:

@@ -10,25 +10,25 @@ from numpy.typing import NDArray
 
 from cryobox.convert.filaments import TUBE, filament_fields
 from cryobox.convert.places import Grounds, Places, by_distinct
-from cryobox.convert.texts import GROUP, Floats, Star, Texts
+from cryobox.convert.texts import GROUP, UID, Floats, Star, Texts
 from cryobox.convert.to_star import ANGLES, COORDINATES, ORIGINS
-from cryobox.errors import InputError
 from cryobox.formats.columns import CTF_FIELDS, IMAGE_FLAGS, MICROSCOPE, QUANTITIES, UNRELATED_TAGS, Topic, to_field
 from cryobox.formats.cs_output import fraction_at
 from cryobox.formats.cs_table import as_bytes
 from cryobox.formats.ctf import aberrations
 from cryobox.rotations import pose_from_euler
 
-__all__ = ["UID", "fields_of_star", "leading_tags", "said_of_star"]
+__all__ = ["ORIGINS_30", "Fields", "fields_of_star", "said_of_star"]
 
-UID = "_cryosparcUid"
-_ORIGINS_30 = ("_rlnOriginX", "_rlnOriginY")
+ORIGINS_30 = ("_rlnOriginX", "_rlnOriginY")
 _NO_ANGLE = -999.0  # what pickers write
 LARGEST = 2**32 - 1
 Fields = dict[str, NDArray[Any]]
 
 
-def fields_of_star(star: Star, grounds: Grounds, places: Places, unit: Floats | None = None) -> Fields:
+def fields_of_star(
+    star: Star, grounds: Grounds, places: Places, unit: Floats | None = None, *, still_3d: bool = False
+) -> Fields:
     """The fields that the columns give; nothing travels along yet.
 
     Parameters
@@ -37,6 +37,8 @@ def fields_of_star(star: Star, grounds: Grounds, places: Places, unit: Floats | 
         Shapes of the micrographs.
     unit : ndarray, shape (n,), float64, optional
         Å per unit of the shifts (psize_A of the alignment); default: the images' pixel size.
+    still_3d : bool
+        The angles are those of a 3D alignment, also where no particle is tilted.
 
     Raises
     ------
@@ -60,7 +62,9 @@ def fields_of_star(star: Star, grounds: Grounds, places: Places, unit: Floats | 
     for quantity in QUANTITIES:
         if quantity.topic is Topic.PARTICLE and star.has(quantity.tag):
             made[quantity.field] = star.numbers(quantity.tag).astype(np.float32)
-    made |= _alignment_fields(star, pixel.astype(np.float64) if unit is None else unit)
+    lead = "alignments3D" if still_3d and star.has(*ANGLES) else _leading_tags(star)
+    if lead:
+        made |= _alignment_fields(star, lead, pixel.astype(np.float64) if unit is None else unit)
     return made | filament_fields(star)
 
 
@@ -152,25 +156,19 @@ def _ctf_fields(star: Star) -> Fields:
     return made
 
 
-def leading_tags(star: Star) -> str:
+def _leading_tags(star: Star) -> str:
     """Which alignment the columns are: 3D where a particle is tilted, else 2D; "" where there is none."""
-    was_3d = star.has("_cryosparcDigest") and all(text[:1] == "3" for text in star.columns["_cryosparcDigest"])
-    if star.has(*ANGLES) and was_3d and len(star):
-        return "alignments3D"  # also where no particle is tilted
     if star.has(*ANGLES) and any((star.numbers(tag) != 0).any() for tag in ANGLES[:2]):
         return "alignments3D"
     turned = star.has("_rlnAnglePsi") and not np.isin(star.numbers("_rlnAnglePsi"), (_NO_ANGLE,)).all()
-    return "alignments2D" if turned or star.has(*ORIGINS) or star.has(*_ORIGINS_30) else ""
+    return "alignments2D" if turned or star.has(*ORIGINS) or star.has(*ORIGINS_30) else ""
 
 
-def _alignment_fields(star: Star, unit: Floats) -> Fields:
-    lead = leading_tags(star)
-    if not lead:
-        return {}
+def _alignment_fields(star: Star, lead: str, unit: Floats) -> Fields:
     pixel = star.of_group("_rlnImagePixelSize")
     zero = np.zeros(len(star))
     shift = []
-    for tag, old in zip(ORIGINS, _ORIGINS_30, strict=True):
+    for tag, old in zip(ORIGINS, ORIGINS_30, strict=True):
         in_pixels = star.numbers(old) * pixel if star.has(old) else zero
         shift.append((star.numbers(tag) if star.has(tag) else in_pixels) / unit)
     made: Fields = {
@@ -216,7 +214,7 @@ def said_of_star(star: Star) -> list[str]:
             f"{', '.join(treated)} is 1: the images were treated with their CTF, and a .cs has no documented column "
             f"for that; CryoSPARC would apply the CTF again"
         )
-    if star.has(*_ORIGINS_30) and not star.has(*ORIGINS):
+    if star.has(*ORIGINS_30) and not star.has(*ORIGINS):
         told.append(
             "_rlnOriginX and _rlnOriginY are taken as pixels of the images, as RELION 3.0 has them; since 3.1 RELION "
             "writes them in Å"
@@ -241,9 +239,3 @@ def _no_numbers(star: Star) -> list[str]:
     return [
         f"CTF values are not finite numbers: {', '.join(bad)} of {len(star)} particles; a refinement cannot use these"
     ]
-
-
-def require(star: Star, *tags: str) -> None:
-    """Raise `InputError` unless the rows have these columns."""
-    if missing := [tag for tag in tags if not star.has(tag)]:
-        raise InputError(f"{star.source}: data_particles has no column {', '.join(missing)}")

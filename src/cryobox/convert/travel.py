@@ -21,8 +21,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cryobox.convert.filaments import TUBE
-from cryobox.convert.texts import GROUP, Star, Texts, exact
-from cryobox.convert.to_cs import UID, Fields
+from cryobox.convert.texts import DIGEST, GROUP, UID, Star, Texts, exact, lead_of
+from cryobox.convert.to_cs import ORIGINS_30, Fields
 from cryobox.convert.to_star import ANGLES, COORDINATES, DEFAULTS, ORIGINS, leading
 from cryobox.errors import InputError
 from cryobox.formats.columns import (
@@ -40,14 +40,14 @@ from cryobox.formats.star_optics import unique_groups
 
 __all__ = [
     "CARRIED",
-    "DIGEST",
+    "OF_BOTH",
+    "OF_RELION",
+    "STATE",
     "Part",
     "carried_fields",
     "fields_to_carry",
     "kept_columns",
-    "lead_of",
     "merged_fields",
-    "STATE",
     "restored",
     "state",
     "tags_to_keep",
@@ -56,11 +56,12 @@ __all__ = [
 ]
 
 CARRIED = "_cryosparc."  # then the field, with a dot for the slash, and the index of a component
-DIGEST = "_cryosparcDigest"
 KEPT = "cryobox/star/"  # then the tag of a column of the rows
 KEPT_OPTICS = "cryobox/optics/"
 OPTICS_ROW = "cryobox/optics_row"
-STATE = "cryobox/state"  # of each row: what its own fields said when the columns of a STAR file were put beside them
+# Of each row what its own fields said when columns of a STAR file were put beside them; first, whose table that was.
+STATE = "cryobox/state"
+OF_RELION, OF_BOTH = "r", "c"
 UNUSED = "cryobox/optics_unused"  # groups without particles, as JSON
 Mask = NDArray[np.bool_]
 
@@ -88,7 +89,7 @@ _SPEAKS_OF: dict[Part, tuple[tuple[str, ...], tuple[str, ...], bool]] = {
     Part.MICROGRAPH: (("_rlnMicrographName",), (), False),
     Part.LOCATION: (COORDINATES, (), True),
     Part.CTF: (_ROW_CTF, (*MICROSCOPE, *UNRELATED_TAGS), True),
-    Part.ALIGNMENT: ((*ORIGINS, "_rlnOriginX", "_rlnOriginY", *ANGLES, *_CLASS), (), True),
+    Part.ALIGNMENT: ((*ORIGINS, *ORIGINS_30, *ANGLES, *_CLASS), (), True),
     Part.FILAMENT: ((TUBE, "_rlnHelicalTrackLengthAngst"), (), True),
 }
 
@@ -131,8 +132,9 @@ def _checksums(
 
 
 def as_relion_writes(text: str) -> str:
-    """A number in RELION's digits: six behind the point, five where it is negative, with an exponent where it is small
-    or large (seen with 3.1.3).
+    """A number in RELION's digits, as 3.1.3 was seen to write them.
+
+    Six behind the point, five where it is negative; with an exponent where it is small or large.
     """
     try:
         value = float(text)
@@ -170,12 +172,6 @@ def unchanged_parts(star: Star) -> dict[Part, Mask]:
 def _same_digest(now: str, then: str) -> bool:
     """Whether the numbers are those of before, in the digits of one or the other program."""
     return any(a == b for a, b in zip(now.split("."), then.split("."), strict=False))
-
-
-def lead_of(star: Star) -> str:
-    """Which alignment the columns were when the table was made of a `.cs`."""
-    marks = {text[:1] for text in star.columns.get(DIGEST, [])}
-    return {"3": "alignments3D", "2": "alignments2D"}.get(marks.pop() if len(marks) == 1 else "", "")
 
 
 # Fields of a .cs in a STAR file --------------------------------------------------------------------------------------
@@ -440,7 +436,7 @@ def restored(native: Star, table: Table, again_of: Any) -> tuple[Star, dict[Topi
     optics = {field[len(KEPT_OPTICS) :]: exact(table[field]) for field in names if field.startswith(KEPT_OPTICS)}
     if not kept:
         return native, {}, False
-    whole = "_rlnImageName" in kept and "_rlnImageSize" in optics
+    whole = STATE in names and all(text.startswith(OF_RELION) for text in exact(table[STATE]))
     old = _old_star(native, kept, optics, table, whole=whole)
     again = again_of(old)
     changed = _changed_topics(table, again)
@@ -453,10 +449,14 @@ def restored(native: Star, table: Table, again_of: Any) -> tuple[Star, dict[Topi
         fields = direct_fields(tag, lead)
         topic = Topic.FILAMENT if fields and fields[0].startswith("filament/") else topic_of_tag(tag)
         different = changed[topic]
-        if fields and topic is not Topic.PARTICLE:
+        if tag in ORIGINS_30:  # in pixels of the images
+            different = (different | changed[Topic.IMAGE]) & _different(table, again, fields)
+        elif fields and topic is not Topic.PARTICLE:
             different = different & _different(table, again, fields)
         elif fields:
             different = _different(table, again, fields)
+        if topic is Topic.FILAMENT:  # tubes are numbered within their micrograph: all its rows, or none
+            different = _in_whole_micrographs(native, different)
         new = native.columns.get(tag)
         if not different.any():
             columns[tag] = texts
@@ -471,10 +471,20 @@ def restored(native: Star, table: Table, again_of: Any) -> tuple[Star, dict[Topi
         fields = direct_fields(tag, lead)
         if not whole or tag == GROUP or _different(table, again, fields).any():
             columns[tag] = texts
+    if any(tag in kept and columns.get(tag) != kept[tag] for tag in ORIGINS_30):
+        columns = {tag: texts for tag, texts in columns.items() if tag not in ORIGINS_30}
+        columns |= {tag: native.columns[tag] for tag in ORIGINS if tag in native.columns}
     star = replace(native, columns=columns)
     if optics:
         star = _with_optics(star, native, old, changed, table)
     return star, changed, whole
+
+
+def _in_whole_micrographs(star: Star, rows: Mask) -> Mask:
+    """All rows of the micrographs on which one of these is."""
+    names = star.columns.get("_rlnMicrographName", [""] * len(star))
+    touched = {name for name, there in zip(names, rows.tolist(), strict=True) if there}
+    return np.array([name in touched for name in names], np.bool_)
 
 
 def _old_star(
@@ -501,7 +511,7 @@ def direct_fields(tag: str, lead: str) -> tuple[str, ...]:
         "_rlnAngleTiltPrior": ("filament/filament_uid",),
         "_rlnAnglePsiPrior": ("filament/filament_uid", "filament/position_A"),
         "_rlnAnglePsiFlipRatio": ("filament/filament_uid",),
-        **dict.fromkeys(("_rlnOriginX", "_rlnOriginY"), (f"{lead or '*'}/shift",)),
+        **dict.fromkeys(ORIGINS_30, (f"{lead or '*'}/shift", "blob/psize_A")),
         **dict.fromkeys(ANGLES, (f"{lead or '*'}/pose",)),
     }
     for quantity in QUANTITIES:
@@ -510,7 +520,8 @@ def direct_fields(tag: str, lead: str) -> tuple[str, ...]:
     return fixed.get(tag, ())
 
 
-_TOPIC_FIELDS = {
+_OF_ALIGNMENT = ("shift", "pose", "class", "split")
+_TOPIC_FIELDS: dict[Topic, tuple[str, ...]] = {
     Topic.IMAGE: ("blob/path", "blob/idx", "blob/shape", "blob/psize_A"),
     Topic.LOCATION: ("location/micrograph_path", "location/center_x_frac", "location/center_y_frac"),
     Topic.CTF: (*(q.field for q in QUANTITIES if q.topic is Topic.CTF), *UNRELATED_FIELDS),
@@ -519,15 +530,15 @@ _TOPIC_FIELDS = {
 }
 
 
-def state(fields: Mapping[str, NDArray[Any]], n: int) -> NDArray[np.bytes_]:
-    """A checksum of each row's fields for each topic."""
+def state(fields: Mapping[str, NDArray[Any]], n: int, mark: str) -> NDArray[np.bytes_]:
+    """A checksum of each row's fields for each topic, behind the letter that says whose table was kept."""
     lead = leading(list(fields))
-    columns = []
+    columns: list[list[str]] = [[mark] * n]
     for topic in Topic:
-        names = _TOPIC_FIELDS.get(topic, tuple(f"{lead}/{part}" for part in ("shift", "pose", "class", "split")))
+        names = _TOPIC_FIELDS.get(topic, tuple(f"{lead}/{part}" for part in _OF_ALIGNMENT))
         rows = [_row_bytes(fields[name], n) for name in names if name in fields]
-        columns.append([f"{zlib.crc32(b'|'.join(parts)):08x}" for parts in zip(*rows, strict=True)] or ["-"] * n)
-    return as_bytes(["".join(row) if n else "" for row in zip(*columns, strict=True)] if n else [])
+        columns.append([f"{zlib.crc32(b'|'.join(parts)):08x}" for parts in zip(*rows, strict=True)] or ["-" * 8] * n)
+    return as_bytes(["".join(row) for row in zip(*columns, strict=True)])
 
 
 def _row_bytes(values: NDArray[Any], n: int) -> list[bytes]:
@@ -538,32 +549,24 @@ def _row_bytes(values: NDArray[Any], n: int) -> list[bytes]:
 
 
 def _changed_topics(table: Table, again: Fields) -> dict[Topic, Mask]:
-    """In which rows a topic says something else; where a state was recorded, it alone decides."""
+    """In which rows a topic says something else than what was kept, and than what the fields said beside it then."""
     found = _compared_topics(table, again)
     names = table.dtype.names or ()
     if STATE not in names or not len(table):
         return found
-    now = exact(state({name: table[name] for name in names}, len(table)))
+    now = exact(state({name: table[name] for name in names}, len(table), OF_RELION))
     then = exact(table[STATE])
+    pairs = list(zip(now, then, strict=True))
     return {
-        topic: mask & np.array([_part(a, i) != _part(b, i) for a, b in zip(now, then, strict=True)], np.bool_)
-        for i, (topic, mask) in enumerate(found.items())
+        topic: found[topic]
+        & np.array([a[1 + 8 * i : 9 + 8 * i] != b[1 + 8 * i : 9 + 8 * i] for a, b in pairs], np.bool_)
+        for i, topic in enumerate(Topic)
     }
-
-
-def _part(text: str, i: int) -> str:
-    """The checksum number `i` of a state; a topic without fields has one letter."""
-    at = 0
-    for _ in range(i):
-        at += 1 if text[at : at + 1] == "-" else 8
-    return text[at : at + (1 if text[at : at + 1] == "-" else 8)]
 
 
 def _compared_topics(table: Table, again: Fields) -> dict[Topic, Mask]:
     lead = leading(table.dtype.names or ()) or leading(list(again))
-    fields = _TOPIC_FIELDS | {Topic.ALIGNMENT: tuple(f"{lead}/{part}" for part in ("shift", "pose", "class", "split"))}
-    if not lead:
-        fields[Topic.ALIGNMENT] = ()
+    fields = _TOPIC_FIELDS | {Topic.ALIGNMENT: tuple(f"{lead}/{part}" for part in _OF_ALIGNMENT) if lead else ()}
     return {topic: _different(table, again, fields[topic]) for topic in Topic}
 
 
