@@ -244,3 +244,131 @@ def test_angles_that_relion_adds_become_a_three_dimensional_alignment(folder: Pa
     after = read_table(folder / "b.cs")
     assert after["alignments3D/pose"].any()
     assert "alignments2D/error" not in after.dtype.names
+
+
+# A table that was edited, in which columns of both families stand, goes there and back once more.
+
+
+@pytest.mark.parametrize("edit", ["CTF refined", "extracted again", "classified", "rows selected", "field added"])
+def test_an_edited_cs_loses_nothing_on_a_second_trip(folder: Path, edit: str) -> None:
+    for seed in range(CASES):
+        rng = np.random.default_rng(seed)
+        write_star(folder / "a.star", *random_star(rng, 6))
+        convert("a.star", "a.cs")
+        table = read_table(folder / "a.cs")
+        if edit == "classified" and not any(name.endswith("/class") for name in table.dtype.names):
+            continue
+        if edit == "CTF refined" and "ctf/df1_A" not in table.dtype.names:
+            continue
+        table = table[rng.random(6) < 0.7] if edit == "rows selected" else edited(table, edit, rng.random(6) < 0.5)
+        if edit == "field added":
+            wider = np.zeros(len(table), [*table.dtype.descr, ("added/x", "<f8"), ("ctf/trefoil_more", "<f4", (2,))])
+            for name in table.dtype.names:
+                wider[name] = table[name]
+            wider["added/x"] = rng.random(len(table))
+            table = wider
+        save(folder / "b.cs", table)
+        convert("b.cs", "b.star")
+        convert("b.star", "c.cs")
+        convert("c.cs", "c.star")
+        check_nothing_lost(columns_of(folder / "b.star"), columns_of(folder / "c.star"), seed)
+
+
+@pytest.mark.parametrize("edit", STAR_EDITS)
+def test_an_edited_star_loses_nothing_on_a_second_trip(folder: Path, edit: str) -> None:
+    values, _, _ = STAR_EDITS[edit]
+    for seed in range(CASES):
+        rng = np.random.default_rng(seed)
+        save(folder / "a.cs", random_cs(rng, 6))
+        convert("a.cs", "a.star")
+        found = blocks(folder / "a.star")
+        if not set(values) <= set(found["particles"][0]):
+            continue
+        changed = (rng.random(6) < 0.5).tolist()
+        rows = [row | values if new else row for row, new in zip(found["particles"][1], changed, strict=True)]
+        write_star(folder / "b.star", found["optics"][1], rows, the_rest(folder / "a.star"))
+        convert("b.star", "b.cs")
+        convert("b.cs", "c.star")
+        convert("c.star", "c.cs")
+        before, after = read_table(folder / "b.cs"), read_table(folder / "c.cs")
+        for name in before.dtype.names:
+            assert after[name].tobytes() == before[name].tobytes() or name == "cryobox/state", (seed, name)
+
+
+FILLED = {"0", "1", "90", "0.5"}  # what columns say that a `.cs` has a field for and the STAR file did not have
+
+
+def check_nothing_lost(
+    before: dict[str, dict[str, list[str]]], after: dict[str, dict[str, list[str]]], seed: int
+) -> None:
+    """Every column is there with its texts; new ones say nothing new."""
+    for name, columns in before.items():
+        for tag, texts in columns.items():
+            assert after[name][tag] == texts, (seed, tag)
+        for tag in set(after[name]) - set(columns):
+            assert set(after[name][tag]) <= FILLED, (seed, tag)
+
+
+def columns_of(path: Path) -> dict[str, dict[str, list[str]]]:
+    """Every column of every block but the digests, whatever their order."""
+    found = blocks(path)
+    found.pop("cryosparc", None)
+    return {
+        name: {tag: [row[tag] for row in rows] for tag in tags if tag != "_cryosparcDigest"}
+        for name, (tags, rows) in found.items()
+    }
+
+
+def group_of(*rows: dict[str, str]) -> tuple[Rows, Rows]:
+    optics = {"_rlnOpticsGroup": "1", "_rlnOpticsGroupName": "g", "_rlnImagePixelSize": "1.06", "_rlnImageSize": "32"}
+    return [optics], [{"_rlnImageName": f"{i}@s.mrcs", "_rlnOpticsGroup": "1"} | row for i, row in enumerate(rows, 1)]
+
+
+def test_filaments_of_a_micrograph_never_share_a_tube_number(folder: Path) -> None:
+    rows = ({"_rlnMicrographName": "m.mrc", "_rlnHelicalTubeID": tube} for tube in "221")
+    write_star(folder / "a.star", *group_of(*rows))
+    convert("a.star", "a.cs")
+    table = read_table(folder / "a.cs")
+    table["filament/filament_uid"][0] = 5
+    save(folder / "b.cs", table)
+    convert("b.cs", "b.star")
+    assert len({row["_rlnHelicalTubeID"] for row in blocks(folder / "b.star")["particles"][1]}) == 3
+
+
+def test_origins_in_pixels_follow_the_pixel_size_of_new_images(folder: Path) -> None:
+    write_star(folder / "a.star", *group_of({"_rlnOriginX": "2", "_rlnOriginY": "3"}))
+    convert("a.star", "a.cs")
+    table = read_table(folder / "a.cs")
+    table["blob/psize_A"] = 2.12
+    save(folder / "b.cs", table)
+    convert("b.cs", "b.star")
+    (row,) = blocks(folder / "b.star")["particles"][1]
+    assert "_rlnOriginX" not in row
+    assert float(row["_rlnOriginXAngst"]) == pytest.approx(2.12)
+
+
+def test_a_table_without_rows_goes_both_ways_twice(folder: Path) -> None:
+    write_star(folder / "a.star", *group_of({"_rlnDefocusU": "1"}))
+    convert("a.star", "a.cs")
+    save(folder / "b.cs", read_table(folder / "a.cs")[:0])
+    convert("b.cs", "b.star")
+    convert("b.star", "c.cs")
+    assert len(read_table(folder / "c.cs")) == 0
+
+
+def test_a_three_dimensional_alignment_without_tilt_stays_one_when_a_row_is_edited(folder: Path) -> None:
+    table = np.zeros(2, [("uid", "<u8"), ("blob/path", "S9"), ("blob/idx", "<u4"), ("blob/shape", "<u4", (2,)),
+                         ("blob/psize_A", "<f4"), ("alignments3D/shift", "<f4", (2,)), ("alignments3D/psize_A", "<f4"),
+                         ("alignments3D/pose", "<f4", (3,))])  # fmt: skip
+    table["uid"], table["blob/path"], table["blob/shape"], table["blob/psize_A"] = [1, 2], b">s.mrc", 32, 1.06
+    table["alignments3D/psize_A"], table["alignments3D/shift"], table["alignments3D/pose"] = 1.06, 1, (0, 0, 0.5)
+    save(folder / "a.cs", table)
+    convert("a.cs", "a.star")
+    found = blocks(folder / "a.star")
+    found["particles"][1][0]["_rlnOriginXAngst"] = "9"
+    write_star(folder / "b.star", found["optics"][1], found["particles"][1], the_rest(folder / "a.star"))
+    convert("b.star", "b.cs")
+    after = read_table(folder / "b.cs")
+    assert set(after.dtype.names) >= set(table.dtype.names)
+    np.testing.assert_allclose(after["alignments3D/shift"], [[9 / 1.06, 1], [1, 1]], rtol=1e-6)
+    np.testing.assert_array_equal(after["alignments3D/pose"][1], table["alignments3D/pose"][1])

@@ -373,19 +373,8 @@ def tags_to_keep(star: Star, again: Star | None) -> tuple[list[str], bool]:
     if again is None:
         return tags, True
     optics = _optics_differ(star, again)
-    found = [tag for tag in tags if tag != GROUP and not _says_the_same(star.columns[tag], again.columns.get(tag))]
+    found = [tag for tag in tags if tag != GROUP and star.columns[tag] != again.columns.get(tag)]
     return [*found, GROUP] if optics else found, optics
-
-
-def _says_the_same(texts: Texts, others: Texts | None) -> bool:
-    return others is not None and all(map(_alike, texts, others))
-
-
-def _alike(one: str, other: str) -> bool:
-    """Whether two texts are one value, in the digits of one program or another."""
-    return (
-        one == other or as_relion_writes(one) == as_relion_writes(other) or _six_decimals(one) == _six_decimals(other)
-    )
 
 
 def _optics_differ(star: Star, again: Star) -> bool:
@@ -394,9 +383,7 @@ def _optics_differ(star: Star, again: Star) -> bool:
     pairs = set(zip(star.group.tolist(), again.group.tolist(), strict=True))
     if len(pairs) != len({a for a, _ in pairs}) or len(pairs) != len({b for _, b in pairs}):
         return True
-    return any(
-        tag != GROUP and not _alike(star.optics[tag][a], again.optics[tag][b]) for tag in star.optics for a, b in pairs
-    )
+    return any(tag != GROUP and star.optics[tag][a] != again.optics[tag][b] for tag in star.optics for a, b in pairs)
 
 
 def kept_columns(star: Star, tags: Sequence[str], optics: bool) -> Fields:
