@@ -91,6 +91,14 @@ def _once(root: Path, rows: int, family: str) -> dict[str, float]:
     seconds["headers"] = time.perf_counter() - start
     start = time.perf_counter()
     plan = build_plan(particles, micrographs, recipe, match=match, headers=headers)
+    formats.check_tables(
+        particles,
+        micrographs,
+        plan.recipe,
+        rows=plan.rows,
+        micrograph=plan.micrograph[plan.rows],
+        pixel_size=plan.pixel_size,
+    )
     seconds["plan"] += time.perf_counter() - start
     results = {task.id: TaskResult(id=task.id, kept=len(task.corners)) for task in plan.tasks}
     start = time.perf_counter()

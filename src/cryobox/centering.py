@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from cryobox.options import Rounding
 
 __all__ = [
+    "INTEGER_GUARD",
     "Centered",
     "box_corners",
     "inside",

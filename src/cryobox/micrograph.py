@@ -8,10 +8,11 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["CTF_COLUMNS", "ImageHeader", "Micrographs", "Optics"]
+__all__ = ["PIXEL_SIZE_ERROR", "PIXEL_SIZE_WARNING", "ImageHeader", "Micrographs", "Optics"]
 
-# Columns of `Micrographs.ctf`: float64, nan where unknown. Å, degrees.
-CTF_COLUMNS = ("defocus_u_angstrom", "defocus_v_angstrom", "defocus_angle_degrees", "phase_shift_degrees")
+# Two pixel sizes of one micrograph may differ: recalibrated data.
+PIXEL_SIZE_WARNING = 1.01  # factor from which it is said
+PIXEL_SIZE_ERROR = 1.4  # from which one of them is wrong, or of another binning
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -81,7 +82,8 @@ class Micrographs:
     optics_index : ndarray, intp
         Index into `optics`; -1 where there is none.
     ctf : dict of str to ndarray, float64
-        Keys: some of `CTF_COLUMNS`; a missing key means that the table has no such column.
+        Å, degrees; nan where unknown. Keys: some of `formats.columns.CTF_NEUTRAL`; a missing key means that the table
+        has no such column.
     ctf_type : tuple of str, optional
         One per micrograph: ctf/type ("spline", "imported", ...), where the table is a `.cs`.
     table : object

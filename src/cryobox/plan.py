@@ -17,7 +17,7 @@ from cryobox.boxes import is_fast, neighbors
 from cryobox.centering import inside, mirror, overlaps, place, round_half_away, too_close, truncate
 from cryobox.errors import InputError, MicrographError, OptionError
 from cryobox.matching import match_names, match_uids, stem
-from cryobox.micrograph import ImageHeader, Micrographs
+from cryobox.micrograph import PIXEL_SIZE_ERROR, PIXEL_SIZE_WARNING, ImageHeader, Micrographs
 from cryobox.options import Recipe, Style, check_background_radius
 from cryobox.particles import Alignment, Particles, Reason
 
@@ -26,8 +26,6 @@ __all__ = ["REASONS", "Output", "Plan", "Task", "build_plan", "match_micrographs
 REASONS: tuple[Reason, ...] = tuple(Reason)
 ACCEPTED = -1  # in `Plan.reason`; other values are indices into REASONS
 
-PIXEL_SIZE_WARNING = 1.01  # header and table differ by more: recalibrated data
-PIXEL_SIZE_ERROR = 1.4  # by more: one of them is wrong
 ASPECT_TOLERANCE = 0.01  # two binnings of one field of view: sides in the same ratio within this
 STACK_FOLDERS = ("stacks", "stacks_small")
 MAX_NAME_BYTES = 255

@@ -326,3 +326,70 @@ def test_extracting_between_the_two_ways_leaves_nothing_of_the_old_images_and_gr
         assert table["location/micrograph_shape"].tolist() == [[240 * scale, 280 * scale]] * 3
         np.testing.assert_allclose(table["location/center_x_frac"], 0.5, atol=1e-6)
         np.testing.assert_allclose(table["location/micrograph_psize_A"], 1.06 / scale, rtol=1e-6)
+
+
+def test_fields_that_nothing_describes_any_more_keep_their_values(folder: Path) -> None:
+    table = cs(folder, 2, ("own/text", "S9", [b"a b", b"c"]), ("own/count", "<u8", [2**60, 1]),
+               ("own/step", "<i4", [-5, 7]),
+       ("own/wide", "<f8", [1 / 3, 1e300]), ("own/pair", ("<f4", (2,)), 0.1))  # fmt: skip
+    convert("a.cs", "a.star")
+    data = (folder / "a.star").read_bytes()
+    (folder / "b.star").write_bytes(data[: data.index(b"data_cryosparc")])  # RELION drops blocks that it does not know
+    convert("b.star", "b.cs")
+    after = read_table(folder / "b.cs")
+    for name in table.dtype.names:
+        np.testing.assert_array_equal(after[name], table[name], err_msg=name)
+
+
+def test_an_alignment_that_was_removed_takes_its_columns_along(folder: Path) -> None:
+    star(folder, [{"_rlnOriginXAngst": "1", "_rlnOriginYAngst": "2", "_rlnClassNumber": "3", "_rlnNote": "x"}])
+    convert("a.star", "a.cs")
+    table = read_table(folder / "a.cs")
+    left = [name for name in table.dtype.names if not name.startswith("alignments")]
+    save(folder / "b.cs", np.array(table[left].tolist(), [(name, table.dtype[name]) for name in left]))
+    convert("b.cs", "b.star")
+    tags = blocks(folder / "b.star")["particles"][0]
+    assert not {"_rlnOriginXAngst", "_rlnOriginYAngst", "_rlnClassNumber"} & set(tags)
+    assert "_rlnNote" in tags
+
+
+def test_the_mark_of_treated_images_goes_with_the_images(folder: Path) -> None:
+    star(folder, [{}, {}], rlnCtfDataAreCtfPremultiplied="1")
+    convert("a.star", "a.cs")
+    table = read_table(folder / "a.cs")
+    table["blob/path"][1] = b">t.mrc"
+    save(folder / "b.cs", table)
+    convert("b.cs", "b.star")
+    found = blocks(folder / "b.star")
+    mark = {g["_rlnOpticsGroup"]: g["_rlnCtfDataAreCtfPremultiplied"] for g in found["optics"][1]}
+    assert [mark[row["_rlnOpticsGroup"]] for row in found["particles"][1]] == ["1", "0"]
+
+
+def test_a_copy_never_gets_the_uid_of_another_row_and_digits_do_not_make_two_uids(folder: Path) -> None:
+    star(folder, [{"_cryosparcUid": "5"}, {"_cryosparcUid": "05"}])
+    convert("a.star", "a.cs")
+    made = read_table(folder / "a.cs")["uid"].tolist()
+    assert made[0] == 5 != made[1]
+    star(folder, [{"_cryosparcUid": "5"}, {"_cryosparcUid": "5"}, {"_cryosparcUid": str(made[1])}])
+    convert("a.star", "b.cs")
+    assert len(set(read_table(folder / "b.cs")["uid"].tolist())) == 3
+
+
+def test_a_group_that_cannot_be_replaced_leaves_the_table(folder: Path) -> None:
+    star(folder, [{}])
+    (folder / "b.cs").write_text("old")
+    (folder / "b.csg").mkdir()
+    with pytest.raises(OutputError, match=r"b\.csg: cannot be written: it is a folder"):
+        convert("a.star", "b.cs")
+    assert (folder / "b.cs").read_text() == "old"
+
+
+def test_rows_of_missing_micrographs_alone_keep_the_coordinates_of_the_star_file(folder: Path) -> None:
+    micrograph(folder / "m" / "a.mrc", (100, 200), 1.5)
+    star(folder, [{"_rlnMicrographName": f"m/{name}.mrc", "_rlnCoordinateX": "50.25", "_rlnCoordinateY": "25"}
+                  for name in "ab"])  # fmt: skip
+    convert("a.star", "a.cs", micrographs="m")
+    save(folder / "b.cs", read_table(folder / "a.cs")[1:])
+    convert("b.cs", "b.star")
+    (row,) = blocks(folder / "b.star")["particles"][1]
+    assert (row["_rlnCoordinateX"], row["_rlnCoordinateY"]) == ("50.25", "25")

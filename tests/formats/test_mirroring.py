@@ -134,3 +134,19 @@ def test_fields_of_a_cs_are_mirrored_alike_and_unknown_terms_are_refused() -> No
     check_ctf_terms(picks, (True, True), own=True)
     with pytest.raises(InputError, match="ctf/tetra_A is not zero"):
         check_ctf_terms(picks, (False, True), own=True)
+
+
+def test_a_group_that_picks_and_micrographs_share_is_mirrored_for_the_picks_alone(tmp_path: Path) -> None:
+    table = OPTICS + "data_micrographs\n\nloop_\n_rlnMicrographName #1\n_rlnOpticsGroup #2\n_rlnDefocusU #3\n"
+    micrographs = star.read_micrographs(
+        write(tmp_path / "m.star", table + "Motion/a.mrc 1 9000\nMotion/b.mrc 1 8000\n")
+    )
+    fitted(tmp_path / "a.star")
+    write(tmp_path / "b.star", "data_\n\nloop_\n_rlnCoordinateX\n_rlnCoordinateY\n50 60\n")
+    parts = [star.read_coordinates(tmp_path / f"{name}.star") for name in "ab"]
+    picks = star.join_coordinates("picks", ["Motion/a.mrc", "Motion/b.mrc"], parts)
+    change = extraction(picks, micrographs, mirrored=(False, True), pixel_size=np.array([1.0, 1.0]))
+    star.write_particles(tmp_path / "out.star", picks, micrographs, change)
+    rows, optics = columns(tmp_path / "out.star"), columns(tmp_path / "out.star", "optics")
+    tilt = dict(zip(optics["_rlnOpticsGroup"], optics["_rlnBeamTiltX"], strict=True))
+    assert [float(tilt[group]) for group in rows["_rlnOpticsGroup"]] == [-0.3, -0.3, -0.3, 0.3]

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cryobox.centering import truncate
+from cryobox.centering import INTEGER_GUARD, truncate
 from cryobox.convert.filaments import filament_columns
 from cryobox.convert.places import Places, by_distinct
 from cryobox.convert.texts import GROUP, GROUP_NAME, Star, Texts, exact, number_text
@@ -90,7 +90,7 @@ def _coordinates(fraction: NDArray[Any], extent: NDArray[Any]) -> Texts:
     position = fraction.astype(np.float64) * extent
     with np.errstate(invalid="ignore"):
         guarded = truncate(position, guard=True)
-        whole = np.abs(position - np.rint(position)) < 1e-3
+        whole = np.abs(position - guarded) < INTEGER_GUARD
     return number_text(np.where(whole, guarded, position) + 0.0)
 
 

@@ -36,7 +36,6 @@ __all__ = [
     "is_ctf_tag",
     "to_field",
     "to_tag",
-    "topic_of_field",
     "topic_of_tag",
 ]
 
@@ -68,8 +67,6 @@ class Quantity:
         `.cs` field; `*` stands for the alignment that leads.
     kind : str
         NumPy type of one number of the field.
-    component : int, optional
-        Which number of the field, where it has several.
     unit : float
         How many of the field's units one of the tag's is.
     offset : int
@@ -83,7 +80,6 @@ class Quantity:
     tag: str
     field: str
     kind: str = "<f4"
-    component: int | None = None
     unit: float = 1.0
     offset: int = 0
     in_optics: bool = False
@@ -110,9 +106,9 @@ QUANTITIES = (
         topic=Topic.IMAGE,
     ),
     Quantity(
-        name="shift_x_angstrom", tag="_rlnOriginXAngst", field="*/shift", component=0, topic=Topic.ALIGNMENT
+        name="shift_x_angstrom", tag="_rlnOriginXAngst", field="*/shift", topic=Topic.ALIGNMENT
     ),  # times */psize_A
-    Quantity(name="shift_y_angstrom", tag="_rlnOriginYAngst", field="*/shift", component=1, topic=Topic.ALIGNMENT),
+    Quantity(name="shift_y_angstrom", tag="_rlnOriginYAngst", field="*/shift", topic=Topic.ALIGNMENT),
     Quantity(name="class", tag="_rlnClassNumber", field="*/class", kind="<u4", offset=1, topic=Topic.ALIGNMENT),
     Quantity(name="half_set", tag="_rlnRandomSubset", field="*/split", kind="<u4", offset=1, topic=Topic.ALIGNMENT),
     Quantity(name="score", tag="_rlnAutopickFigureOfMerit", field="pick_stats/ncc_score", topic=Topic.PARTICLE),
@@ -145,7 +141,7 @@ CTF_FILES = ("_rlnCtfImage", "_rlnCtfPowerSpectrum")
 # Columns of the rows that a table may leave out, and what RELION then assumes.
 CTF_RESET = {"_rlnPhaseShift": b"0.000000", "_rlnCtfBfactor": b"0.000000", "_rlnCtfScalefactor": b"1.000000"}
 
-# By neutral name: what a micrograph's fit gives row by row.
+# What a micrograph's fit gives row by row, by neutral name: the keys of `Micrographs.ctf`.
 CTF_NEUTRAL = {q.name: q for q in QUANTITIES if q.topic is Topic.CTF and not q.in_optics}
 
 # Fields of ctf/ that CryoSPARC's extraction writes, with their widths (0: one number) and values where nothing was
@@ -220,16 +216,3 @@ def topic_of_tag(tag: str) -> Topic:
     if tag in _ALIGNMENT_TAGS or tag.startswith(("_rlnAngle", "_rlnOrigin")):
         return Topic.ALIGNMENT
     return Topic.PARTICLE
-
-
-def topic_of_field(field: str) -> Topic:
-    """What a `.cs` field says something about."""
-    group = field.split("/", 1)[0]
-    if field == "ctf/scale_const":  # what the images were divided by
-        return Topic.IMAGE
-    if group in ("ctf", "mscope_params"):
-        return Topic.CTF
-    if group.startswith("alignments"):
-        return Topic.ALIGNMENT
-    topics = {"blob": Topic.IMAGE, "location": Topic.LOCATION, "filament": Topic.FILAMENT}
-    return topics.get(group, Topic.PARTICLE)

@@ -14,7 +14,7 @@ from cryobox.errors import OptionError
 from cryobox.formats.columns import CTF_FIELDS, CTF_NEUTRAL, to_field
 from cryobox.formats.cs_table import Table, as_bytes, as_text, write_table
 from cryobox.formats.csg import write_group
-from cryobox.formats.ctf import own_ctf
+from cryobox.formats.ctf import NEUTRAL_DEFOCUS, own_ctf
 from cryobox.formats.mirroring import is_orientation_field, mirrored_fields
 from cryobox.micrograph import Micrographs
 from cryobox.particles import Extracted, Particles
@@ -366,7 +366,7 @@ def _put_ctf(columns: _Columns, particles: Particles, micrographs: Micrographs, 
     own = own_ctf(particles, micrographs, refresh=extracted.refresh_ctf)[extracted.rows]
     if len(own) and own.all():
         _put_own_ctf(columns, particles, micrographs, extracted)
-    elif "defocus_u_angstrom" in micrographs.ctf:
+    elif NEUTRAL_DEFOCUS in micrographs.ctf:
         _put_micrograph_ctf(columns, micrographs, extracted.micrograph)
     elif "ctf/df1_A" not in columns:
         return
@@ -417,9 +417,9 @@ def _put_micrograph_ctf(columns: _Columns, micrographs: Micrographs, micrograph:
             numbers[quantity.field] = to_field(quantity, micrographs.ctf[name][micrograph])
     numbers.setdefault("ctf/df2_A", numbers["ctf/df1_A"])
     numbers.setdefault("ctf/df_angle_rad", np.zeros(len(micrograph)))
-    for field, width, value in _EXTRACTED.values():
+    for field, (width, value) in _EXTRACTED.items():
         kind = ("<f4", (width,)) if width else "<f4"
-        if width and field in has:
+        if width and field in has and micrographs.table[field].shape[1:] == (width,):
             columns.put(field, kind, micrographs.table[field][micrograph])
         else:
             columns.put(field, kind, numbers.get(field, value))
@@ -432,8 +432,8 @@ _TYPED = ("ctf/type", "ctf/exp_group_id")
 # Fields of `ctf/` that CryoSPARC's extraction writes as numbers, in its order: how many, and what stands there where
 # nothing was fitted.
 _EXTRACTED = {
-    f"ctf/{name}": (f"ctf/{name}", width, value)
-    for name, (width, value) in {
+    f"ctf/{name}": facts
+    for name, facts in {
         **dict.fromkeys(("accel_kv", "cs_mm", "amp_contrast", "df1_A", "df2_A", "df_angle_rad"), (0, np.nan)),
         **CTF_FIELDS,
     }.items()

@@ -16,10 +16,10 @@ from cryobox.errors import InputError, OptionError
 from cryobox.formats.columns import CTF_NEUTRAL, MICROSCOPE, UNRELATED_FIELDS, UNRELATED_TAGS
 from cryobox.formats.star_optics import OpticsGroups, StarTable, distinct, rows_of_picks
 from cryobox.formats.star_table import Codes, Floats, Table, number
-from cryobox.micrograph import Micrographs
+from cryobox.micrograph import PIXEL_SIZE_ERROR, PIXEL_SIZE_WARNING, Micrographs
 from cryobox.particles import Particles
 
-__all__ = ["CtfQuestion", "aberrations", "check_ctf", "check_groups", "own_ctf", "vector"]
+__all__ = ["NEUTRAL_DEFOCUS", "CtfQuestion", "aberrations", "check_ctf", "check_groups", "own_ctf", "vector"]
 
 Mask = NDArray[np.bool_]
 
@@ -27,7 +27,6 @@ DEFOCUS = "_rlnDefocusU"
 DEFOCUS_FIELD = "ctf/df1_A"
 NEUTRAL_DEFOCUS = "defocus_u_angstrom"
 SAME = 1e-3  # relative: a voltage or Cs that differs by less is the same, written with other digits
-PIXEL_SIZE_WARNING, PIXEL_SIZE_ERROR = 1.01, 1.4  # as for headers: recalibrated, or of another binning
 _QUALITY = ("_rlnCtfFigureOfMerit", "_rlnCtfMaxResolution")
 _NEEDED_ROWS = ("_rlnDefocusU", "_rlnDefocusV", "_rlnDefocusAngle")
 _NEEDED_FIELDS = ("ctf/accel_kv", "ctf/cs_mm", "ctf/amp_contrast", "ctf/df1_A", "ctf/df2_A", "ctf/df_angle_rad")
@@ -397,7 +396,7 @@ def _not_convertible(particles: Particles, micrographs: Micrographs, question: C
     used = np.unique(question.micrograph[~own[question.rows]])
     if question.style == "relion" and micrographs.family == "cs":
         table = micrographs.table
-        names = [f for f in UNRELATED_FIELDS if f in (table.dtype.names or ()) and np.any(table[f][used] != 0)]
+        names = [f for f in UNRELATED_FIELDS if f in (table.dtype.names or ()) and np.any(table[f][used])]
     elif question.style == "cryosparc" and isinstance(micrographs.table, StarTable):
         groups = {int(i) for i in np.unique(micrographs.optics_index[used]) if i >= 0}
         names = aberrations([micrographs.optics[i].columns or {} for i in groups])

@@ -10,7 +10,6 @@ term with odd m. The hand of an orientation cannot be mirrored in a table.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import replace
 from math import isqrt
 from typing import Any
 
@@ -19,7 +18,7 @@ from numpy.typing import NDArray
 
 from cryobox.errors import InputError
 from cryobox.formats.ctf import vector
-from cryobox.formats.star_optics import OpticsGroups, StarTable
+from cryobox.formats.star_optics import StarTable
 from cryobox.formats.star_table import Codes, Piece, Run, Table
 from cryobox.particles import Particles
 
@@ -112,15 +111,9 @@ def _negative(text: bytes) -> bytes:
     return text[1:] if text[:1] == b"-" else b"-" + text.lstrip(b"+")
 
 
-def mirrored_optics(groups: OpticsGroups, own: NDArray[np.bool_], mirrored: Mirrored) -> OpticsGroups:
-    """Optics groups as they are in the mirror, where the CTF of their particles is the picks' own."""
-    of_picks = np.zeros(len(groups.rows), np.bool_)
-    of_picks[groups.index[own]] = True
-    rows = [
-        {tag: _mirrored_value(tag, text, mirrored) for tag, text in row.items()} if changes else row
-        for row, changes in zip(groups.rows, of_picks.tolist(), strict=True)
-    ]
-    return replace(groups, rows=tuple(rows))
+def mirrored_optics(row: dict[str, str], mirrored: Mirrored) -> dict[str, str]:
+    """A row of data_optics as it is in the mirror."""
+    return {tag: _mirrored_value(tag, text, mirrored) for tag, text in row.items()}
 
 
 def _mirrored_value(tag: str, text: str, mirrored: Mirrored) -> str:

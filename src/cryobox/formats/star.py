@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import BinaryIO, Literal
 
@@ -494,15 +495,16 @@ def write_particles(path: str | Path, particles: Particles, micrographs: Microgr
 def particle_optics(particles: Particles, micrographs: Micrographs, extracted: Extracted) -> OpticsGroups:
     """The optics groups of the particles that are written, each row's from the table that its CTF comes from."""
     own = own_ctf(particles, micrographs, refresh=extracted.refresh_ctf)[extracted.rows]
-    groups = arrange_optics(
+    mirror = partial(mirrored_optics, mirrored=extracted.mirrored) if any(extracted.mirrored) else None
+    return arrange_optics(
         particles,
         micrographs,
         rows=extracted.rows,
         micrograph=extracted.micrograph,
         pixel_size=extracted.pixel_size,
         own=own,
+        mirror=mirror,
     )
-    return mirrored_optics(groups, own, extracted.mirrored) if any(extracted.mirrored) else groups
 
 
 def _coordinate_columns(star: StarTable | None, particles: Particles, extracted: Extracted) -> dict[str, Piece]:

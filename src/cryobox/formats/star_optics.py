@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -228,6 +228,7 @@ def arrange_optics(
     micrograph: Codes,
     pixel_size: Floats,
     own: NDArray[np.bool_],
+    mirror: Callable[[dict[str, str]], dict[str, str]] | None = None,
 ) -> OpticsGroups:
     """Make the optics groups of the particles `rows`: each row's values from the table that its CTF comes from.
 
@@ -242,6 +243,8 @@ def arrange_optics(
         Å per pixel, as used.
     own : ndarray, shape (n,), bool
         Whether the CTF is the picks' own, else the micrograph's.
+    mirror : callable, optional
+        What becomes of the picks' values where their CTF is used: those of a mirrored copy.
     """
     star = particles.table if isinstance(particles.table, StarTable) else None
     groups: tuple[dict[str, str], ...] = () if star is None else star.optics
@@ -269,6 +272,8 @@ def arrange_optics(
         is_own, group = divmod(code, n_groups)
         kind = _Kind(bool(is_own), group - 1, value, optics - 1, size)
         picked = (groups[kind.group] if kind.group >= 0 else {}) | (values[value] if values else {})
+        if mirror is not None and kind.own:
+            picked = mirror(picked)
         of_files = _neutral_row(micrographs.optics[kind.micrographs]) if kind.micrographs >= 0 else {}
         row, lacking = _one_source(picked, of_files, own=kind.own, size=float(sizes[size]))
         for tag in lacking:
