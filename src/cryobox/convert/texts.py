@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from cryobox.errors import InputError
 from cryobox.formats.cs_table import as_text
-from cryobox.formats.star_optics import group_of_rows
+from cryobox.formats.star_optics import GROUP, GROUP_NAME, group_of_rows
 from cryobox.formats.star_table import encode, read_blocks, write_loop
 
 __all__ = [
@@ -34,8 +34,6 @@ Texts = list[str]
 
 UID = "_cryosparcUid"
 DIGEST = "_cryosparcDigest"  # what each row said when the table was made of a `.cs`; first, of which alignment
-GROUP = "_rlnOpticsGroup"
-GROUP_NAME = "_rlnOpticsGroupName"
 DIGITS = 10  # a float32 in another unit comes back as it was: half a step of it is 3e-8 of its size
 _FIELD_TAGS = ("_cryosparcField", "_cryosparcType", "_cryosparcShape")
 

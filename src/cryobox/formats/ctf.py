@@ -13,13 +13,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cryobox.errors import InputError, OptionError
-from cryobox.formats.columns import CTF_NEUTRAL, MICROSCOPE, UNRELATED_FIELDS, UNRELATED_TAGS
+from cryobox.formats.columns import CTF_NEUTRAL, MICROSCOPE, QUANTITIES, UNRELATED_FIELDS, UNRELATED_TAGS
 from cryobox.formats.star_optics import OpticsGroups, StarTable, distinct, rows_of_picks
 from cryobox.formats.star_table import Codes, Floats, Table, number
 from cryobox.micrograph import PIXEL_SIZE_ERROR, PIXEL_SIZE_WARNING, Micrographs
 from cryobox.particles import Particles
 
-__all__ = ["NEUTRAL_DEFOCUS", "CtfQuestion", "aberrations", "check_ctf", "check_groups", "own_ctf", "vector"]
+__all__ = ["DEFOCUS", "NEUTRAL_DEFOCUS", "CtfQuestion", "aberrations", "check_ctf", "check_groups", "own_ctf", "vector"]
 
 Mask = NDArray[np.bool_]
 
@@ -29,8 +29,9 @@ NEUTRAL_DEFOCUS = "defocus_u_angstrom"
 SAME = 1e-3  # relative: a voltage or Cs that differs by less is the same, written with other digits
 _QUALITY = ("_rlnCtfFigureOfMerit", "_rlnCtfMaxResolution")
 _NEEDED_ROWS = ("_rlnDefocusU", "_rlnDefocusV", "_rlnDefocusAngle")
-_NEEDED_FIELDS = ("ctf/accel_kv", "ctf/cs_mm", "ctf/amp_contrast", "ctf/df1_A", "ctf/df2_A", "ctf/df_angle_rad")
-_OPTICS_FIELDS = dict(zip(MICROSCOPE, _NEEDED_FIELDS[:3], strict=True))
+_FIELD_OF = {quantity.tag: quantity.field for quantity in QUANTITIES}
+_OPTICS_FIELDS = {tag: _FIELD_OF[tag] for tag in MICROSCOPE}
+_NEEDED_FIELDS = tuple(_FIELD_OF[tag] for tag in (*MICROSCOPE, *_NEEDED_ROWS))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

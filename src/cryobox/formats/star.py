@@ -23,7 +23,7 @@ from cryobox.formats.columns import (
     UNRELATED_TAGS,
     is_ctf_tag,
 )
-from cryobox.formats.ctf import own_ctf
+from cryobox.formats.ctf import DEFOCUS, own_ctf
 from cryobox.formats.mirroring import is_orientation, mirrored_optics, mirrored_rows
 from cryobox.formats.star_optics import (
     GROUP,
@@ -80,7 +80,6 @@ _IMAGE = "_rlnImageName"
 _SCORE = "_rlnAutopickFigureOfMerit"
 _LIST = "_rlnMicrographCoordinates"
 _REJECTED = "_cryoboxRejectReason"
-_DEFOCUS = "_rlnDefocusU"
 _COORDINATES = ("_rlnCoordinateY", "_rlnCoordinateX")
 _ORIGINS = ("_rlnOriginYAngst", "_rlnOriginXAngst")
 _ORIGINS_30 = ("_rlnOriginY", "_rlnOriginX")
@@ -295,7 +294,7 @@ def _join_tables(source: str, stars: Sequence[StarTable]) -> tuple[StarTable, tu
                 length[:, i] = table.lengths[:, column]
             elif len(table):
                 place[:, i] = 3 if tag == "_rlnCtfScalefactor" else 1
-                if _DEFOCUS in table or not is_ctf_tag(tag):  # else the rows get their micrograph's
+                if DEFOCUS in table or not is_ctf_tag(tag):  # else the rows get their micrograph's
                     lacking.add(tag)
         starts.append(place)
         lengths.append(length)
@@ -310,7 +309,7 @@ def _join_tables(source: str, stars: Sequence[StarTable]) -> tuple[StarTable, tu
         lengths=np.concatenate(lengths),
         adjacent=adjacent,
     )
-    without = np.concatenate([np.full(len(star.table), _DEFOCUS not in star.table) for star in stars])
+    without = np.concatenate([np.full(len(star.table), DEFOCUS not in star.table) for star in stars])
     optics, group = _join_optics(stars)
     joined = StarTable(
         table=table,
