@@ -370,5 +370,5 @@ def test_a_three_dimensional_alignment_without_tilt_stays_one_when_a_row_is_edit
     convert("b.star", "b.cs")
     after = read_table(folder / "b.cs")
     assert set(after.dtype.names) >= set(table.dtype.names)
-    np.testing.assert_allclose(after["alignments3D/shift"], [[9 / 1.06, 1], [1, 1]], rtol=1e-6)
+    np.testing.assert_allclose(after["alignments3D/shift"], np.array([[9 / 1.06, 1], [1, 1]]), rtol=1e-6)
     np.testing.assert_array_equal(after["alignments3D/pose"][1], table["alignments3D/pose"][1])
