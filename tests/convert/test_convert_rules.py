@@ -6,14 +6,14 @@ import resource
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
 
 import mrcfile
 import numpy as np
 import pytest
 
-from convert.random_tables import blocks, save, write_star
-from cryobox.convert import Converted, convert_particles
+from convert.random_tables import blocks, save
+from convert.small_tables import convert, cs, micrograph, star
+from cryobox.convert import convert_particles
 from cryobox.errors import InputError, OutputError
 from cryobox.formats.cs_table import read_table
 
@@ -22,34 +22,6 @@ from cryobox.formats.cs_table import read_table
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tmp_path)
     return tmp_path
-
-
-def convert(source: str, target: str, **options: Any) -> Converted:
-    return convert_particles(source, target, overwrite=True, allow_missing=True, **options)
-
-
-def star(folder: Path, rows: list[dict[str, str]], **optics: str) -> None:
-    group = {"_rlnOpticsGroup": "1", "_rlnOpticsGroupName": "g", "_rlnImagePixelSize": "1.06", "_rlnImageSize": "32"}
-    filled = [{"_rlnImageName": f"{i + 1}@s.mrcs", "_rlnOpticsGroup": "1"} | row for i, row in enumerate(rows)]
-    write_star(folder / "a.star", [group | {f"_{k}": v for k, v in optics.items()}], filled)
-
-
-def cs(folder: Path, n: int, *fields: tuple[str, Any, Any]) -> np.ndarray:
-    kinds = [(name, *(kind if isinstance(kind, tuple) else (kind,))) for name, kind, _ in fields]
-    table = np.zeros(n, [("uid", "<u8"), ("blob/path", "S9"), ("blob/idx", "<u4"), ("blob/shape", "<u4", (2,)),
-                         ("blob/psize_A", "<f4"), *kinds])  # fmt: skip
-    table["uid"], table["blob/path"], table["blob/shape"], table["blob/psize_A"] = range(1, n + 1), b">s.mrc", 32, 1.06
-    for name, _, values in fields:
-        table[name] = values
-    save(folder / "a.cs", table)
-    return table
-
-
-def micrograph(path: Path, shape: tuple[int, int], pixel_size: float) -> None:
-    path.parent.mkdir(exist_ok=True)
-    with mrcfile.new(path) as file:
-        file.set_data(np.zeros(shape, np.float32))
-        file.voxel_size = pixel_size
 
 
 def test_whole_pixels_stay_themselves_in_both_directions(folder: Path) -> None:

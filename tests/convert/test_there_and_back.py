@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from convert.random_tables import Rows, blocks, random_cs, random_star, save, write_star
+from convert.small_tables import the_rest
 from cryobox.convert import convert_particles
 from cryobox.formats.cs_table import read_table
 
@@ -82,12 +83,6 @@ def test_numbers_written_anew_lose_nothing_that_travelled_along(folder: Path, di
                 np.testing.assert_allclose(after[field], before[field], rtol=2e-5, atol=2e-5, err_msg=f"{seed} {field}")
             else:
                 np.testing.assert_array_equal(after[field], before[field], err_msg=f"{seed} {field}")
-
-
-def the_rest(path: Path) -> bytes:
-    """The block that describes the fields."""
-    data = path.read_bytes()
-    return b"\n" + data[data.index(b"data_cryosparc") :] if b"data_cryosparc" in data else b""
 
 
 STAR_EDITS: dict[str, tuple[dict[str, str], tuple[str, ...], tuple[str, ...]]] = {

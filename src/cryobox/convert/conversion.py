@@ -207,6 +207,7 @@ def _with_carried_grounds(
         shape=merged,
         pixel_size=np.where(same, pixel.astype(np.float64), grounds.pixel_size),
         uid=grounds.uid if uid is None else np.where(unchanged[Part.MICROGRAPH], uid.astype(np.uint64), own),
+        in_table=bool(same.any()),
         unknown=tuple(unknown),
     )
 

@@ -8,6 +8,7 @@ prior is the direction from segment to segment instead, as RELION finds it from 
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -16,20 +17,28 @@ from numpy.typing import NDArray
 from cryobox.convert.texts import Floats, Star, Texts, number_text
 from cryobox.formats.cs_table import Table
 
-__all__ = ["TUBE", "filament_columns", "filament_fields", "said_of_filaments"]
+__all__ = [
+    "FILAMENT_UID",
+    "TUBE",
+    "filament_columns",
+    "filament_fields",
+    "said_of_filaments",
+    "same_filaments",
+    "tubes_of",
+]
 
 TUBE = "_rlnHelicalTubeID"
 _TRACK = "_rlnHelicalTrackLengthAngst"
-_UID, _POSITION = "filament/filament_uid", "filament/position_A"
+FILAMENT_UID, _POSITION = "filament/filament_uid", "filament/position_A"
 _DISAGREES = 10.0  # degrees between filament_pose and the segments' direction, modulo 180
 
 
 def filament_columns(table: Table, columns: dict[str, Texts]) -> dict[str, Texts]:
     """Tubes, track lengths and priors of the segments; nothing where the table has no filaments."""
     names = table.dtype.names or ()
-    if _UID not in names or not len(table):
+    if FILAMENT_UID not in names or not len(table):
         return {}
-    uid = table[_UID].astype(np.uint64)
+    uid = table[FILAMENT_UID].astype(np.uint64)
     micrograph = _codes(columns.get("_rlnMicrographName", [""] * len(table)))
     made = {TUBE: [str(number) for number in _numbers_within(micrograph, uid).tolist()]}
     order = np.arange(len(table), dtype=np.float64)
@@ -50,9 +59,9 @@ def filament_columns(table: Table, columns: dict[str, Texts]) -> dict[str, Texts
 def said_of_filaments(table: Table, columns: dict[str, Texts]) -> list[str]:
     """What a user must know of the priors."""
     names = table.dtype.names or ()
-    if _UID not in names or not len(table):
+    if FILAMENT_UID not in names or not len(table):
         return []
-    uid = table[_UID].astype(np.uint64)
+    uid = table[FILAMENT_UID].astype(np.uint64)
     micrograph = _codes(columns.get("_rlnMicrographName", [""] * len(table)))
     order = table[_POSITION].astype(np.float64) if _POSITION in names else np.arange(len(table), dtype=np.float64)
     psi = _directions(micrograph, uid, order, columns)
@@ -73,6 +82,20 @@ def said_of_filaments(table: Table, columns: dict[str, Texts]) -> list[str]:
 def _codes(texts: Texts) -> NDArray[np.intp]:
     place: dict[str, int] = {}
     return np.array([place.setdefault(text, len(place)) for text in texts], np.intp)
+
+
+def tubes_of(columns: Mapping[str, Texts], tubes: Texts) -> NDArray[np.intp]:
+    """A number for each tube of each micrograph."""
+    names = columns.get("_rlnMicrographName", [""] * len(tubes))
+    return _codes([f"{name}\0{float_text(tube)}" for name, tube in zip(names, tubes, strict=True)])
+
+
+def same_filaments(tubes: NDArray[np.intp], filaments: NDArray[Any]) -> NDArray[np.bool_]:
+    """Rows whose tube is one filament alone, and whose filament is this tube alone."""
+    _, codes = np.unique(filaments, return_inverse=True)
+    pairs = np.unique(np.column_stack([tubes, codes]), axis=0)
+    of_tube, of_filament = (np.bincount(pairs[:, side]) == 1 for side in (0, 1))
+    return np.asarray(of_tube[tubes] & of_filament[codes])
 
 
 def _filaments(micrograph: NDArray[np.intp], uid: NDArray[np.uint64]) -> NDArray[np.intp]:
@@ -123,10 +146,12 @@ def filament_fields(star: Star) -> dict[str, NDArray[Any]]:
         if pair not in known:
             text = f"{pair[0]}\0{float_text(pair[1])}".encode("utf-8", "surrogateescape")
             known[pair] = int.from_bytes(hashlib.blake2b(text, digest_size=8).digest(), "little") | 2**32
-    made: dict[str, NDArray[Any]] = {_UID: np.array([known[p] for p in zip(names, tubes, strict=True)], np.uint64)}
+    made: dict[str, NDArray[Any]] = {
+        FILAMENT_UID: np.array([known[p] for p in zip(names, tubes, strict=True)], np.uint64)
+    }
     if star.has(_TRACK):
         track = star.numbers(_TRACK)
-        _, filament = np.unique(made[_UID], return_inverse=True)
+        _, filament = np.unique(made[FILAMENT_UID], return_inverse=True)
         longest = np.full(filament.max(initial=-1) + 1, -np.inf)
         np.maximum.at(longest, filament, track)
         made[_POSITION] = track.astype(np.float32)

@@ -160,7 +160,7 @@ def _leading_tags(star: Star) -> str:
     """Which alignment the columns are: 3D where a particle is tilted, else 2D; "" where there is none."""
     if star.has(*ANGLES) and any((star.numbers(tag) != 0).any() for tag in ANGLES[:2]):
         return "alignments3D"
-    turned = star.has("_rlnAnglePsi") and not np.isin(star.numbers("_rlnAnglePsi"), (_NO_ANGLE,)).all()
+    turned = star.has("_rlnAnglePsi") and (not len(star) or bool((star.numbers("_rlnAnglePsi") != _NO_ANGLE).any()))
     return "alignments2D" if turned or star.has(*ORIGINS) or star.has(*ORIGINS_30) else ""
 
 

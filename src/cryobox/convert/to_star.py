@@ -17,7 +17,7 @@ from cryobox.formats.columns import CTF_FIELDS, QUANTITIES, UNRELATED_FIELDS, Qu
 from cryobox.formats.cs_table import Table, as_text
 from cryobox.rotations import euler_from_pose
 
-__all__ = ["ANGLES", "COORDINATES", "ORIGINS", "leading", "said_of_cs", "star_of_cs"]
+__all__ = ["ANGLES", "COORDINATES", "LEADS", "ORIGINS", "leading", "said_of_cs", "star_of_cs"]
 
 ANGLES = ("_rlnAngleRot", "_rlnAngleTilt", "_rlnAnglePsi")
 ORIGINS = ("_rlnOriginXAngst", "_rlnOriginYAngst")
@@ -33,12 +33,13 @@ _EXPECTED = _NEEDED | {
     "filament/filament_uid": ("iu", ()),
     **{quantity.field: ("fiu", ()) for quantity in QUANTITIES if "*" not in quantity.field},
 }
-_POSES = {"alignments3D": (3,), "alignments2D": ()}
+_POSES: dict[str, tuple[int, ...]] = {"alignments3D": (3,), "alignments2D": ()}
+LEADS = tuple(_POSES)
 
 
 def leading(names: Sequence[str]) -> str:
     """The alignment that becomes RELION's origins and angles: 3D before 2D; "" where there is none."""
-    return next((a for a in ("alignments3D", "alignments2D") if {f"{a}/shift", f"{a}/psize_A"} <= set(names)), "")
+    return next((a for a in LEADS if {f"{a}/shift", f"{a}/psize_A"} <= set(names)), "")
 
 
 def star_of_cs(source: str, table: Table, places: Places) -> Star:

@@ -20,10 +20,10 @@ from urllib.parse import quote, unquote
 import numpy as np
 from numpy.typing import NDArray
 
-from cryobox.convert.filaments import TUBE
+from cryobox.convert.filaments import FILAMENT_UID, TUBE, same_filaments, tubes_of
 from cryobox.convert.texts import DIGEST, GROUP, UID, Star, Texts, exact, lead_of
 from cryobox.convert.to_cs import ORIGINS_30, Fields
-from cryobox.convert.to_star import ANGLES, COORDINATES, DEFAULTS, ORIGINS, leading
+from cryobox.convert.to_star import ANGLES, COORDINATES, DEFAULTS, LEADS, ORIGINS, leading
 from cryobox.errors import InputError
 from cryobox.formats.columns import (
     IMAGE_FLAGS,
@@ -186,7 +186,8 @@ def fields_to_carry(table: Table, again: Mapping[str, NDArray[Any]], always: Ite
             continue
         if field in always or not _same_bits(table[field], again.get(field)):
             found.append(field)
-    return found
+    units = {f"{field.removesuffix('/shift')}/psize_A" for field in found if field.endswith("/shift")}
+    return [*found, *(field for field in table.dtype.names or () if field in units and field not in found)]
 
 
 def _same_bits(one: NDArray[Any], other: NDArray[Any] | None) -> bool:
@@ -204,7 +205,7 @@ def with_carried(star: Star, table: Table, fields: Sequence[str], *, described: 
     for field in fields:
         if field == "uid":
             columns[UID] = exact(table["uid"])
-        elif table.dtype[field].base.kind in "biufSU":
+        elif table.dtype[field].base.kind in "biufSU" and table.dtype[field].itemsize:
             columns |= _carried_columns(field, table[field])
         else:
             left.append(field)
@@ -233,9 +234,12 @@ def carried_fields(star: Star) -> Fields:
     parts: dict[str, dict[int, Texts]] = {}
     for tag, texts in star.columns.items():
         if tag.startswith(CARRIED):
-            pieces = tag[len(CARRIED) :].split(".")
-            component = int(pieces.pop()) if len(pieces) > 2 and pieces[-1].isdigit() else -1
-            parts.setdefault("/".join(map(unquote, pieces)), {})[component] = texts
+            pieces = [unquote(piece) for piece in tag[len(CARRIED) :].split(".")]
+            of_array = len(pieces) > 2 or (
+                len(pieces) == 2 and "/".join(pieces) not in described and pieces[0] in described
+            )
+            component = int(pieces.pop()) if of_array and pieces[-1].isdigit() else -1
+            parts.setdefault("/".join(pieces), {})[component] = texts
     found: Fields = {}
     for field, components in parts.items():
         everything = (text for texts in components.values() for text in texts)
@@ -269,8 +273,10 @@ def _usual_type(field: str, texts: Iterable[str]) -> str:
     if known:
         return known
     distinct = set(texts)
+    if not distinct:
+        return "<f4"
     if all(re.fullmatch(r"-?\d{1,19}|\d{20}", text) for text in distinct):
-        values = [int(text) for text in distinct] or [0]
+        values = [int(text) for text in distinct]
         if min(values) < 0:
             return "<i4" if -(2**31) <= min(values) and max(values) < 2**31 else "<i8"
         return "<u4" if max(values) < 2**32 else "<u8"
@@ -311,12 +317,18 @@ def merged_fields(
     tuple
         The fields, in the order of the `.cs` that the table came from; and the fields that were dropped.
     """
-    then = lead_of(star)
+    leads = (lead_of(star), leading(list(made)))
     found, dropped = dict(made), []
     for field, values in carried.items():
         true = np.ones(len(star), np.bool_)
-        for part in _depends(field, then):
+        for part in _depends(field, *leads):
             true &= unchanged[part]
+        if field == FILAMENT_UID and field in made:
+            true &= (
+                same_filaments(tubes_of(star.columns, star.columns[TUBE]), values) | unchanged[Part.MICROGRAPH].all()
+            )
+        elif field.endswith("/psize_A") and field not in made:
+            true[:] = True  # the unit of shifts that are 0
         if true.all():
             found[field] = values
         elif true.any() or field in made:
@@ -330,7 +342,7 @@ def merged_fields(
     new = [
         name
         for name in found
-        if name not in known and (name in carried or not all(unchanged[p].all() for p in _depends(name, "")))
+        if name not in known and (name in carried or not all(unchanged[p].all() for p in _depends(name)))
     ]
     return {name: found[name] for name in (*known, *new)}, dropped
 
@@ -342,8 +354,8 @@ def _where(true: Mask, values: NDArray[Any], otherwise: NDArray[Any] | None) -> 
     return np.where(wide, values, otherwise.astype(values.dtype) if values.dtype.kind not in "SU" else otherwise)
 
 
-def _depends(field: str, lead: str) -> tuple[Part, ...]:
-    """What must not have changed for a field to be true."""
+def _depends(field: str, then: str = "", now: str = "") -> tuple[Part, ...]:
+    """What must not have changed for a field to be true; the leading alignments of before and of now."""
     group = field.split("/", 1)[0]
     if group == "blob" or field == "ctf/scale_const":
         return (Part.IMAGE,)
@@ -354,7 +366,8 @@ def _depends(field: str, lead: str) -> tuple[Part, ...]:
     if group in ("ctf", "mscope_params"):
         return (Part.CTF,)
     if group.startswith("alignments"):
-        return (Part.ALIGNMENT,) if group == lead or not lead else (Part.LOCATION, Part.MICROGRAPH)
+        of_columns = group in (then, now) or (not then and group in LEADS)
+        return (Part.ALIGNMENT,) if of_columns else (Part.LOCATION, Part.MICROGRAPH)
     return (Part.FILAMENT,) if group == "filament" else ()
 
 
@@ -423,7 +436,8 @@ def restored(native: Star, table: Table, again_of: Any) -> tuple[Star, dict[Topi
     optics = {field[len(KEPT_OPTICS) :]: exact(table[field]) for field in names if field.startswith(KEPT_OPTICS)}
     if not kept:
         return native, {}, False
-    whole = STATE in names and all(text.startswith(OF_RELION) for text in exact(table[STATE]))
+    marks = exact(table[STATE]) if STATE in names else ["-"]
+    whole = "_rlnImageName" in kept and all(text.startswith(OF_RELION) for text in marks)
     old = _old_star(native, kept, optics, table, whole=whole)
     again = again_of(old)
     changed = _changed_topics(table, again)
@@ -433,43 +447,63 @@ def restored(native: Star, table: Table, again_of: Any) -> tuple[Star, dict[Topi
         if tag == GROUP:
             columns[GROUP] = native.columns[GROUP]
             continue
-        fields = direct_fields(tag, lead)
-        topic = Topic.FILAMENT if fields and fields[0].startswith("filament/") else topic_of_tag(tag)
-        different = changed[topic]
-        if tag in ORIGINS_30:  # in pixels of the images
-            different = (different | changed[Topic.IMAGE]) & _different(table, again, fields)
-        elif fields and topic is not Topic.PARTICLE:
-            different = different & _different(table, again, fields)
-        elif fields:
-            different = _different(table, again, fields)
-        if topic is Topic.FILAMENT:  # tubes are numbered within their micrograph: all its rows, or none
-            different = _in_whole_micrographs(native, different)
-        new = native.columns.get(tag)
-        if not different.any():
-            columns[tag] = texts
-        elif new is not None:
-            columns[tag] = [n if d else t for t, n, d in zip(texts, new, different.tolist(), strict=True)]
-        elif not different.all():
-            empty = "0" if all(_is_number(text) for text in texts) else "None"
-            columns[tag] = [empty if d else t for t, d in zip(texts, different.tolist(), strict=True)]
+        different = _rows_to_renew(tag, direct_fields(tag, lead), changed, table, again, native)
+        renewed = _with_new(tag, texts, native.columns.get(tag), different)
+        columns |= {tag: renewed} if renewed is not None else {}
     for tag, texts in native.columns.items():
         if tag in columns:
             continue
         fields = direct_fields(tag, lead)
-        if not whole or tag == GROUP or _different(table, again, fields).any():
+        in_pixels = tag in ORIGINS and set(ORIGINS_30) & set(kept)
+        if not (whole or in_pixels) or tag == GROUP or _different(table, again, fields).any():
             columns[tag] = texts
     if any(tag in kept and columns.get(tag) != kept[tag] for tag in ORIGINS_30):
         columns = {tag: texts for tag, texts in columns.items() if tag not in ORIGINS_30}
         columns |= {tag: native.columns[tag] for tag in ORIGINS if tag in native.columns}
+    if TUBE in columns and TUBE in native.columns:
+        mixed = ~same_filaments(tubes_of(columns, columns[TUBE]), tubes_of(columns, native.columns[TUBE]))
+        columns[TUBE] = _mixed(columns[TUBE], native.columns[TUBE], _in_whole_micrographs(columns, mixed))
     star = replace(native, columns=columns)
     if optics:
         star = _with_optics(star, native, old, changed, table)
     return star, changed, whole
 
 
-def _in_whole_micrographs(star: Star, rows: Mask) -> Mask:
+def _rows_to_renew(
+    tag: str, fields: Sequence[str], changed: Mapping[Topic, Mask], table: Table, again: Fields, native: Star
+) -> Mask:
+    """Rows in which a column that was kept is no longer true."""
+    topic = Topic.FILAMENT if fields and fields[0].startswith("filament/") else topic_of_tag(tag)
+    different = changed[topic]
+    if tag in ORIGINS_30:  # in pixels of the images
+        different = (different | changed[Topic.IMAGE]) & _different(table, again, fields)
+    elif fields and topic is not Topic.PARTICLE:
+        different = different & _different(table, again, fields)
+    elif fields:
+        different = _different(table, again, fields)
+    # Tubes are numbered within their micrograph: all its rows, or none.
+    return _in_whole_micrographs(native.columns, different) if topic is Topic.FILAMENT else different
+
+
+def _with_new(tag: str, texts: Texts, new: Texts | None, different: Mask) -> Texts | None:
+    """A column that was kept, with what the fields give in these rows; None where nothing of it is left."""
+    if not different.any():
+        return texts
+    if new is not None:
+        return _mixed(texts, new, different)
+    if different.all() or tag == "_rlnRandomSubset":  # a half set of 0 is none
+        return None
+    empty = "0" if all(_is_number(text) for text in texts) else "None"
+    return _mixed(texts, [empty] * len(texts), different)
+
+
+def _mixed(texts: Texts, new: Texts, rows: Mask) -> Texts:
+    return [n if there else t for t, n, there in zip(texts, new, rows.tolist(), strict=True)]
+
+
+def _in_whole_micrographs(columns: Mapping[str, Texts], rows: Mask) -> Mask:
     """All rows of the micrographs on which one of these is."""
-    names = star.columns.get("_rlnMicrographName", [""] * len(star))
+    names = columns.get("_rlnMicrographName", [""] * len(rows))
     touched = {name for name, there in zip(names, rows.tolist(), strict=True) if there}
     return np.array([name in touched for name in names], np.bool_)
 
@@ -479,6 +513,8 @@ def _old_star(
 ) -> Star:
     """The STAR table as it was: what was kept, over what the fields give where not all of it was."""
     columns = dict(kept) if whole else {**native.columns, **kept}
+    if not whole and set(ORIGINS_30) & set(kept):
+        columns = {tag: texts for tag, texts in columns.items() if tag not in ORIGINS or tag in kept}
     if not optics:
         return replace(native, columns=columns, fields=())
     rows = table[OPTICS_ROW].astype(np.int64) if OPTICS_ROW in (table.dtype.names or ()) else native.group
@@ -544,8 +580,10 @@ def _changed_topics(table: Table, again: Fields) -> dict[Topic, Mask]:
     now = exact(state({name: table[name] for name in names}, len(table), OF_RELION))
     then = exact(table[STATE])
     pairs = list(zip(now, then, strict=True))
+    # What was kept beside the fields of a `.cs` says nothing of these: only the state tells that they changed.
+    beside = np.array([not text.startswith(OF_RELION) for text in then], np.bool_)
     return {
-        topic: found[topic]
+        topic: (found[topic] | beside)
         & np.array([a[1 + 8 * i : 9 + 8 * i] != b[1 + 8 * i : 9 + 8 * i] for a, b in pairs], np.bool_)
         for i, topic in enumerate(Topic)
     }
