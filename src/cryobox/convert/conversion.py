@@ -9,28 +9,21 @@ from pathlib import Path
 import numpy as np
 
 from cryobox.convert.filaments import said_of_filaments
+from cryobox.convert.kept import OF_BOTH, OF_RELION, STATE, kept_columns, restored, state, tags_to_keep
 from cryobox.convert.places import Grounds, Places, look_at_micrographs
-from cryobox.convert.texts import UID, Star, lead_of, read_star, write_star
+from cryobox.convert.texts import CARRIED, UID, Star, lead_of, read_star, write_star
 from cryobox.convert.to_cs import Fields, fields_of_star, said_of_star
 from cryobox.convert.to_star import leading, said_of_cs, star_of_cs
 from cryobox.convert.travel import (
-    CARRIED,
-    OF_BOTH,
-    OF_RELION,
-    STATE,
     Part,
     carried_fields,
     fields_to_carry,
-    kept_columns,
     merged_fields,
-    restored,
-    state,
-    tags_to_keep,
     unchanged_parts,
     with_carried,
 )
 from cryobox.errors import OptionError, OutputError
-from cryobox.folder.publish import publish_files
+from cryobox.folder.publish import not_written, publish_files
 from cryobox.formats.columns import Topic
 from cryobox.formats.cs_table import Table, as_text, read_table, write_table
 from cryobox.formats.csg import read_group, write_group
@@ -91,7 +84,11 @@ def convert_particles(
             f"{source} to {target}: one of them must be a .star, the other a .cs (a .csg only as the source)"
         )
     for path in (target,) if to_star else (target, target.with_suffix(".csg")):
-        if path.exists() and not overwrite:
+        try:
+            there = path.exists()
+        except OSError as error:
+            raise not_written(path, error) from error
+        if there and not overwrite:
             raise OutputError(f"{path}: is already there; replace it with --overwrite")
     places = Places.around(source, target, root)
     if to_star:

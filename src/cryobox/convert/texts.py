@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -16,13 +16,16 @@ from cryobox.formats.star_optics import GROUP, GROUP_NAME, group_of_rows
 from cryobox.formats.star_table import encode, read_blocks, write_loop
 
 __all__ = [
+    "CARRIED",
     "DIGEST",
     "GROUP",
     "GROUP_NAME",
     "UID",
+    "Mask",
     "Star",
     "Texts",
     "exact",
+    "group_count",
     "lead_of",
     "number_text",
     "read_star",
@@ -31,8 +34,10 @@ __all__ = [
 
 Floats = NDArray[np.float64]
 Texts = list[str]
+Mask = NDArray[np.bool_]
 
 UID = "_cryosparcUid"
+CARRIED = "_cryosparc."  # then a field, with a dot for the slash, and the index of a component
 DIGEST = "_cryosparcDigest"  # what each row said when the table was made of a `.cs`; first, of which alignment
 DIGITS = 10  # a float32 in another unit comes back as it was: half a step of it is 3e-8 of its size
 _FIELD_TAGS = ("_cryosparcField", "_cryosparcType", "_cryosparcShape")
@@ -114,9 +119,14 @@ class Star:
             raise
 
 
+def group_count(optics: Mapping[str, Texts]) -> int:
+    """How many groups data_optics has."""
+    return len(next(iter(optics.values()), []))
+
+
 def lead_of(star: Star) -> str:
     """Which alignment the columns were when the table was made of a `.cs`; "" if it was not, or of none."""
-    marks = {text[:1] for text in star.columns.get(DIGEST, [])}
+    marks = {text[:1] for text in star.columns.get(DIGEST, []) if "-" in text}  # rows that others added have none
     return {"3": "alignments3D", "2": "alignments2D"}.get(marks.pop() if len(marks) == 1 else "", "")
 
 

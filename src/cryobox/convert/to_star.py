@@ -17,7 +17,7 @@ from cryobox.formats.columns import CTF_FIELDS, QUANTITIES, UNRELATED_FIELDS, Qu
 from cryobox.formats.cs_table import Table, as_text
 from cryobox.rotations import euler_from_pose
 
-__all__ = ["ANGLES", "COORDINATES", "LEADS", "ORIGINS", "leading", "said_of_cs", "star_of_cs"]
+__all__ = ["ANGLES", "COORDINATES", "LEADS", "ORIGINS", "kinds_of_rows", "leading", "said_of_cs", "star_of_cs"]
 
 ANGLES = ("_rlnAngleRot", "_rlnAngleTilt", "_rlnAnglePsi")
 ORIGINS = ("_rlnOriginXAngst", "_rlnOriginYAngst")
@@ -127,12 +127,8 @@ def _optics(table: Table, names: Sequence[str]) -> tuple[dict[str, Texts], NDArr
     group_id = next((f for f in ("ctf/exp_group_id", "location/exp_group_id") if f in names), None)
     fields = {q.tag: q.field for q in QUANTITIES if q.in_optics and q.field in names}
     ids = table[group_id].astype(np.int64) if group_id else np.zeros(len(table), np.int64)
-    key = np.zeros(len(table), np.int64)
-    for column in (ids, *(table[field] for field in fields.values()), table["blob/shape"][:, 0]):
-        values = np.nan_to_num(column.astype(np.float64), nan=-1e300)  # what is no number is one value, too
-        _, codes = np.unique(values, return_inverse=True)
-        _, key = np.unique(key * (codes.max(initial=0) + 1) + codes, return_inverse=True)
-    _, first, group = np.unique(key, return_index=True, return_inverse=True)
+    kinds = kinds_of_rows([ids, *(table[field] for field in fields.values()), table["blob/shape"][:, 0]])
+    _, first, group = np.unique(kinds, return_index=True, return_inverse=True)
     number = ids[first].tolist()
     optics: dict[str, Texts] = {
         GROUP_NAME: [f"exp_group_{g}" if number.count(g) == 1 else f"exp_group_{g}_{i}"
@@ -146,6 +142,16 @@ def _optics(table: Table, names: Sequence[str]) -> tuple[dict[str, Texts], NDArr
     optics["_rlnImageDimensionality"] = ["2"] * len(first)
     optics["_rlnCtfDataAreCtfPremultiplied"] = ["0"] * len(first)
     return optics, group.astype(np.intp)
+
+
+def kinds_of_rows(columns: Sequence[NDArray[Any]]) -> NDArray[np.int64]:
+    """A number for each combination of values, in their order, the first column first."""
+    key = np.zeros(len(columns[0]), np.int64)
+    for column in columns:
+        values = np.nan_to_num(column.astype(np.float64), nan=-1e300)  # what is no number is one value, too
+        _, codes = np.unique(values, return_inverse=True)
+        _, key = np.unique(key * (codes.max(initial=0) + 1) + codes, return_inverse=True)
+    return key.astype(np.int64)
 
 
 def _check(source: str, table: Table, lead: str) -> None:

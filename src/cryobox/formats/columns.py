@@ -51,6 +51,7 @@ class Topic(StrEnum):
     CTF = "ctf"
     ALIGNMENT = "alignment"
     FILAMENT = "filament"
+    GROUP = "group"  # which optics group it is in, not what that says
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -193,7 +194,12 @@ _IMAGE_TAGS = frozenset(
         "_rlnReconstructImageName", "_rlnImageOriginalName", *IMAGE_FLAGS,
     )
 )  # fmt: skip
-_LOCATION_TAGS = frozenset(("_rlnMicrographName", "_rlnCoordinateX", "_rlnCoordinateY", "_rlnMicrographPixelSize"))
+_LOCATION_TAGS = frozenset(
+    (
+        "_rlnMicrographName", "_rlnCoordinateX", "_rlnCoordinateY", "_rlnMicrographPixelSize",
+        "_rlnCenteredCoordinateXAngst", "_rlnCenteredCoordinateYAngst",
+    )
+)  # fmt: skip
 _FILAMENT_TAGS = frozenset(("_rlnHelicalTubeID", "_rlnHelicalTrackLengthAngst", "_rlnHelicalTrackLength"))
 _ALIGNMENT_TAGS = frozenset(
     (

@@ -1,0 +1,229 @@
+"""Optics groups, exposure groups, and tables that were joined: each row keeps its own microscope and its own group."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from convert.random_tables import Rows, blocks, save
+from convert.small_tables import change_cs, change_star, convert, cs, micrograph, star
+from cryobox.errors import OutputError
+from cryobox.formats.cs_table import read_table
+
+MICROSCOPE = {"rlnVoltage": "300", "rlnSphericalAberration": "2.7", "rlnAmplitudeContrast": "0.1"}
+DEFOCUS = {"_rlnDefocusU": "10000", "_rlnDefocusV": "9000", "_rlnDefocusAngle": "1"}
+ALIGNED = {
+    "_rlnOriginXAngst": "2.12",
+    "_rlnOriginYAngst": "0",
+    "_rlnAngleRot": "5",
+    "_rlnAngleTilt": "5",
+    "_rlnAnglePsi": "5",
+}
+CTF = (("ctf/df1_A", "<f4", 1e4), ("ctf/df2_A", "<f4", 1e4), ("ctf/df_angle_rad", "<f4", 0),
+       ("ctf/accel_kv", "<f4", 300), ("ctf/cs_mm", "<f4", 2.7), ("ctf/amp_contrast", "<f4", 0.1))  # fmt: skip
+
+
+@pytest.fixture(autouse=True)
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def by_row(path: Path, tag: str) -> list[str]:
+    """What data_optics says of each row."""
+    found = blocks(path)
+    group = {row["_rlnOpticsGroup"]: row for row in found["optics"][1]}
+    assert len(group) == len(found["optics"][1])
+    return [group[row["_rlnOpticsGroup"]].get(tag, "") for row in found["particles"][1]]
+
+
+def set_row(row: int, **texts: str) -> Any:
+    def change(groups: Rows, rows: Rows) -> None:
+        rows[row] |= {f"_{tag}": text for tag, text in texts.items()}
+
+    return change
+
+
+def test_joined_tables_of_relion_keep_their_own_microscopes(folder: Path) -> None:
+    for name, voltage in (("x", "300"), ("y", "200")):
+        star(folder, [DEFOCUS | {"_rlnImageName": f"{i}@{name}.mrcs"} for i in (1, 2)],
+             **MICROSCOPE | {"rlnVoltage": voltage, "rlnOpticsGroupName": name})  # fmt: skip
+        convert("a.star", f"{name}.cs")
+    save(folder / "j.cs", np.concatenate([read_table(folder / f"{name}.cs") for name in "xy"]))
+    convert("j.cs", "j.star")
+    assert by_row(folder / "j.star", "_rlnOpticsGroupName") == ["x", "x", "y", "y"]
+    assert by_row(folder / "j.star", "_rlnVoltage") == ["300", "300", "200", "200"]
+    change_star(folder, "j.star", "k.star", set_row(3, rlnDefocusU="777"))
+    convert("k.star", "k.cs")
+    table = read_table(folder / "k.cs")
+    assert table["ctf/accel_kv"].tolist() == [300, 300, 200, 200]
+    assert table["ctf/df1_A"].tolist() == [10000, 10000, 10000, 777]
+
+
+def test_rows_of_a_cs_joined_to_a_table_of_relion_get_what_their_fields_say(folder: Path) -> None:
+    star(folder, [ALIGNED | {"_rlnMaxValueProbDistribution": "0.5"}] * 2)
+    convert("a.star", "r.cs")
+    ours = read_table(folder / "r.cs")
+    other = cs(folder, 2, ("alignments3D/shift", ("<f4", (2,)), 1), ("alignments3D/psize_A", "<f4", 1.06),
+               ("alignments3D/pose", ("<f4", (3,)), (0.1, 0.2, 0.3)))  # fmt: skip
+    joined = np.zeros(4, ours.dtype)
+    joined[:2] = ours
+    for name in other.dtype.names:
+        joined[name][2:] = other[name]
+    save(folder / "j.cs", joined)
+    convert("j.cs", "j.star")
+    rows = blocks(folder / "j.star")["particles"][1]
+    assert [float(row["_rlnOriginXAngst"]) for row in rows] == pytest.approx([2.12, 2.12, 1.06, 1.06])
+    assert [row["_rlnMaxValueProbDistribution"] for row in rows] == ["0.5", "0.5", "0", "0"]
+    convert("j.star", "k.cs")
+    after = read_table(folder / "k.cs")
+    for name in other.dtype.names:
+        np.testing.assert_array_equal(after[name], joined[name], err_msg=name)
+
+
+def test_rows_added_to_a_star_file_take_nothing_from_the_others(folder: Path) -> None:
+    cs(folder, 2, *CTF, ("ctf/type", "S4", b"own"), ("alignments3D/shift", ("<f4", (2,)), 1),
+       ("alignments3D/psize_A", "<f4", 2.12), ("alignments3D/pose", ("<f4", (3,)), (0.1, 0.2, 0.3)),
+       ("alignments3D/error", "<f4", [5, 6]))  # fmt: skip
+    convert("a.cs", "a.star")
+
+    def add(groups: Rows, rows: Rows) -> None:
+        new = {tag: "0" if tag.startswith("_cryosparc") else text for tag, text in rows[0].items()}
+        rows.append(new | {"_rlnImageName": "1@relion.mrcs", "_cryosparcUid": "99"})
+
+    change_star(folder, "a.star", "b.star", add)
+    convert("b.star", "b.cs")
+    table = read_table(folder / "b.cs")
+    assert table["alignments3D/error"].tolist() == [5, 6, 0]
+    assert table["ctf/type"].tolist() == [b"own", b"own", b"imported"]
+    np.testing.assert_allclose(table["alignments3D/shift"] * table["alignments3D/psize_A"][:, None], 2.12, rtol=1e-6)
+
+
+def test_a_microscope_in_the_rows_stays_in_the_rows(folder: Path) -> None:
+    star(folder, [DEFOCUS | {f"_{tag}": text for tag, text in MICROSCOPE.items()}] * 2)
+    convert("a.star", "a.cs")
+    change_cs(folder, "a.cs", "b.cs", ctf__df1_A=[12345, 10000])
+    convert("b.cs", "b.star")
+    found = blocks(folder / "b.star")
+    assert "_rlnVoltage" not in found["optics"][0]
+    assert [(float(r["_rlnVoltage"]), float(r["_rlnDefocusU"])) for r in found["particles"][1]] == [
+        (300, 12345), (300, 10000)]  # fmt: skip
+    change_star(folder, "b.star", "c.star", set_row(1, rlnDefocusU="777"))
+    convert("c.star", "c.cs")
+    table = read_table(folder / "c.cs")
+    np.testing.assert_allclose(table["ctf/accel_kv"], 300)
+    np.testing.assert_allclose(table["ctf/cs_mm"], 2.7)
+
+
+@pytest.mark.parametrize("origins", [("_rlnOriginXAngst", "_rlnOriginYAngst"), ("_rlnOriginX", "_rlnOriginY")])
+def test_another_unit_of_the_shifts_means_other_origins(folder: Path, origins: tuple[str, str]) -> None:
+    star(folder, [{origins[0]: "2", origins[1]: "0"}])
+    convert("a.star", "a.cs")
+    before = read_table(folder / "a.cs")["alignments2D/shift"][0, 0]
+    change_cs(folder, "a.cs", "b.cs", alignments2D__psize_A=2.12)
+    convert("b.cs", "b.star")
+    (row,) = blocks(folder / "b.star")["particles"][1]
+    assert float(row["_rlnOriginXAngst"]) == pytest.approx(before * 2.12)
+    assert "_rlnOriginX" not in row
+
+
+def test_another_size_of_a_micrograph_means_other_coordinates(folder: Path) -> None:
+    micrograph(folder / "m" / "a.mrc", (100, 200), 1.06)
+    star(folder, [{"_rlnMicrographName": "m/a.mrc", "_rlnCoordinateX": "50", "_rlnCoordinateY": "25"}] * 2)
+    convert("a.star", "a.cs")
+    change_cs(folder, "a.cs", "b.cs", location__micrograph_shape=[[200, 400], [100, 200]])
+    convert("b.cs", "b.star")
+    rows = blocks(folder / "b.star")["particles"][1]
+    assert [(float(row["_rlnCoordinateX"]), float(row["_rlnCoordinateY"])) for row in rows] == [(100, 50), (50, 25)]
+
+
+@pytest.mark.parametrize(("change", "expected"), [
+    (set_row(2, rlnDefocusU="12000"), [2, 2, 5, 5]),
+    (set_row(0, rlnOpticsGroup="2"), [5, 2, 5, 5]),
+])  # fmt: skip
+def test_an_exposure_group_follows_the_optics_group_alone(folder: Path, change: Any, expected: list[int]) -> None:
+    cs(folder, 4, *CTF, ("ctf/exp_group_id", "<u4", [2, 2, 5, 5]))
+    convert("a.cs", "a.star")
+    change_star(folder, "a.star", "b.star", change)
+    convert("b.star", "b.cs")
+    assert read_table(folder / "b.cs")["ctf/exp_group_id"].tolist() == expected
+
+
+def test_a_new_optics_group_gets_an_exposure_group_that_no_other_has(folder: Path) -> None:
+    cs(folder, 4, *CTF, ("ctf/exp_group_id", "<u4", [3, 3, 5, 5]))
+    convert("a.cs", "a.star")
+
+    def split(groups: Rows, rows: Rows) -> None:
+        groups.append(groups[1] | {"_rlnOpticsGroup": "3", "_rlnOpticsGroupName": "new"})
+        rows[3]["_rlnOpticsGroup"] = "3"
+
+    change_star(folder, "a.star", "b.star", split)
+    convert("b.star", "b.cs")
+    found = read_table(folder / "b.cs")["ctf/exp_group_id"].tolist()
+    assert found[:3] == [3, 3, 5]
+    assert found[3] not in (3, 5)
+
+
+def test_exposure_groups_that_were_changed_are_optics_groups(folder: Path) -> None:
+    star(folder, [DEFOCUS] * 3, **MICROSCOPE, rlnBeamTiltX="0.25")
+    convert("a.star", "a.cs")
+    change_cs(folder, "a.cs", "b.cs", ctf__exp_group_id=[1, 2, 2])
+    convert("b.cs", "b.star")
+    first, second, third = by_row(folder / "b.star", "_rlnOpticsGroupName")
+    assert first == "g" != second == third
+    assert by_row(folder / "b.star", "_rlnBeamTiltX") == ["0.25"] * 3
+    convert("b.star", "c.cs")
+    change_cs(folder, "c.cs", "d.cs", ctf__exp_group_id=[1, 1, 2])
+    convert("d.cs", "d.star")
+    assert by_row(folder / "d.star", "_rlnOpticsGroupName") == [first, first, third]
+
+
+def test_images_of_some_rows_change_nothing_that_is_said_of_the_others(folder: Path) -> None:
+    star(folder, [DEFOCUS] * 2, **MICROSCOPE)
+    convert("a.star", "a.cs")
+    change_cs(folder, "a.cs", "b.cs", blob__psize_A=[2.12, 1.06])
+    convert("b.cs", "b.star")
+    assert set(blocks(folder / "b.star")["optics"][0]) == set(blocks(folder / "a.star")["optics"][0])
+    assert [float(text) for text in by_row(folder / "b.star", "_rlnImagePixelSize")] == pytest.approx([2.12, 1.06])
+
+
+def test_groups_without_particles_stay_when_others_change(folder: Path) -> None:
+    star(folder, [DEFOCUS] * 2, **MICROSCOPE)
+
+    def add(groups: Rows, rows: Rows) -> None:
+        groups.append(groups[0] | {"_rlnOpticsGroup": "7", "_rlnOpticsGroupName": "empty"})
+
+    change_star(folder, "a.star", "b.star", add)
+    convert("b.star", "b.cs")
+    change_cs(folder, "b.cs", "c.cs", ctf__accel_kv=[200, 300])
+    convert("c.cs", "c.star")
+    groups = {row["_rlnOpticsGroupName"]: row for row in blocks(folder / "c.star")["optics"][1]}
+    assert groups["empty"]["_rlnOpticsGroup"] == "7"
+    assert [float(text) for text in by_row(folder / "c.star", "_rlnVoltage")] == [200, 300]
+
+
+def test_a_name_that_no_file_can_have_is_an_error_that_names_it(folder: Path) -> None:
+    star(folder, [{}])
+    with pytest.raises(OutputError, match=r"xxx\.cs: cannot be written"):
+        convert("a.star", "x" * 300 + ".cs")
+
+
+def test_a_ctf_that_was_removed_leaves_the_name_of_the_group_and_no_microscope_of_0(folder: Path) -> None:
+    micrograph(folder / "m" / "a.mrc", (100, 200), 1.06)
+    located = {"_rlnMicrographName": "m/a.mrc", "_rlnCoordinateX": "50", "_rlnCoordinateY": "25"}
+    star(folder, [DEFOCUS | located | {"_rlnOpticsGroup": "2"}], **MICROSCOPE, rlnOpticsGroup="2")
+
+    def add(groups: Rows, rows: Rows) -> None:
+        groups.append(groups[0] | {"_rlnOpticsGroup": "7", "_rlnOpticsGroupName": "empty"})
+
+    change_star(folder, "a.star", "b.star", add)
+    convert("b.star", "b.cs")
+    table = read_table(folder / "b.cs")
+    left = [name for name in table.dtype.names if not name.startswith("ctf/")]
+    save(folder / "c.cs", np.array(table[left].tolist(), [(name, table.dtype[name]) for name in left]))
+    convert("c.cs", "c.star")
+    assert by_row(folder / "c.star", "_rlnOpticsGroupName") == ["g"]
+    assert "_rlnVoltage" not in blocks(folder / "c.star")["optics"][0]
