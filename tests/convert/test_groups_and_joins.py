@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from convert.random_tables import Rows, blocks, save
+from convert.random_tables import Rows, blocks, save, write_star
 from convert.small_tables import change_cs, change_star, convert, cs, micrograph, star
 from cryobox.errors import OutputError
 from cryobox.formats.cs_table import read_table
@@ -227,3 +227,165 @@ def test_a_ctf_that_was_removed_leaves_the_name_of_the_group_and_no_microscope_o
     convert("c.cs", "c.star")
     assert by_row(folder / "c.star", "_rlnOpticsGroupName") == ["g"]
     assert "_rlnVoltage" not in blocks(folder / "c.star")["optics"][0]
+
+
+def joined_star(folder: Path, one: str, other: str, target: str, filler: str) -> None:
+    """Two STAR files put together as dataframes are: groups renumbered, what only one has filled in."""
+    groups: Rows = []
+    rows: Rows = []
+    for name in (one, other):
+        found = blocks(folder / name)
+        number = {g["_rlnOpticsGroup"]: str(len(groups) + i) for i, g in enumerate(found["optics"][1], 1)}
+        groups += [g | {"_rlnOpticsGroup": number[g["_rlnOpticsGroup"]], "_rlnOpticsGroupName": f"{name}{i}"}
+                   for i, g in enumerate(found["optics"][1])]  # fmt: skip
+        rows += [row | {"_rlnOpticsGroup": number[row["_rlnOpticsGroup"]]} for row in found["particles"][1]]
+    tags = dict.fromkeys(tag for row in rows for tag in row)
+    write_star(folder / target, groups, [{tag: row.get(tag, filler) for tag in tags} for row in rows])
+
+
+@pytest.mark.parametrize("filler", ["0", "nan", "None"])
+def test_a_field_that_travelled_with_one_of_two_joined_tables_is_not_taken_from_the_other(
+    folder: Path, filler: str
+) -> None:
+    def table(path: bytes, unit: float, *more: tuple[str, Any, Any]) -> np.ndarray:
+        found = cs(folder, 2, *CTF, ("alignments3D/shift", ("<f4", (2,)), (3, 4)),
+                   ("alignments3D/psize_A", "<f4", unit),
+                   ("alignments3D/pose", ("<f4", (3,)), (0.1, 0.2, 0.3)), *more)  # fmt: skip
+        found["blob/path"] = path
+        save(folder / "a.cs", found)
+        return found
+
+    table(b">s.mrc", 1.06)
+    convert("a.cs", "x.star")
+    before = table(b"s.mrc", 0.53, ("blob/sign", "<f4", -1), ("ctf/exp_group_id", "<u4", [8, 9]))
+    before["uid"] += 10
+    save(folder / "a.cs", before)
+    convert("a.cs", "y.star")
+    joined_star(folder, "x.star", "y.star", "j.star", filler)
+    convert("j.star", "j.cs")
+    after = read_table(folder / "j.cs")
+    np.testing.assert_allclose(after["alignments3D/shift"], [[3, 4]] * 4)
+    np.testing.assert_allclose(after["alignments3D/psize_A"], [1.06, 1.06, 0.53, 0.53])
+    assert after["blob/path"].tolist() == [b">s.mrc"] * 2 + [b"s.mrc"] * 2
+    assert after["blob/sign"].tolist() == [1, 1, -1, -1]
+    groups = after["ctf/exp_group_id"].tolist()
+    assert groups[0] == groups[1] != groups[2] != groups[3]
+
+
+def union(*tables: np.ndarray) -> np.ndarray:
+    """Tables one after the other, with the fields of all, filled with zeros."""
+    kinds: dict[str, Any] = {}
+    for table in tables:
+        for name in table.dtype.names:
+            kinds[name] = max(kinds.get(name, table.dtype[name]), table.dtype[name], key=lambda kind: kind.itemsize)
+    found = np.zeros(sum(map(len, tables)), list(kinds.items()))
+    at = 0
+    for table in tables:
+        for name in table.dtype.names:
+            found[name][at : at + len(table)] = table[name]
+        at += len(table)
+    return found
+
+
+def common(*tables: np.ndarray) -> np.ndarray:
+    """Tables one after the other, with the fields that all have."""
+    names = [name for name in tables[0].dtype.names if all(name in table.dtype.names for table in tables)]
+    whole = union(*tables)
+    found = np.zeros(len(whole), [(name, whole.dtype[name]) for name in names])
+    for name in names:
+        found[name] = whole[name]
+    return found
+
+
+@pytest.mark.parametrize("joined", [union, common])
+def test_a_microscope_in_the_rows_of_one_and_in_the_groups_of_the_other(folder: Path, joined: Any) -> None:
+    in_rows = {f"_{tag}": text for tag, text in MICROSCOPE.items()}
+    star(folder, [DEFOCUS | in_rows] * 2)
+    convert("a.star", "x.cs")
+    star(folder, [DEFOCUS | {"_rlnImageName": f"{i}@t.mrcs"} for i in (1, 2)],
+         **MICROSCOPE | {"rlnVoltage": "200", "rlnOpticsGroupName": "h"})  # fmt: skip
+    convert("a.star", "y.cs")
+    save(folder / "j.cs", joined(read_table(folder / "x.cs"), read_table(folder / "y.cs")))
+    change_cs(folder, "j.cs", "k.cs", ctf__df1_A=[5, 10000, 10000, 10000])
+    for name in "jk":
+        convert(f"{name}.cs", f"{name}.star")
+        convert(f"{name}.star", "back.cs")
+        after, before = read_table(folder / "back.cs"), read_table(folder / f"{name}.cs")
+        for field in ("ctf/accel_kv", "ctf/cs_mm", "ctf/amp_contrast", "ctf/df1_A", "blob/path"):
+            np.testing.assert_array_equal(after[field], before[field], err_msg=f"{name} {field}")
+
+
+def test_a_table_of_both_joined_to_one_of_relion_keeps_its_micrographs(folder: Path) -> None:
+    for name in "ab":
+        micrograph(folder / "m" / f"{name}.mrc", (100, 200), 1.06)
+    cs(folder, 2, ("location/micrograph_path", "S9", b">m/a.mrc"),
+       ("location/micrograph_shape", ("<u4", (2,)), (100, 200)),
+       ("location/center_x_frac", "<f4", 0.5), ("location/center_y_frac", "<f4", 0.5))  # fmt: skip
+    convert("a.cs", "a.star")
+    change_star(folder, "a.star", "b.star", set_row(0, rlnImageName="1@s.mrcs"))
+    convert("b.star", "x.cs")
+    star(folder, [{"_rlnMicrographName": "m/b.mrc", "_rlnCoordinateX": "50", "_rlnCoordinateY": "25",
+                   "_rlnNote": "n"}] * 2)  # fmt: skip
+    convert("a.star", "y.cs")
+    save(folder / "j.cs", union(read_table(folder / "x.cs"), read_table(folder / "y.cs")))
+    convert("j.cs", "j.star")
+    rows = blocks(folder / "j.star")["particles"][1]
+    assert [row["_rlnMicrographName"] for row in rows] == ["m/a.mrc"] * 2 + ["m/b.mrc"] * 2
+    assert [float(row["_rlnCoordinateX"]) for row in rows] == [100, 100, 50, 50]
+    assert [row["_rlnNote"] for row in rows][2:] == ["n", "n"]
+
+
+@pytest.mark.parametrize("tag", ["rlnBeamTiltX", "rlnPhaseShift"])
+def test_a_column_that_says_nothing_new_is_no_change(folder: Path, tag: str) -> None:
+    cs(folder, 2, *CTF, ("ctf/tilt_A", ("<f4", (2,)), (0.5, -0.25)))
+    convert("a.cs", "a.star")
+
+    def add(groups: Rows, rows: Rows) -> None:
+        for row in groups if tag == "rlnBeamTiltX" else rows:
+            row[f"_{tag}"] = "0.000000"
+
+    change_star(folder, "a.star", "b.star", add)
+    convert("b.star", "b.cs")
+    assert read_table(folder / "b.cs")["ctf/tilt_A"].tolist() == [[0.5, -0.25]] * 2
+
+
+def test_a_field_that_says_nothing_new_is_no_change(folder: Path) -> None:
+    cs(folder, 2, ("alignments3D/shift", ("<f4", (2,)), 1), ("alignments3D/psize_A", "<f4", 1.06),
+       ("alignments3D/pose", ("<f4", (3,)), (0.1, 0.2, 0.3)))  # fmt: skip
+    convert("a.cs", "a.star")
+
+    def score(groups: Rows, rows: Rows) -> None:
+        for row in rows:
+            row["_rlnMaxValueProbDistribution"] = "1.5"
+
+    change_star(folder, "a.star", "b.star", score)
+    convert("b.star", "b.cs")
+    table = read_table(folder / "b.cs")
+    save(folder / "c.cs", union(table, np.zeros(0, [("alignments3D/class", "<u4")])))
+    convert("c.cs", "c.star")
+    assert blocks(folder / "c.star")["particles"][1][0]["_rlnMaxValueProbDistribution"] == "1.5"
+
+
+def test_the_defocus_of_a_row_splits_no_group(folder: Path) -> None:
+    star(folder, [DEFOCUS] * 3, rlnVoltage="300.000000", rlnSphericalAberration="2.700000",
+         rlnAmplitudeContrast="0.100000")  # fmt: skip
+    convert("a.star", "a.cs")
+    change_cs(folder, "a.cs", "b.cs", ctf__df1_A=[12345, 10000, 10000])
+    convert("b.cs", "b.star")
+    assert blocks(folder / "b.star")["optics"][1] == blocks(folder / "a.star")["optics"][1]
+    assert by_row(folder / "b.star", "_rlnOpticsGroupName") == ["g"] * 3
+
+
+def test_an_alignment_that_is_gone_leaves_no_unit_and_no_slot(folder: Path) -> None:
+    cs(folder, 2, ("alignments3D/shift", ("<f4", (2,)), 1), ("alignments3D/psize_A", "<f4", 2),
+       ("alignments3D/pose", ("<f4", (3,)), (0.1, 0.2, 0.3)))  # fmt: skip
+    convert("a.cs", "a.star")
+
+    def classify(groups: Rows, rows: Rows) -> None:
+        for row in rows:
+            row |= {"_rlnAngleRot": "0", "_rlnAngleTilt": "0", "_rlnAnglePsi": "33"}
+
+    change_star(folder, "a.star", "b.star", classify)
+    convert("b.star", "b.cs")
+    assert not [name for name in read_table(folder / "b.cs").dtype.names if name.startswith("alignments3D")]
+    assert "alignments3D" not in (folder / "b.csg").read_text()

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from cryobox.convert.filaments import said_of_filaments
 from cryobox.convert.kept import OF_BOTH, OF_RELION, STATE, kept_columns, restored, state, tags_to_keep
 from cryobox.convert.places import Grounds, Places, look_at_micrographs
-from cryobox.convert.texts import CARRIED, UID, Star, lead_of, read_star, write_star
+from cryobox.convert.texts import CARRIED, UID, Mask, Star, lead_of, read_star, write_star
 from cryobox.convert.to_cs import Fields, fields_of_star, said_of_star
 from cryobox.convert.to_star import leading, said_of_cs, star_of_cs
 from cryobox.convert.travel import (
@@ -149,25 +150,26 @@ def _grounds_of(table: Table) -> Grounds:
 
 
 def _to_cs(star: Star, places: Places, micrographs: str | None, root: Path | None) -> tuple[Table, Converted]:
-    carried = carried_fields(star)
+    carried, there = carried_fields(star)
     unchanged = unchanged_parts(star)
     grounds = Grounds.none(len(star))
-    if not (unchanged[Part.MICROGRAPH] & unchanged[Part.LOCATION]).all() or "location/micrograph_shape" not in carried:
+    known = there.get(_OF_MICROGRAPHS[0], np.zeros(len(star), np.bool_))
+    if _OF_MICROGRAPHS[0] not in carried or not (unchanged[Part.MICROGRAPH] & unchanged[Part.LOCATION] & known).all():
         grounds = look_at_micrographs(star, micrographs, places, root)  # else nothing new can be learnt from the files
-    grounds = _with_carried_grounds(star, grounds, carried, unchanged)
+    grounds = _with_carried_grounds(star, grounds, carried, there, unchanged)
     if len(star):  # where all rows are new, the columns say for themselves what they are
         still_3d = lead_of(star) == "alignments3D" and bool(unchanged[Part.ALIGNMENT].any())
     else:
         still_3d = leading([name for name, _, _ in star.fields]) == "alignments3D"
-    made = fields_of_star(star, grounds, places, _unit(star, carried, unchanged), still_3d=still_3d)
-    fields, dropped = merged_fields(star, made, carried, unchanged)
+    made = fields_of_star(star, grounds, places, _unit(star, carried, there, unchanged), still_3d=still_3d)
+    fields, dropped = merged_fields(star, made, carried, there, unchanged)
     from_relion = not star.fields and not any(tag.startswith(CARRIED) for tag in star.columns)
     again = None
     if not from_relion:
         again = star_of_cs(star.source, _packed(star, fields), replace(places, missing={}))
     kept = kept_columns(star, *tags_to_keep(star, again))
     if kept:
-        kept[STATE] = state(fields, len(star), OF_RELION if from_relion else OF_BOTH)
+        kept[STATE] = state(fields, len(star), OF_RELION if from_relion else OF_BOTH, kept)
     fields |= kept
     table = _packed(star, fields)
     warnings = [*_said_of_locations(star, grounds, fields, micrographs), *said_of_star(star)]
@@ -183,41 +185,40 @@ def _to_cs(star: Star, places: Places, micrographs: str | None, root: Path | Non
 
 
 def _with_carried_grounds(
-    star: Star,
-    grounds: Grounds,
-    carried: Fields,
-    unchanged: dict[Part, np.ndarray[tuple[int, ...], np.dtype[np.bool_]]],
+    star: Star, grounds: Grounds, carried: Fields, there: Mapping[str, Mask], unchanged: Mapping[Part, Mask]
 ) -> Grounds:
     """What the `.cs` said of the micrographs, where the particles are where they were, or nothing else is known."""
-    shape = carried.get("location/micrograph_shape")
+    shape, pixel, uid = (carried.get(field) for field in _OF_MICROGRAPHS)
     if shape is None or shape.shape != (len(star), 2) or not len(star):
         return grounds
-    same = unchanged[Part.MICROGRAPH] & (unchanged[Part.LOCATION] | ~grounds.shape.all(axis=1))
-    pixel = carried.get("location/micrograph_psize_A", np.full(len(star), np.nan))
-    uid = carried.get("location/micrograph_uid")
+    of_shape, of_pixel, of_uid = (there.get(field, np.ones(len(star), np.bool_)) for field in _OF_MICROGRAPHS)
+    same = unchanged[Part.MICROGRAPH] & (unchanged[Part.LOCATION] | ~grounds.shape.all(axis=1)) & of_shape
+    pixel = np.full(len(star), np.nan) if pixel is None else pixel
     merged = np.where(same[:, None], shape.astype(np.int64), grounds.shape)
     names = star.columns.get("_rlnMicrographName", [""] * len(star))
     unknown = dict.fromkeys(names[row] for row in np.flatnonzero(~merged.all(axis=1)).tolist())
     own = grounds.uid if grounds.uid is not None else np.zeros(len(star), np.uint64)
+    known = unchanged[Part.MICROGRAPH] & of_uid
     return replace(
         grounds,
         shape=merged,
-        pixel_size=np.where(same, pixel.astype(np.float64), grounds.pixel_size),
-        uid=grounds.uid if uid is None else np.where(unchanged[Part.MICROGRAPH], uid.astype(np.uint64), own),
+        pixel_size=np.where(same & of_pixel, pixel.astype(np.float64), grounds.pixel_size),
+        uid=grounds.uid if uid is None else np.where(known, uid.astype(np.uint64), own),
         in_table=bool(same.any()),
         unknown=tuple(unknown),
     )
 
 
 def _unit(
-    star: Star, carried: Fields, unchanged: dict[Part, np.ndarray[tuple[int, ...], np.dtype[np.bool_]]]
-) -> np.ndarray[tuple[int, ...], np.dtype[np.float64]] | None:
+    star: Star, carried: Fields, there: Mapping[str, Mask], unchanged: Mapping[Part, Mask]
+) -> NDArray[np.float64] | None:
     """Å per unit of the shifts: the alignment's own, where it is the one that the `.cs` had."""
-    own = carried.get(f"{lead_of(star)}/psize_A")
+    field = f"{lead_of(star)}/psize_A"
+    own = carried.get(field)
     if own is None or own.ndim != 1:
         return None
     pixel = star.positive("_rlnImagePixelSize").astype(np.float32)
-    return np.where(unchanged[Part.ALIGNMENT], own, pixel).astype(np.float64)
+    return np.where(unchanged[Part.ALIGNMENT] & there[field], own, pixel).astype(np.float64)
 
 
 def _said_of_locations(star: Star, grounds: Grounds, fields: Fields, given: str | None) -> list[str]:

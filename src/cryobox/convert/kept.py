@@ -21,6 +21,7 @@ from cryobox.convert.texts import CARRIED, DIGEST, GROUP, GROUP_NAME, UID, Mask,
 from cryobox.convert.to_cs import ORIGINS_30, Fields
 from cryobox.convert.to_star import ANGLES, DEFAULTS, ORIGINS, kinds_of_rows, leading
 from cryobox.formats.columns import (
+    CTF_FIELDS,
     IMAGE_FLAGS,
     OPTICS_NEUTRAL,
     QUANTITIES,
@@ -118,10 +119,10 @@ def restored(native: Star, table: Table, again_of: Any) -> tuple[Star, dict[Topi
     if not kept:
         return native, {}, False
     marks = exact(table[STATE]) if STATE in names else ["-"]
-    if "" in marks:
-        added = np.array([not text for text in marks], np.bool_)
-        kept, optics = _with_added_rows(kept, optics, native, added)
     whole = "_rlnImageName" in kept and all(text.startswith(OF_RELION) for text in marks)
+    if STATE in names and any(_signature_of(text) != _signature(names) for text in marks):
+        whole = False
+        kept, optics = _without_gaps(kept, optics, native, [_signature_of(text) for text in marks], _signature(names))
     old = _old_star(native, kept, optics, table, whole=whole)
     again = again_of(old)
     changed = _changed_topics(table, again)
@@ -191,20 +192,37 @@ def _mixed(texts: Texts, new: Texts, rows: Mask) -> Texts:
     return [n if there else t for t, n, there in zip(texts, new, rows.tolist(), strict=True)]
 
 
-def _with_added_rows(
-    kept: Mapping[str, Texts], optics: Mapping[str, Texts], native: Star, added: Mask
+def _signature(names: Iterable[str]) -> str:
+    """A checksum of which columns a `.cs` keeps: rows of joined tables, and what a join left out, are told by it."""
+    kept = sorted(name for name in names if name.startswith((KEPT, KEPT_OPTICS)))
+    return f"{zlib.crc32(chr(0).join(kept).encode('utf-8', 'surrogateescape')):08x}"
+
+
+def _signature_of(state: str) -> str:
+    return state[1:9]
+
+
+def _without_gaps(
+    kept: Mapping[str, Texts], optics: Mapping[str, Texts], native: Star, signatures: Texts, here: str
 ) -> tuple[dict[str, Texts], dict[str, Texts]]:
-    """What was kept, with what the fields give in rows of another `.cs` that nothing was kept beside."""
+    """What joined tables kept, with what the fields give where only the other one had a column, or none has it now."""
+    rows_of = {text: np.array([own == text for own in signatures], np.bool_) for text in dict.fromkeys(signatures)}
 
     def filled(texts: Texts, new: Texts | None, neutral: str | None) -> Texts:
+        empty = np.array([not text for text in texts], np.bool_)
+        missing = np.zeros(len(texts), np.bool_)
+        for text, rows in rows_of.items():
+            if text != here and empty[rows].all():
+                missing |= rows
         if new is None:
-            own = [text for text, there in zip(texts, added.tolist(), strict=True) if not there]
+            own = [text for text, absent in zip(texts, missing.tolist(), strict=True) if not absent]
             new = [_empty(own) if neutral is None else neutral] * len(texts)
-        return _mixed(texts, new, added)
+        return _mixed(texts, new, missing)
 
     of_rows = {tag: filled(texts, _native_texts(native, tag), None) for tag, texts in kept.items()}
     of_groups = {tag: [texts[g] for g in native.group.tolist()] for tag, texts in native.optics.items()}
-    return of_rows, {tag: filled(t, of_groups.get(tag), OPTICS_NEUTRAL.get(tag, "0")) for tag, t in optics.items()}
+    found = {tag: filled(t, of_groups.get(tag), OPTICS_NEUTRAL.get(tag, "0")) for tag, t in optics.items()}
+    return of_rows, found | {tag: texts for tag, texts in of_groups.items() if optics and tag not in found}
 
 
 def _empty(texts: Texts) -> str:
@@ -293,15 +311,27 @@ def _exposure_group(names: Iterable[str]) -> tuple[str, ...]:
     return tuple(name for name in ("ctf/exp_group_id", "location/exp_group_id") if name in names)[:1]
 
 
-def state(fields: Mapping[str, NDArray[Any]], n: int, mark: str) -> NDArray[np.bytes_]:
-    """A checksum of each row's fields for each topic, behind the letter that says whose table was kept."""
+def state(fields: Mapping[str, NDArray[Any]], n: int, mark: str, kept: Iterable[str]) -> NDArray[np.bytes_]:
+    """A checksum of each row's fields for each topic.
+
+    Before these stand the letter that says whose table was kept, and a checksum of which columns were.
+    """
     lead = leading(list(fields))
-    columns: list[list[str]] = [[mark] * n]
+    columns: list[list[str]] = [[mark + _signature(kept)] * n]
+    absent = _absent(lead)
     for topic in Topic:
-        names = _fields_of(topic, lead, fields)
-        rows = [_row_bytes(fields[name], n) for name in names if name in fields]
+        names = [name for name in _fields_of(topic, lead, fields) if name in fields or name in absent]
+        rows = [_row_bytes(fields[name], n) if name in fields else [absent[name]] * n for name in names]
         columns.append([f"{zlib.crc32(b'|'.join(parts)):08x}" for parts in zip(*rows, strict=True)] or ["-" * 8] * n)
     return as_bytes(["".join(row) for row in zip(*columns, strict=True)])
+
+
+def _absent(lead: str) -> dict[str, bytes]:
+    """What fields say that are not there."""
+    found = {
+        f"ctf/{name}": np.full(width or 1, value, np.float32).tobytes() for name, (width, value) in CTF_FIELDS.items()
+    }
+    return found | dict.fromkeys((f"{lead}/class", f"{lead}/split"), np.uint32(0).tobytes() if lead else b"")
 
 
 def _row_bytes(values: NDArray[Any], n: int) -> list[bytes]:
@@ -317,14 +347,14 @@ def _changed_topics(table: Table, again: Fields) -> dict[Topic, Mask]:
     names = table.dtype.names or ()
     if STATE not in names or not len(table):
         return found
-    now = exact(state({name: table[name] for name in names}, len(table), OF_RELION))
+    now = exact(state({name: table[name] for name in names}, len(table), OF_RELION, ()))
     then = exact(table[STATE])
     pairs = list(zip(now, then, strict=True))
     # What was kept beside the fields of a `.cs` says nothing of these: only the state tells that they changed.
     beside = np.array([not text.startswith(OF_RELION) for text in then], np.bool_)
     return {
         topic: (found[topic] | beside)
-        & np.array([a[1 + 8 * i : 9 + 8 * i] != b[1 + 8 * i : 9 + 8 * i] for a, b in pairs], np.bool_)
+        & np.array([a[9 + 8 * i : 17 + 8 * i] != b[9 + 8 * i : 17 + 8 * i] for a, b in pairs], np.bool_)
         for i, topic in enumerate(Topic)
     }
 
@@ -391,8 +421,9 @@ def _with_optics(star: Star, native: Star, old: Star, changed: Mapping[Topic, Ma
             if tag in IMAGE_FLAGS and tag in old.optics:
                 row[tag] = now.get(tag, "0") if image[i] else row[tag]
             elif is_ctf_tag(tag) and ctf[i]:
-                row.pop(tag, None)
-                row |= {tag: now[tag]} if tag in now and tag not in star.columns else {}
+                was = row.pop(tag, None)
+                if tag in now and (was is not None or tag not in star.columns):
+                    row[tag] = was if was is not None and _same_number(was, now[tag]) else now[tag]
             elif topic_of_tag(tag) is Topic.IMAGE and tag in old.optics:
                 row[tag] = now.get(tag, row[tag]) if size[i] else old.optics[tag][old.group[i]]
         rows.append(row)
@@ -420,6 +451,10 @@ def _with_optics_as_it_was(star: Star, old: Star, table: Table) -> Star:
     at = {row: i for i, row in enumerate(order)}
     group = np.array([at[row] for row in rows], np.intp)
     return replace(star, optics=optics, group=group, columns=_as_written(star, old))
+
+
+def _same_number(one: str, other: str) -> bool:
+    return _is_number(one) and _is_number(other) and np.float32(one) == np.float32(other)
 
 
 def _moved_groups(old: Star, moved: Mask, table: Table) -> tuple[NDArray[np.intp], NDArray[np.int64]]:

@@ -36,7 +36,7 @@ from cryobox.convert.texts import (
 from cryobox.convert.to_cs import ORIGINS_30, Fields
 from cryobox.convert.to_star import ANGLES, COORDINATES, LEADS, ORIGINS, leading
 from cryobox.errors import InputError
-from cryobox.formats.columns import MICROSCOPE, QUANTITIES, UNRELATED_TAGS, Topic
+from cryobox.formats.columns import CTF_RESET, MICROSCOPE, OPTICS_NEUTRAL, QUANTITIES, UNRELATED_TAGS, Topic
 from cryobox.formats.cs_table import Table, as_bytes
 
 __all__ = ["Part", "carried_fields", "fields_to_carry", "merged_fields", "unchanged_parts", "with_carried"]
@@ -70,16 +70,30 @@ _SPEAKS_OF: dict[Part, tuple[tuple[str, ...], tuple[str, ...], bool]] = {
     Part.FILAMENT: ((TUBE, "_rlnHelicalTrackLengthAngst"), (), True),
     Part.GROUP: ((), (GROUP_NAME,), False),
 }
+# What the absence of a column means.
+_NEUTRAL = {
+    **dict.fromkeys((*UNRELATED_TAGS, *ORIGINS, *ORIGINS_30, *ANGLES), "0"),
+    **{tag: text.decode() for tag, text in CTF_RESET.items()},
+    **OPTICS_NEUTRAL,
+}
 
 
 def digests(star: Star, lead: str) -> Texts:
     """For each row what it says now, so that a later reader finds out in which parts it says something else.
 
-    The first letter tells which alignment the columns are: 3, 2, or 0 for none.
+    The first letter tells which alignment the columns are: 3, 2, or 0 for none. At the end stands which fields travel
+    along, so that in joined tables a field of one is not taken from the rows of another.
     """
     columns = [_both(star, part) for part in Part]
     mark = lead.removeprefix("alignments")[:1] or "0"
-    return ["-".join((mark, *row)) for row in zip(*columns, strict=True)]
+    end = _signature(star)
+    return ["-".join((mark, *row, end)) for row in zip(*columns, strict=True)]
+
+
+def _signature(star: Star) -> str:
+    """A checksum of which fields travel along."""
+    carried = sorted(tag for tag in star.columns if tag.startswith(CARRIED))
+    return f"{zlib.crc32(chr(0).join(carried).encode('utf-8', 'surrogateescape')):08x}"
 
 
 def _both(star: Star, part: Part) -> Iterable[str]:
@@ -94,9 +108,15 @@ def _both(star: Star, part: Part) -> Iterable[str]:
 def _checksums(
     star: Star, row_tags: Sequence[str], optics_tags: Sequence[str], settle: Callable[[str], str]
 ) -> Iterable[str]:
-    columns = [list(map(settle, star.columns[tag])) if star.has(tag) else [""] * len(star) for tag in row_tags]
+    columns = [
+        list(map(settle, star.columns[tag])) if star.has(tag) else [settle(_NEUTRAL.get(tag, ""))] * len(star)
+        for tag in row_tags
+    ]
     group = [
-        "|".join(as_relion_writes(star.optics[tag][g]) if tag in star.optics else "" for tag in optics_tags)
+        "|".join(
+            as_relion_writes(star.optics[tag][g] if tag in star.optics else _NEUTRAL.get(tag, ""))
+            for tag in optics_tags
+        )
         for g in range(group_count(star.optics))
     ]
     if optics_tags:
@@ -193,8 +213,8 @@ def _carried_columns(field: str, values: NDArray[Any]) -> dict[str, Texts]:
     return {f"{tag}.{i}": exact(flat[:, i]) for i in range(flat.shape[1])}
 
 
-def carried_fields(star: Star) -> Fields:
-    """Fields that travelled along, with the types they had, or those that CryoSPARC gives them."""
+def carried_fields(star: Star) -> tuple[Fields, dict[str, Mask]]:
+    """Fields that travelled along, with the types they had, or those that CryoSPARC gives them; and in which rows."""
     described = {name: (kind, shape) for name, kind, shape in star.fields}
     parts: dict[str, dict[int, Texts]] = {}
     for tag, texts in star.columns.items():
@@ -206,7 +226,12 @@ def carried_fields(star: Star) -> Fields:
             component = int(pieces.pop()) if of_array and pieces[-1].isdigit() else -1
             parts.setdefault("/".join(pieces), {})[component] = texts
     found: Fields = {}
+    there: dict[str, Mask] = {}
+    tables = _joined(star)
     for field, components in parts.items():
+        there[field] = _travelled(components, tables, len(star))
+        if not there[field].all():  # what a join fills in may be no number
+            components = {i: _with_zeros(texts, there[field]) for i, texts in components.items()}
         everything = (text for texts in components.values() for text in texts)
         kind, shape = described[field] if field in described else (_usual_type(field, everything), "")
         columns = [_typed(star, field, components[i], kind) for i in sorted(components)]
@@ -215,7 +240,39 @@ def carried_fields(star: Star) -> Fields:
             continue
         extent = _extent(star, field, shape, len(columns))
         found[field] = np.stack(columns, axis=1).reshape(len(star), *extent)
-    return found
+    return found, there
+
+
+def _joined(star: Star) -> list[Mask]:
+    """The rows of each of the tables that were joined, but for those with which all fields travelled that are here."""
+    if not star.has(DIGEST):
+        return []
+    ends = [text.rpartition("-")[2] if "-" in text else "" for text in star.columns[DIGEST]]
+    distinct = dict.fromkeys(ends)
+    if len(distinct) < 2:
+        return []
+    return [np.array([own == end for own in ends], np.bool_) for end in distinct if end != _signature(star)]
+
+
+def _travelled(components: Mapping[int, Texts], tables: Iterable[Mask], n: int) -> Mask:
+    """The rows that a field came with: not those of a table in which all of it is what programs fill in at a join."""
+    there = np.ones(n, np.bool_)
+    for rows in tables:
+        places = np.flatnonzero(rows).tolist()
+        if all(_is_filler(texts[i]) for texts in components.values() for i in places):
+            there &= ~rows
+    return there
+
+
+def _is_filler(text: str) -> bool:
+    try:
+        return not abs(float(text)) > 0  # 0 or nan
+    except ValueError:
+        return text.lower() in ("", "none", "null", "na", "<na>")
+
+
+def _with_zeros(texts: Texts, there: Mask) -> Texts:
+    return [text if own else "0" for text, own in zip(texts, there.tolist(), strict=True)]
 
 
 def _extent(star: Star, field: str, shape: str, components: int) -> tuple[int, ...]:
@@ -273,9 +330,14 @@ def _typed(star: Star, field: str, texts: Texts, kind: str) -> NDArray[Any]:
 
 
 def merged_fields(
-    star: Star, made: Fields, carried: Fields, unchanged: Mapping[Part, Mask]
+    star: Star, made: Fields, carried: Fields, there: Mapping[str, Mask], unchanged: Mapping[Part, Mask]
 ) -> tuple[Fields, list[str]]:
     """The fields of the `.cs`: those made of the columns, with those that travelled along where these are still true.
+
+    Parameters
+    ----------
+    there : dict of str to ndarray
+        In which rows a field travelled along.
 
     Returns
     -------
@@ -285,21 +347,20 @@ def merged_fields(
     leads = (lead_of(star), leading(list(made)))
     found, dropped = dict(made), []
     for field, values in carried.items():
-        true = np.ones(len(star), np.bool_)
+        true = there[field].copy()
         for part in _depends(field, *leads):
             true &= unchanged[part]
         if field == FILAMENT_UID and field in made:
             true &= (
                 same_filaments(tubes_of(star.columns, star.columns[TUBE]), values) | unchanged[Part.MICROGRAPH].all()
             )
-        elif field.endswith("/psize_A") and field not in made:
-            true[:] = True  # the unit of shifts that are 0
         if field.endswith("/exp_group_id") and (true.any() or field in made or not len(star)):
-            found[field] = _exposure_groups(star, values, unchanged[Part.GROUP])
+            found[field] = _exposure_groups(star, values, unchanged[Part.GROUP] & there[field])
         elif true.all():
             found[field] = values
         elif true.any() or field in made:
-            found[field] = _where(true, values, made.get(field))
+            unit = made["blob/psize_A"] if field.endswith("/psize_A") else None  # also of shifts that are 0
+            found[field] = _where(true, values, made.get(field, unit))
         else:
             dropped.append(field)
     known = [name for name, _, _ in star.fields if name in found]
