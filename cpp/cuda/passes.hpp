@@ -12,9 +12,9 @@
 
 #include "cryobox/half.hpp"
 #include "cryobox/image.hpp"
-#include "cryobox/kernels.hpp"
 #include "cryobox/normalize.hpp"
 #include "cryobox/rules.hpp"
+#include "cryobox/steps.hpp"
 
 #ifdef __CUDACC__
 #define CRYOBOX_DEVICE __device__ __forceinline__
@@ -351,22 +351,17 @@ struct FinishImages {
         double f[threads];
         float low[threads];
         float high[threads];
-        Finish finish;
         BackgroundSums sums;
-        double level;
-        double sd;
-        Status result;
+        Plane plane;
+        Finishing how;
     };
 
     const float* images;
     Index size;
     PlaneFit fit;
     double radius;
-    bool normalize;
-    bool ramp;
-    bool invert;
+    Steps steps;
     bool cropped; ///< its mean was taken out; added back where it is not normalized
-    double scale_const;
     const double* means;
     Status* status;
     StackView stack;
@@ -379,26 +374,21 @@ struct FinishImages {
             return;
         }
         const float* image = images + n * size * size;
-        if (normalize) {
+        if (steps.normalize) {
             measure_background(team, image, means[n], shared);
         } else {
             team.each([&](int t) {
                 if (t == 0) {
-                    shared.finish = Finish{.plane = {.level = cropped ? -means[n] : 0, .slope_y = 0, .slope_x = 0},
-                                           .scale = invert ? -1.0 : 1.0,
-                                           .shift = invert ? -means[n] : means[n]};
-                    shared.level = 0;
-                    shared.sd = 0;
-                    shared.result = Status::ok;
+                    shared.how = restored(steps, cropped, means[n]);
                 }
             });
         }
-        if (shared.result == Status::ok) {
+        if (shared.how.status == Status::ok) {
             store(team, image, n, shared);
         }
         team.each([&](int t) {
-            if (t == 0 && shared.result != Status::ok) {
-                status[n] = shared.result;
+            if (t == 0 && shared.how.status != Status::ok) {
+                status[n] = shared.how.status;
             }
         });
     }
@@ -416,17 +406,16 @@ private:
         }
     }
 
-    /// Whether the background varies by more than rounding; `whole` and `whole_square` are sums over all pixels.
-    CRYOBOX_DEVICE bool is_contrast(double sd, double background_square, double whole, double whole_square) const {
+    /// Whether a cropped image's background varies by more than rounding; the sums are over all its pixels.
+    CRYOBOX_DEVICE bool is_contrast(double sd, double whole, double whole_square) const {
         const double pixels = static_cast<double>(size) * static_cast<double>(size);
         const double whole_mean = whole / pixels;
         const double whole_variance = whole_square / pixels - whole_mean * whole_mean;
-        return has_contrast(sd, std::sqrt(background_square / fit.count)) &&
-               (!cropped || has_cropped_contrast(sd, whole_variance > 0 ? std::sqrt(whole_variance) : 0));
+        return has_cropped_contrast(sd, whole_variance > 0 ? std::sqrt(whole_variance) : 0);
     }
 
     template <class Team>
-    CRYOBOX_DEVICE void measure_background(const Team& team, const float* image, double missing_level,
+    CRYOBOX_DEVICE void measure_background(const Team& team, const float* image, double window_mean,
                                            Shared& shared) const {
         team.each([&](int t) {
             BackgroundSums sums;
@@ -459,12 +448,10 @@ private:
             if (t == 0) {
                 shared.sums = BackgroundSums{
                     .value = shared.a[0], .value_i = shared.b[0], .value_j = shared.c[0], .square = shared.d[0]};
-                shared.level = shared.sums.value / fit.count;
-                shared.finish.plane =
-                    ramp ? fit(shared.sums) : Plane{.level = shared.level, .slope_y = 0, .slope_x = 0};
+                shared.plane = subtracted(steps, fit, shared.sums);
             }
         });
-        const Plane plane = shared.finish.plane;
+        const Plane plane = shared.plane;
         team.each([&](int t) {
             double value = 0;
             double square = 0;
@@ -482,17 +469,11 @@ private:
         reduce(team, shared.b, threads, Add{});
         team.each([&](int t) {
             if (t == 0) {
-                const double offset = shared.a[0] / fit.count;
-                const double variance = shared.b[0] / fit.count - offset * offset;
-                shared.sd = variance > 0 ? std::sqrt(variance) : 0.0;
-                shared.level += missing_level;
-                shared.finish.plane.level += offset;
-                shared.finish.shift = 0;
-                shared.result = is_contrast(shared.sd, shared.sums.square, shared.e[0], shared.f[0])
-                                    ? Status::ok
-                                    : Status::no_contrast;
-                const double scale = 1 / (scale_const > 0 ? scale_const : shared.sd);
-                shared.finish.scale = invert ? -scale : scale;
+                const BackgroundSums left{.value = shared.a[0], .value_i = 0, .value_j = 0, .square = shared.b[0]};
+                shared.how = normalized(steps, fit, shared.sums, shared.plane, left, window_mean);
+                if (cropped && !is_contrast(shared.how.sd, shared.e[0], shared.f[0])) {
+                    shared.how.status = Status::no_contrast;
+                }
             }
         });
     }
@@ -500,7 +481,7 @@ private:
     template <class Team>
     CRYOBOX_DEVICE void store(const Team& team, const float* image, Index n, Shared& shared) const {
         const Index half = size / 2;
-        const Finish finish = shared.finish;
+        const Finish finish = shared.how.finish;
         team.each([&](int t) {
             float low = __builtin_inff();
             float high = -__builtin_inff();
@@ -548,11 +529,11 @@ private:
                 row[maximum] = static_cast<double>(shared.high[0]);
                 row[mean] = finish.shift + mean_left;
                 row[standard_deviation] = variance > 0 ? std::sqrt(variance) : 0;
-                row[background_mean] = shared.level;
-                row[background_sd] = shared.sd;
+                row[background_mean] = shared.how.level;
+                row[background_sd] = shared.how.sd;
                 row[clamped] = shared.c[0];
-                if (!is_finite(mean_left)) { // gray levels near the end of float32, or a divisor near 0
-                    shared.result = normalize ? Status::no_contrast : Status::not_finite;
+                if (!is_finite(mean_left)) {
+                    shared.how.status = overflown(steps);
                 }
             }
         });

@@ -482,7 +482,7 @@ private:
                       .corners = device_.corners + first,
                       .partial = partial,
                       .box = box,
-                      .subtract = crops || options.normalize,
+                      .subtract = crops || options.steps.normalize,
                       .status = device_.status + first,
                       .means = device_.means + first,
                       .windows = windows};
@@ -512,7 +512,7 @@ private:
                 transform(TransformKind::images, size, plan_.group, spectra, cropped);
                 images = cropped;
                 mark(Stage::inverse);
-            } else if (crops && !options.normalize) {
+            } else if (crops && !options.steps.normalize) {
                 // Uncropped gray levels are the pixels themselves: nothing is subtracted and added again.
                 gather.subtract = false;
                 queue_.run(gather, slices);
@@ -520,13 +520,10 @@ private:
             queue_.run(
                 FinishImages{.images = images,
                              .size = size,
-                             .fit = options.normalize ? workspace_.fit(size, options.radii[k]) : PlaneFit{},
-                             .radius = options.normalize ? options.radii[k] : 0,
-                             .normalize = options.normalize,
-                             .ramp = options.ramp,
-                             .invert = options.invert,
+                             .fit = options.steps.normalize ? workspace_.fit(size, options.radii[k]) : PlaneFit{},
+                             .radius = options.steps.normalize ? options.radii[k] : 0,
+                             .steps = options.steps,
                              .cropped = size < box,
-                             .scale_const = options.scale_const,
                              .means = device_.means + first,
                              .status = device_.status + first,
                              .stack = stack_at(stacks[k], data_of(stacks[k]) + first * bytes_of_image(stacks[k])),
@@ -705,7 +702,7 @@ void extract(const ImageView& image, std::span<const Corner> corners, std::span<
     check_image(image);
     check_arguments(corners, outputs, options, status, statistics);
     require(options.threads >= 1, "threads must be at least 1");
-    for (std::size_t k = 0; options.normalize && k < outputs.size(); ++k) {
+    for (std::size_t k = 0; options.steps.normalize && k < outputs.size(); ++k) {
         check_radius(outputs[k].size, options.radii[k]); // even where no corner is inside
     }
     const auto count = static_cast<Index>(corners.size());

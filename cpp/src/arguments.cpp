@@ -36,8 +36,9 @@ void check_arguments(std::span<const Corner> corners, std::span<const StackView>
         require((output.float32 == nullptr) != (output.float16 == nullptr) || corners.empty(),
                 "every output must be float32 or float16");
     }
-    require(!options.normalize || options.radii.size() == outputs.size(), "one radius is needed for every output");
-    require(std::isfinite(options.scale_const) && options.scale_const >= 0,
+    require(!options.steps.normalize || options.radii.size() == outputs.size(),
+            "one radius is needed for every output");
+    require(std::isfinite(options.steps.scale_const) && options.steps.scale_const >= 0,
             "scale_const must be a positive number, or 0 for each particle's own");
     require(status.size() == corners.size(), "one status is needed for every corner");
     require(statistics.size() == corners.size() * outputs.size() * statistics_count,

@@ -103,11 +103,11 @@ void extract_once(Bytes bytes) {
     options.box = bytes.number(64);
     const auto flags = bytes.take<std::uint8_t>();
     options.pad = (flags & 1) != 0;
-    options.normalize = (flags & 2) != 0;
-    options.ramp = (flags & 4) != 0;
-    options.invert = (flags & 8) != 0;
+    options.steps.normalize = (flags & 2) != 0;
+    options.steps.ramp = (flags & 4) != 0;
+    options.steps.invert = (flags & 8) != 0;
     options.threads = (flags & 16) != 0 ? bytes.take<std::int32_t>() % 4 : 1;
-    options.scale_const = (flags & 32) != 0 ? bytes.take<double>() : 0;
+    options.steps.scale_const = (flags & 32) != 0 ? bytes.take<double>() : 0;
 
     const auto count = static_cast<std::size_t>(bytes.take<std::uint8_t>() % 6);
     std::vector<Corner> corners(count);

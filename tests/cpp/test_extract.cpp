@@ -55,7 +55,7 @@ void windows_at_all_edges_stay_inside_the_memory() {
 void gray_levels_come_through_without_normalization() {
     const Scene scene(64, 64);
     auto chosen = options(64, {});
-    chosen.normalize = false;
+    chosen.steps.normalize = false;
     const std::vector<Corner> corners = {{.y = 0, .x = 0}};
     const auto made = make(scene, corners, {64, 32}, chosen);
     CHECK(made.wide[0] == scene.pixels);
@@ -76,7 +76,7 @@ void any_box_down_to_two_pixels_is_cut_and_cropped() {
     for (Index box = 2; box <= 68; box += 2) {
         for (Index size = 2; size <= box; size += 2) {
             auto chosen = options(box, {});
-            chosen.normalize = false;
+            chosen.steps.normalize = false;
             auto made = make(scene, corners, {size}, chosen);
             CHECK(made.status[0] == Status::ok && made.status[1] == Status::ok);
             std::vector<float> cropped(static_cast<std::size_t>(size * size));
@@ -138,7 +138,7 @@ void wrong_arguments_are_refused() {
     chosen.threads = 0;
     CHECK(refused({16}, chosen, "threads"));
     chosen = options(32, {6});
-    chosen.scale_const = std::nan("");
+    chosen.steps.scale_const = std::nan("");
     CHECK(refused({16}, chosen, "scale_const"));
 }
 

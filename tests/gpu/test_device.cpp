@@ -89,8 +89,8 @@ void the_device_makes_what_the_processor_makes() {
                     }
                     auto chosen = options(box, std::vector<double>(sizes.size(), 1));
                     chosen.pad = pad;
-                    chosen.normalize = normalize;
-                    chosen.invert = pad;
+                    chosen.steps.normalize = normalize;
+                    chosen.steps.invert = pad;
                     const auto expected = testing::make(scene, corners, sizes, chosen);
                     CHECK(close(on_device(scene, corners, sizes, chosen), expected));
                 }

@@ -6,18 +6,16 @@
 
 #include "cryobox/image.hpp"
 #include "cryobox/rules.hpp"
+#include "cryobox/steps.hpp"
 
 namespace cryobox {
 
-/// What is made of every window; docs/conventions.md says what each word means.
+/// How windows are cut, and what is made of each.
 struct ExtractOptions {
     Index box = 0;
+    bool pad = false; ///< repeat the nearest pixel where a window hangs over the edge, instead of refusing it
+    Steps steps;
     std::vector<double> radii; ///< background radius in pixels, one per output; used only to normalize
-    bool pad = false;
-    bool normalize = true;
-    bool ramp = true;
-    bool invert = false;
-    double scale_const = 0; ///< 0: each particle's own background sd
     int threads = 1;
 };
 

@@ -7,15 +7,9 @@
 
 #include "cryobox/image.hpp"
 #include "cryobox/normalize.hpp"
+#include "cryobox/steps.hpp"
 
 namespace cryobox {
-
-/// What `Kernels::finish` does to a pixel: (value - plane) * scale.
-struct Finish {
-    Plane plane;
-    double scale = 1;
-    double shift = 0; ///< near the result's mean; keeps the sum of squares from cancelling
-};
 
 struct ImageStatistics {
     double minimum = 0;
