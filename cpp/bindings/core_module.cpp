@@ -9,13 +9,13 @@
 #include "cryobox/fft.hpp"
 #include "cryobox/kernels.hpp"
 #include "ndarray.hpp"
+#include "options.hpp"
 
 namespace cryobox::bindings {
 namespace {
 
-py::tuple extract(const py::array& image, const py::array& corners, std::vector<py::array> outputs, py::ssize_t box,
-                  std::vector<double> radii, bool pad, bool normalize, bool ramp, bool invert, double scale_const,
-                  int threads) {
+py::tuple extract(const py::array& image, const py::array& corners, std::vector<py::array> outputs,
+                  const py::kwargs& given) {
     const ImageView pixels = image_view(image);
     const std::span<const Corner> rows = corner_rows(corners);
     const auto count = static_cast<py::ssize_t>(rows.size());
@@ -24,24 +24,15 @@ py::tuple extract(const py::array& image, const py::array& corners, std::vector<
     for (py::array& output : outputs) {
         stacks.push_back(stack_view(output, count));
     }
-    const ExtractOptions options{.box = box,
-                                 .radii = std::move(radii),
-                                 .pad = pad,
-                                 .normalize = normalize,
-                                 .ramp = ramp,
-                                 .invert = invert,
-                                 .scale_const = scale_const,
-                                 .threads = threads};
-    py::array_t<std::uint8_t> status(count);
-    py::array_t<double> statistics(
-        std::vector<py::ssize_t>{static_cast<py::ssize_t>(outputs.size()), count, statistics_count});
-    const std::span<Status> status_span(reinterpret_cast<Status*>(status.mutable_data()), rows.size());
-    const std::span<double> statistics_span(statistics.mutable_data(), static_cast<std::size_t>(statistics.size()));
+    const ExtractOptions options = extract_options(given);
+    Results results(outputs.size(), count);
+    const std::span<Status> status = results.status();
+    const std::span<double> statistics = results.statistics();
     {
         const py::gil_scoped_release released;
-        cryobox::extract(pixels, rows, stacks, options, status_span, statistics_span);
+        cryobox::extract(pixels, rows, stacks, options, status, statistics);
     }
-    return py::make_tuple(std::move(status), std::move(statistics));
+    return results.to_python();
 }
 
 void fourier_crop(const py::array& images, py::array output, int threads) {
@@ -70,9 +61,10 @@ PYBIND11_MODULE(_core, module) {
     using namespace cryobox;
 
     module.doc() = "The numerical core on the CPU. Arguments are checked, nothing is cast; cryobox.core is its face.";
-    module.def("extract", &bindings::extract, "image"_a.noconvert(), "corners"_a.noconvert(), "outputs"_a.noconvert(),
-               py::kw_only(), "box"_a, "radii"_a, "pad"_a, "normalize"_a, "ramp"_a, "invert"_a, "scale_const"_a,
-               "threads"_a, "Cut, crop and normalize particles into `outputs`; returns (status, statistics).");
+    module.def(
+        "extract", &bindings::extract, "image"_a.noconvert(), "corners"_a.noconvert(), "outputs"_a.noconvert(),
+        "Cut, crop and normalize particles into `outputs`; returns (status, statistics). The keywords are those of "
+        "bindings/options.hpp.");
     module.def("fourier_crop", &bindings::fourier_crop, "images"_a.noconvert(), "output"_a.noconvert(), py::kw_only(),
                "threads"_a, "Crop square images in Fourier space, gray levels kept.");
     module.def("fftw_version", [] { return std::string(fftw_version()); }, "The FFTW library that is loaded.");

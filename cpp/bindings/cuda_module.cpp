@@ -14,6 +14,7 @@
 #include "cryobox/extract.hpp"
 #include "dlpack.hpp"
 #include "ndarray.hpp"
+#include "options.hpp"
 
 namespace cryobox::bindings {
 namespace {
@@ -276,9 +277,8 @@ py::dict as_dict(const cuda::Stages& stages) {
     return milliseconds;
 }
 
-py::tuple extract(const py::object& image, const py::array& corners, const std::vector<py::object>& outputs,
-                  py::ssize_t box, std::vector<double> radii, bool pad, bool normalize, bool ramp, bool invert,
-                  double scale_const, int threads, int device, std::size_t memory, std::optional<py::dict> stages) {
+py::tuple extract(const py::object& image, const py::array& corners, const std::vector<py::object>& outputs, int device,
+                  std::size_t memory, std::optional<py::dict> stages, const py::kwargs& given) {
     const std::optional<Foreign> device_image = foreign(image, device);
     const ImageView pixels =
         device_image ? image_view(*device_image) : bindings::image_view(py::reinterpret_borrow<py::array>(image));
@@ -315,27 +315,18 @@ py::tuple extract(const py::object& image, const py::array& corners, const std::
                         .memory = memory,
                         .streams = streams,
                         .stages = stages ? &times : nullptr};
-    const ExtractOptions options{.box = box,
-                                 .radii = std::move(radii),
-                                 .pad = pad,
-                                 .normalize = normalize,
-                                 .ramp = ramp,
-                                 .invert = invert,
-                                 .scale_const = scale_const,
-                                 .threads = threads};
-    py::array_t<std::uint8_t> status(count);
-    py::array_t<double> statistics(
-        std::vector<py::ssize_t>{static_cast<py::ssize_t>(outputs.size()), count, statistics_count});
-    const std::span<Status> status_span(reinterpret_cast<Status*>(status.mutable_data()), rows.size());
-    const std::span<double> statistics_span(statistics.mutable_data(), static_cast<std::size_t>(statistics.size()));
+    const ExtractOptions options = extract_options(given);
+    Results results(outputs.size(), count);
+    const std::span<Status> status = results.status();
+    const std::span<double> statistics = results.statistics();
     {
         const py::gil_scoped_release released;
-        cuda::extract(pixels, rows, stacks, options, use, status_span, statistics_span);
+        cuda::extract(pixels, rows, stacks, options, use, status, statistics);
     }
     if (stages) {
         stages->attr("update")(as_dict(times));
     }
-    return py::make_tuple(std::move(status), std::move(statistics));
+    return results.to_python();
 }
 
 /// Bytes that copies to and from the device may use while the caller goes on.
@@ -409,10 +400,10 @@ PYBIND11_MODULE(_cuda, module) {
              })
         .def("to_host", &bindings::to_host, "The same values as a NumPy array.")
         .def("compact", &bindings::compact, "wanted"_a.noconvert(), "The rows that are wanted, in their order.");
-    module.def("extract", &bindings::extract, "image"_a, "corners"_a.noconvert(), "outputs"_a, py::kw_only(), "box"_a,
-               "radii"_a, "pad"_a, "normalize"_a, "ramp"_a, "invert"_a, "scale_const"_a, "threads"_a, "device"_a,
-               "memory"_a, "stages"_a = py::none(),
-               "Cut, crop and normalize particles into `outputs`; returns (status, statistics).");
+    module.def("extract", &bindings::extract, "image"_a, "corners"_a.noconvert(), "outputs"_a, py::kw_only(),
+               "device"_a, "memory"_a, "stages"_a = py::none(),
+               "Cut, crop and normalize particles into `outputs`; returns (status, statistics). The other keywords are "
+               "those of bindings/options.hpp.");
     module.def("empty", &bindings::empty, "shape"_a, "dtype"_a, "device"_a, "An array whose values are undefined.");
     module.def("upload", &bindings::upload, "image"_a.noconvert(), "device"_a, "first_row"_a, "last_row"_a,
                "An image on the device; rows outside [first_row, last_row) are undefined.");
