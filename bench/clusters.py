@@ -206,7 +206,7 @@ def large(folder: Path, micrographs: int, picks: int, shards: int) -> None:
 def _result(task: object) -> TaskResult:
     path, size = task.outputs[0].path, task.bytes_of(0)  # type: ignore[attr-defined]
     stack = StackInfo(path=path, bytes=size, minimum=-5.0, maximum=5.0, mean=0.0, rms=1.0, clamped=0)
-    return TaskResult(id=task.id, kept=len(task.corners), stacks=(stack,))  # type: ignore[attr-defined]
+    return TaskResult(id=task.id, kept=len(task.windows), stacks=(stack,))  # type: ignore[attr-defined]
 
 
 def main() -> None:

@@ -19,7 +19,7 @@ import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,6 +28,10 @@ from bench.arm_numpy import read_micrograph, read_positions
 from bench.cases import Case, case
 from bench.dataset import ensure
 from bench.machine import ROOT, Spread, cores, execute, fresh, save, spread, warm_files
+
+if TYPE_CHECKING:
+    from cryobox.options import Steps
+    from cryobox.windows import Stored, Windows
 
 __all__ = ["floors_command", "goals", "main", "measure", "table"]
 
@@ -174,27 +178,24 @@ def _facts(bus: str) -> dict[str, str]:
     return dict(zip(names, rows[0], strict=True)) if rows and len(rows[0]) == len(names) else {}
 
 
-def _options(what: Case) -> dict[str, Any]:
-    return {
-        "box": what.box,
-        "radii": [float(int(0.375 * size)) for size in what.sizes],
-        "pad": False,
-        "normalize": True,
-        "ramp": True,
-        "invert": what.invert,
-        "threads": 1,
-    }
+def _work(what: Case, corners: NDArray[np.int64]) -> tuple[Windows, list[Stored], Steps]:
+    """What `core.cut` is asked for, but for the memory."""
+    from cryobox.options import Steps
+    from cryobox.windows import Stored, Windows
+
+    outputs = [Stored(size=size, dtype=what.dtype, background_radius=int(0.375 * size)) for size in what.sizes]
+    return Windows(box=what.box, pad=False, corner=corners), outputs, Steps(invert=what.invert)
 
 
 def _difference(what: Case, image: NDArray[Any], corners: NDArray[np.int64], device: str) -> float:
     """Largest difference from the CPU's images, as a part of their largest value; too large is an error."""
-    from cryobox.core import Status, extract_windows
+    from cryobox import core
 
     stacks = {}
     for place in ("cpu", device):
         stacks[place] = [np.full((len(corners), size, size), np.nan, what.dtype) for size in what.sizes]
-        status, _ = extract_windows(image, corners, stacks[place], device=place, scale_const=None, **_options(what))
-        if (status != Status.OK).any():
+        status, _ = core.cut(image, *_work(what, corners), into=stacks[place], device=place)
+        if (status != core.Status.OK).any():
             raise SystemExit(f"{place} refuses {np.count_nonzero(status)} of {len(corners)} particles")
     pairs = zip(stacks["cpu"], stacks[device], strict=True)
     worst = max(float(np.abs(a.astype(float) - b).max() / np.abs(a.astype(float)).max()) for a, b in pairs)
@@ -205,15 +206,16 @@ def _difference(what: Case, image: NDArray[Any], corners: NDArray[np.int64], dev
 
 def _stages(what: Case, image: NDArray[Any], corners: NDArray[np.int64], device: str, rounds: int) -> dict[str, float]:
     """Median milliseconds of the device for one micrograph, by stage. The marks between stages make it slower."""
-    from cryobox import gpu
+    from cryobox import core, gpu
 
     stacks = _stacks(what, len(corners), device, "pinned")
     pixels = _there(image, device, "pinned")
     backend = gpu.backend(device)
+    options = core.backend_options(*_work(what, corners))
     laps: list[dict[str, float]] = []
     for _ in range(rounds + 2):
         laps.append({})
-        backend.extract(pixels, corners, stacks, stages=laps[-1], scale_const=0.0, **_options(what))
+        backend.extract(pixels, corners, stacks, stages=laps[-1], **options)
     return {name: float(np.median([lap[name] for lap in laps[2:]])) for name in laps[0]}
 
 
@@ -286,7 +288,7 @@ class _Rates:
         return [self._caller(device, place, there, number) for number in range(count)]
 
     def _caller(self, device: str, place: str, there: list[Any], number: int) -> Callable[[], int]:
-        from cryobox.core import extract_windows
+        from cryobox import core
 
         stacks = _stacks(self._what, len(self._corners[0]), device, place)  # every micrograph has as many picks
 
@@ -295,7 +297,7 @@ class _Rates:
             for i in range(self._calls):
                 which = (number + i) % len(there)
                 corners = self._corners[which]
-                extract_windows(there[which], corners, stacks, device=device, scale_const=None, **_options(self._what))
+                core.cut(there[which], *_work(self._what, corners), into=stacks, device=device)
                 done += len(corners)
             return done
 

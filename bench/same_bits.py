@@ -80,7 +80,9 @@ def main() -> int:
     )
     differ = [seed for seed, (one, other) in enumerate(zip(old, new, strict=True)) if one != other]
     images = sum(int(line.split()[0]) for line in new if line)
-    print(f"{asked.cases} cases, {images} particles kept: {len(differ)} differ {differ[:20] if differ else ''}".rstrip())
+    print(
+        f"{asked.cases} cases, {images} particles kept: {len(differ)} differ {differ[:20] if differ else ''}".rstrip()
+    )
     return 1 if differ else 0
 
 

@@ -66,30 +66,21 @@ def _laps(calls: dict[str, Callable[[], object]]) -> dict[str, float]:
 
 
 def _core_calls(what: Case, image: NDArray[Any], corners: NDArray[np.int64]) -> dict[str, Callable[[], object]]:
-    from cryobox.core import extract_windows
+    from cryobox import core
+    from cryobox.options import Steps, StoredDtype
+    from cryobox.windows import Stored, Windows
 
-    def cut(sizes: tuple[int, ...], dtype: str, *, normalize: bool, ramp: bool) -> Callable[[], object]:
+    def cut(sizes: tuple[int, ...], dtype: StoredDtype, *, normalize: bool, ramp: bool) -> Callable[[], object]:
         # Blocks as the engine uses them, so that the images meet the same caches.
-        per_particle = sum(size * size for size in sizes) * np.dtype(dtype).itemsize
-        step = max(1, min(len(corners), (8 << 20) // per_particle))
+        outputs = [Stored(size=size, dtype=dtype, background_radius=int(0.375 * size)) for size in sizes]
+        step = max(1, min(len(corners), (8 << 20) // sum(output.bytes_per_image for output in outputs)))
         blocks = [np.empty((step, size, size), dtype=dtype) for size in sizes]
+        steps = Steps(normalize=normalize, ramp=ramp, invert=what.invert)
 
         def call() -> None:
             for start in range(0, len(corners), step):
-                some = corners[start : start + step]
-                extract_windows(
-                    image,
-                    some,
-                    [block[: len(some)] for block in blocks],
-                    box=what.box,
-                    radii=[float(int(0.375 * size)) for size in sizes],
-                    pad=False,
-                    normalize=normalize,
-                    ramp=ramp,
-                    invert=what.invert,
-                    scale_const=None,
-                    threads=1,
-                )
+                windows = Windows(box=what.box, pad=False, corner=corners[start : start + step])
+                core.cut(image, windows, outputs, steps, into=[block[: len(windows)] for block in blocks])
 
         return call
 

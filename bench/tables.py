@@ -100,7 +100,7 @@ def _once(root: Path, rows: int, family: str) -> dict[str, float]:
         pixel_size=plan.pixel_size,
     )
     seconds["plan"] += time.perf_counter() - start
-    results = {task.id: TaskResult(id=task.id, kept=len(task.corners)) for task in plan.tasks}
+    results = {task.id: TaskResult(id=task.id, kept=len(task.windows)) for task in plan.tasks}
     start = time.perf_counter()
     write_tables(out, particles, micrographs, plan, Outcome(plan, results), root=data.root, fsync=False)
     seconds["write"] = time.perf_counter() - start

@@ -793,7 +793,7 @@ def _dry_run(given: Given, recipe: Recipe, *, verbose: bool, as_json: bool) -> N
     for line in (*plan_lines(plan), *(explain_plan(plan) if verbose else ())):
         print(line)
     for task in plan.tasks if verbose else ():
-        print(f"  {task.micrograph}: {len(task.corners)} particles")
+        print(f"  {task.micrograph}: {len(task.windows)} particles")
     for index, size in enumerate(plan.recipe.sizes):
         total = sum(task.bytes_of(index) for task in plan.tasks)
         print(f"stacks of {size} x {size} {plan.recipe.dtype}: {len(plan.tasks)} files, {total} bytes")

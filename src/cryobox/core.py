@@ -19,15 +19,17 @@ from cryobox import gpu
 from cryobox.boxes import check_even
 from cryobox.centering import box_corners
 from cryobox.errors import BackendError, OptionError
-from cryobox.options import Edges, Recipe, Rounding, StoredDtype
+from cryobox.options import Edges, Recipe, Rounding, Steps, StoredDtype
+from cryobox.windows import Stored, Windows
 
 __all__ = [
     "PIXEL_TYPES",
     "STATISTICS",
     "Status",
+    "backend_options",
     "build_facts",
+    "cut",
     "extract",
-    "extract_windows",
     "fftw_version",
     "fourier_crop",
 ]
@@ -52,49 +54,40 @@ class Status(IntEnum):
     NO_CONTRAST = 3
 
 
-def extract_windows(
+def cut(
     image: Any,
-    corners: NDArray[np.int64],
-    outputs: Sequence[Any],
+    windows: Windows,
+    outputs: Sequence[Stored],
+    steps: Steps,
     *,
-    box: int,
-    radii: Sequence[float],
-    pad: bool,
-    normalize: bool,
-    ramp: bool,
-    invert: bool,
-    scale_const: float | None,
-    threads: int,
+    into: Sequence[Any],
+    threads: int = 1,
     device: str = "cpu",
     device_memory: int = 0,
 ) -> tuple[NDArray[np.uint8], NDArray[np.float64]]:
-    """Cut, crop and normalize windows into stacks that the caller owns; nothing is copied or cast on the way in.
+    """Cut windows and make the images of every output: the one door to pixels. Nothing is copied or cast on the way in.
 
     Parameters
     ----------
     image : ndarray, shape (ny, nx)
         One of `PIXEL_TYPES`, either byte order; pixels of a row adjacent, rows may be padded.
-    corners : ndarray, shape (n, 2), int64
-        (y, x) of the first pixel of each window.
-    outputs : sequence of ndarray, shape (n, m, m), float32 or float16
-        One per size, largest first, each C-contiguous; `m` even and at most `box`.
-    radii : sequence of float
-        Background radius of each output in its own pixels, 1 <= radius < m / 2; used only to normalize.
-    pad : bool
-        Repeat the nearest pixel of the edge where a window hangs over, instead of rejecting it.
-    scale_const : float, optional
-        Divide by this instead of each particle's own background sd.
+    windows : Windows
+    outputs : sequence of Stored
+        Largest first.
+    steps : Steps
+    into : sequence of ndarray, shape (n, size, size), float32 or float16
+        Memory of the caller's for the images of each output, each C-contiguous.
     threads : int
         OpenMP threads; any number gives the same bits.
     device : str
-        "cpu", or "cuda:N": then `image`, or all of `outputs`, may be arrays in the memory of that GPU.
+        "cpu", or "cuda:N": then `image`, or all of `into`, may be arrays in the memory of that GPU.
     device_memory : int
         Bytes of a GPU that this call may use; 0: half of what is free.
 
     Returns
     -------
     status : ndarray, shape (n,), uint8
-        A `Status` per particle. One that is not OK is zeros in every output.
+        A `Status` per window. One that is not OK is zeros in every output.
     statistics : ndarray, shape (number of outputs, n, 7), float64
         Columns as `STATISTICS`.
 
@@ -109,22 +102,26 @@ def extract_windows(
     try:
         result: tuple[NDArray[np.uint8], NDArray[np.float64]] = backend.extract(
             image,
-            corners,
-            list(outputs),
-            box=box,
-            radii=list(radii),
-            pad=pad,
-            normalize=normalize,
-            ramp=ramp,
-            invert=invert,
-            scale_const=0.0 if scale_const is None else scale_const,
-            threads=threads,
+            windows.corner,
+            list(into),
+            **backend_options(windows, outputs, steps, threads),
         )
     except ValueError as error:
         raise OptionError(str(error)) from error
     except RuntimeError as error:
         raise BackendError(f"{device}: {error}") from error
     return result
+
+
+def backend_options(windows: Windows, outputs: Sequence[Stored], steps: Steps, threads: int = 1) -> dict[str, Any]:
+    """The keywords of a backend's `extract`, as cpp/bindings/options.hpp names them."""
+    return {
+        "box": windows.box,
+        "pad": windows.pad,
+        "radii": [output.background_radius for output in outputs],
+        "threads": threads,
+        **dataclasses.asdict(steps),
+    }
 
 
 def extract(
@@ -217,22 +214,14 @@ def extract(
     centers = _as_centers(centers)
     kept: NDArray[np.bool_] = np.asarray(np.isfinite(centers).all(axis=1))
     corners = box_corners(centers[kept], recipe.box, rounding=recipe.rounding)
+    windows = Windows(box=recipe.box, pad=recipe.edges == "pad", corner=corners)
+    outputs = [
+        Stored(size=size, dtype=recipe.dtype, background_radius=recipe.radius_in_pixels(size, math.nan))
+        for size in recipe.sizes
+    ]
     empty = gpu.backend(device).empty if on_device else np.empty
-    stacks: list[Any] = [empty((len(corners), size, size), recipe.dtype) for size in recipe.sizes]
-    status, _ = extract_windows(
-        image,
-        corners,
-        stacks,
-        box=recipe.box,
-        radii=[recipe.radius_in_pixels(size, math.nan) for size in recipe.sizes],
-        pad=recipe.edges == "pad",
-        normalize=recipe.normalize,
-        ramp=recipe.ramp,
-        invert=invert,
-        scale_const=recipe.scale_const,
-        threads=threads,
-        device=device,
-    )
+    stacks: list[Any] = [empty((len(windows), output.size, output.size), output.dtype) for output in outputs]
+    status, _ = cut(image, windows, outputs, recipe.steps(), into=stacks, threads=threads, device=device)
     good = status == Status.OK
     kept[kept] = good
     if not good.all():

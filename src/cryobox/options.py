@@ -19,6 +19,8 @@ __all__ = [
     "RecenterFrom",
     "Rounding",
     "RunOptions",
+    "Steps",
+    "StoredDtype",
     "Style",
     "default_background_radius",
 ]
@@ -45,6 +47,22 @@ def _choice(name: str, value: object, allowed: tuple[str, ...]) -> None:
 def _positive(name: str, value: float | None, unit: str) -> None:
     if value is not None and not (math.isfinite(value) and value > 0):
         raise OptionError(f"{name} must be a positive number{unit}; got {value!r}")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Steps:
+    """What is done to the pixels of every image, all decided: what the core and its twin in `reference` are told.
+
+    Parameters
+    ----------
+    normalize, ramp, invert, scale_const
+        As in `Recipe`.
+    """
+
+    normalize: bool = True
+    ramp: bool = True
+    invert: bool = False
+    scale_const: float | None = None
 
 
 LARGEST_BOX = 32768  # pixels; the core refuses more, since a transform would need gigabytes
@@ -181,6 +199,13 @@ class Recipe:
         if self.background_radius is not None:
             return self.background_radius * size / self.sizes[0]
         return float(default_background_radius(size))
+
+    def steps(self) -> Steps:
+        """The steps that this recipe asks for; a contrast that is not decided counts as not inverted."""
+        return Steps(
+            **{field.name: getattr(self, field.name) for field in dataclasses.fields(Steps)}
+            | {"invert": bool(self.invert)}
+        )
 
     def as_dict(self) -> dict[str, Any]:
         """The recipe as plain JSON-ready values."""

@@ -77,7 +77,7 @@ def check_orientation(inputs: Inputs, *, micrographs: int = MICROGRAPHS, seed: i
     for t in _most_picked(plan)[:micrographs]:
         task = plan.tasks[t]
         try:
-            image = reader.read(task.path, task.header, tiff_flip=task.recipe.tiff_flip)
+            image = reader.read(task.path, task.header, tiff_flip=task.tiff_flip)
         except MicrographError:
             continue  # the run itself will say so
         center = plan.center[usable & (plan.micrograph == plan.task_micrograph[t])].astype(np.float64)
@@ -104,7 +104,7 @@ def contrast(image: Floats, center: Floats) -> Floats:
 
 
 def _most_picked(plan: Plan) -> list[int]:
-    return sorted(range(len(plan.tasks)), key=lambda t: -len(plan.tasks[t].corners))
+    return sorted(range(len(plan.tasks)), key=lambda t: -len(plan.tasks[t].windows))
 
 
 def _orientations(center: Floats, shape: tuple[int, ...]) -> dict[str, Floats]:

@@ -7,7 +7,7 @@ import json
 import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,8 +18,9 @@ from cryobox.centering import inside, mirror, overlaps, place, round_half_away, 
 from cryobox.errors import InputError, MicrographError, OptionError
 from cryobox.matching import match_names, match_uids, stem
 from cryobox.micrograph import PIXEL_SIZE_ERROR, PIXEL_SIZE_WARNING, ImageHeader, Micrographs
-from cryobox.options import Recipe, Style, check_background_radius
+from cryobox.options import Recipe, Steps, Style, check_background_radius
 from cryobox.particles import Alignment, Particles, Reason
+from cryobox.windows import Stored, Windows
 
 __all__ = ["REASONS", "Output", "Plan", "Task", "build_plan", "match_micrographs", "micrographs_with_picks"]
 
@@ -33,13 +34,11 @@ _NAME_OVERHEAD = 96  # bytes left for "_particles", the suffix and what a tempor
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Output:
-    """One stack that a task writes: path relative to the output folder, side, and what depends on the micrograph."""
+class Output(Stored):
+    """One stack that a task writes: path relative to the output folder, Å per pixel, and what `Stored` says."""
 
     path: str
-    size: int
     pixel_size: float
-    background_radius: float
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,26 +48,28 @@ class Task:
     Parameters
     ----------
     id : str
-        Hash of the micrograph's identity (path, size, change time), the windows, the recipe and the outputs.
+        Hash of what decides the pixels: the micrograph's identity (path, size, change time), the windows, the outputs
+        and the steps.
     micrograph : str
         Name, as the table writes it.
     path : str
     header : ImageHeader
-    corners : ndarray, shape (n, 2), int64
-        First pixel (y, x) of each window.
+    tiff_flip : bool
+        Whether its rows are reversed where it is a TIFF file.
+    windows : Windows
     outputs : tuple of Output
         Largest first.
-    recipe : Recipe
-        With `invert` and `style` decided.
+    steps : Steps
     """
 
     id: str
     micrograph: str
     path: str
     header: ImageHeader
-    corners: NDArray[np.int64]
+    tiff_flip: bool
+    windows: Windows
     outputs: tuple[Output, ...]
-    recipe: Recipe
+    steps: Steps
 
     @property
     def bytes_to_read(self) -> int:
@@ -77,8 +78,7 @@ class Task:
 
     def bytes_of(self, index: int) -> int:
         """Bytes of stack number `index` if no particle is refused for its pixels."""
-        pixel = np.dtype(self.recipe.dtype).itemsize
-        return 1024 + len(self.corners) * self.outputs[index].size ** 2 * pixel
+        return 1024 + len(self.windows) * self.outputs[index].bytes_per_image
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -271,9 +271,8 @@ def build_plan(
     moved = _moved(particles, recipe, alive, scale, center, leading)
     rows, window, first_row, task_micrograph, corners = _group(reason, micrograph, corner, particles.copy_of)
     names = stack_names([micrographs.names[m] for m in task_micrograph])
-    fingerprint = recipe.fingerprint()
     tasks = tuple(
-        _task(recipe, fingerprint, micrographs, int(m), usable[int(m)], float(pixel_size[m]), corners[t], names[t])
+        _task(recipe, micrographs, int(m), usable[int(m)], float(pixel_size[m]), corners[t], names[t])
         for t, m in enumerate(task_micrograph)
     )
     notes = [f"{len(tasks)} micrographs have picks to cut; {len(micrographs) - len(headers)} have none or are left out"]
@@ -588,7 +587,6 @@ def _group(
 
 def _task(
     recipe: Recipe,
-    fingerprint: str,
     micrographs: Micrographs,
     row: int,
     header: ImageHeader,
@@ -606,15 +604,20 @@ def _task(
             Output(
                 path=f"{folder}/{name}_particles{suffix}",
                 size=size,
+                dtype=recipe.dtype,
                 pixel_size=pixel_size * recipe.box / size,
                 background_radius=radius,
             )
         )
-    path = micrographs.paths[row]
+    path, windows, steps = (
+        micrographs.paths[row],
+        Windows(box=recipe.box, pad=recipe.edges == "pad", corner=corners),
+        recipe.steps(),
+    )
     identity = json.dumps(
         [
             micrographs.names[row], path, header.file_size, header.mtime_ns, list(header.shape), header.dtype.str,
-            fingerprint, [[o.path, o.size, o.pixel_size, o.background_radius] for o in outputs], __version__,
+            recipe.tiff_flip, windows.box, windows.pad, list(map(asdict, outputs)), asdict(steps), __version__,
         ]
     )  # fmt: skip
     return Task(
@@ -622,7 +625,8 @@ def _task(
         micrograph=micrographs.names[row],
         path=path,
         header=header,
-        corners=corners,
+        tiff_flip=recipe.tiff_flip,
+        windows=windows,
         outputs=tuple(outputs),
-        recipe=recipe,
+        steps=steps,
     )

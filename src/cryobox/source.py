@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cryobox.core import Status, extract_windows
+from cryobox.core import Status, cut
 from cryobox.errors import InputError
 from cryobox.formats.images import PixelReader
 from cryobox.inputs import prepare
@@ -116,24 +116,12 @@ class ParticleSource:
 
     def _cut(self, task: Task, windows: NDArray[np.int64]) -> list[NDArray[Any]]:
         image = self._cache.read(task)
-        dtype = np.dtype(self.recipe.dtype)
-        parts = [np.empty((len(windows), output.size, output.size), dtype=dtype) for output in task.outputs]
-        status, _ = extract_windows(
-            image,
-            task.corners[windows],
-            parts,
-            box=self.recipe.box,
-            radii=[output.background_radius for output in task.outputs],
-            pad=self.recipe.edges == "pad",
-            normalize=self.recipe.normalize,
-            ramp=self.recipe.ramp,
-            invert=bool(self.recipe.invert),
-            scale_const=self.recipe.scale_const,
-            threads=1,
-        )
+        some = task.windows.take(windows)
+        parts = [np.empty((len(some), output.size, output.size), output.dtype) for output in task.outputs]
+        status, _ = cut(image, some, task.outputs, task.steps, into=parts)
         for window, found in zip(windows.tolist(), status.tolist(), strict=True):
             if found != Status.OK:
-                y, x = task.corners[window] + self.recipe.box // 2
+                y, x = task.windows.corner[window] + task.windows.box // 2
                 why = "pixels that are not finite" if found == Status.NOT_FINITE else "no contrast"
                 raise InputError(f"{task.path}: the particle at x {x}, y {y} has {why}")
         return parts
@@ -150,7 +138,7 @@ class _LastMicrograph(threading.local):
     def read(self, task: Task) -> NDArray[Any]:
         if self._id != task.id:
             self._id = ""
-            self._image = self._reader.read(task.path, task.header, tiff_flip=task.recipe.tiff_flip)
+            self._image = self._reader.read(task.path, task.header, tiff_flip=task.tiff_flip)
             self._id = task.id
         return self._image
 

@@ -51,7 +51,7 @@ class Outcome:
     """
 
     def __init__(self, plan: Plan, results: Mapping[str, TaskResult], only: NDArray[np.bool_] | None = None) -> None:
-        windows = np.array([len(task.corners) for task in plan.tasks], dtype=np.int64)
+        windows = np.array([len(task.windows) for task in plan.tasks], dtype=np.int64)
         offset = np.concatenate([[0], np.cumsum(windows)])
         code = np.full(offset[-1], -1, dtype=np.int8)
         self.incomplete = dict(plan.incomplete)

@@ -12,10 +12,10 @@ from cryobox import core
 
 @pytest.fixture(scope="module", params=["cpu", pytest.param("cuda:0", marks=pytest.mark.gpu), "stand-in"])
 def device(request: pytest.FixtureRequest) -> Iterator[str]:
-    """A device that `core.extract` and `core.extract_windows` take as their default meanwhile."""
+    """A device that `core.extract` and `core.cut` take as their default meanwhile."""
     name = "cpu" if request.param == "cpu" else "cuda:0"
     with pytest.MonkeyPatch.context() as patch:
-        for function in (core.extract, core.extract_windows):
+        for function in (core.extract, core.cut):
             patch.setitem(function.__kwdefaults__, "device", name)
         if request.param == "stand-in":
             with standin.load().in_place_of_cuda():

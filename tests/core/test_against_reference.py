@@ -12,6 +12,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
+import cutting
 from cryobox import core, reference
 from cryobox.core import STATISTICS, Status
 from synth import PIXEL_TYPES, TOLERANCE, ByteOrder, corners_inside, micrograph, stored
@@ -46,7 +47,7 @@ def cut(
 ) -> tuple[list[NDArray[Any]], NDArray[np.uint8], NDArray[np.float64]]:
     """The core's images, status and statistics; the images' memory is full of other numbers before."""
     stacks = [np.full((len(corners), size, size), 123.0, dtype) for size in sizes]
-    status, statistics = core.extract_windows(
+    status, statistics = cutting.cut(
         image,
         corners,
         stacks,

@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
+import cutting
 from cryobox import core
 from cryobox.core import Status
 from synth import corners_inside, micrograph
@@ -36,7 +37,7 @@ def cut(image: NDArray[Any], corners: NDArray[np.int64] = CORNERS, **options: An
     } | options
     sizes = arguments.pop("sizes")
     stacks = [np.empty((len(corners), size, size), np.float32) for size in sizes]
-    status, _ = core.extract_windows(image, corners, stacks, radii=[int(0.375 * size) for size in sizes], **arguments)
+    status, _ = cutting.cut(image, corners, stacks, radii=[int(0.375 * size) for size in sizes], **arguments)
     assert (status == Status.OK).all()
     return stacks
 

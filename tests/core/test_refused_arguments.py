@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from cryobox import core
+import cutting
 from cryobox.errors import OptionError
 from synth import micrograph
 
@@ -46,7 +46,7 @@ def cut(**changes: Any) -> Any:
         "scale_const": None,
         "threads": 1,
     } | changes
-    return core.extract_windows(**arguments)
+    return cutting.cut(**arguments)
 
 
 @pytest.mark.parametrize(

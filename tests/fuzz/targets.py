@@ -140,8 +140,8 @@ def _plan(name: str) -> Target:
         plan = inputs.plan
         assert len(plan.rows) + sum(plan.counts().values()) == len(inputs.particles)
         for task in plan.tasks:
-            assert (task.corners >= 0).all()
-            assert (task.corners + 16 <= np.array(task.header.shape)).all()
+            assert (task.windows.corner >= 0).all()
+            assert (task.windows.corner + 16 <= np.array(task.header.shape)).all()
 
     return target
 

@@ -114,15 +114,15 @@ def test_a_device_that_makes_other_images_is_not_measured(
 
     from cryobox import core
 
-    original = core.extract_windows
+    original = core.cut
 
-    def wrong(image: Any, corners: Any, stacks: Any, *, device: str, **options: Any) -> Any:
-        result = original(image, corners, stacks, device=device, **options)
+    def wrong(*arguments: Any, into: Any, device: str) -> Any:
+        result = original(*arguments, into=into, device=device)
         if device != "cpu":
-            stacks[0][0, 0, 0] += 0.01
+            into[0][0, 0, 0] += 0.01
         return result
 
-    monkeypatch.setattr(core, "extract_windows", wrong)
+    monkeypatch.setattr(core, "cut", wrong)
     with pytest.raises(SystemExit, match="cuda:0 makes other images than the CPU"):
         bench.measure(CASES["tiny"], tmp_path, device="cuda:0", callers=[1], rounds=2, calls=1)
 

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 import standin
 from cryobox import core, gpu
 from cryobox.errors import BackendError, OptionError
+from cutting import cut
 from standin import StandIn
 from synth import PIXEL_TYPES, corners_inside, micrograph, stored
 
@@ -152,7 +153,7 @@ def test_an_array_of_another_device_is_refused_whoever_describes_it(stand_in: St
 
     for corner in ((22, 22), (-50, 0)):  # one that is cut, and one that is not
         with pytest.raises(OptionError, match="an output does not lie on cuda:0"):
-            core.extract_windows(image, np.array([corner]), [Stack()], **WINDOWS)
+            cut(image, np.array([corner]), [Stack()], **WINDOWS)
 
 
 WINDOWS: dict[str, Any] = {
@@ -186,7 +187,7 @@ def test_what_others_still_do_with_an_array_is_waited_for(
     for image_given, output in ((Foreign(image), stack), (image, Foreign(stack)), (Foreign(image), Foreign(stack))):
         stand_in.set()
         stack[...] = 0
-        core.extract_windows(image_given, corners, [output], **WINDOWS)
+        cut(image_given, corners, [output], **WINDOWS)
         assert stand_in.count("waits") == waits  # once for each stream, not for each array
         np.testing.assert_array_equal(stack, expected)
 
@@ -198,7 +199,7 @@ def test_dlpack_goes_before_an_interface_without_streams(stand_in: StandIn) -> N
     class Both(Exported):
         __cuda_array_interface__ = image.__array_interface__ | {"version": 2}
 
-    core.extract_windows(Both(image), np.array([(22, 22)]), [stack], **WINDOWS)
+    cut(Both(image), np.array([(22, 22)]), [stack], **WINDOWS)
     assert stand_in.count("waits") == 0  # the stand-in's memory is the host's, which needs no stream over DLPack
 
 
@@ -209,7 +210,7 @@ def test_an_output_that_is_not_aligned_is_refused(stand_in: StandIn) -> None:
         __cuda_array_interface__ = stack.__array_interface__
 
     with pytest.raises(OptionError, match="aligned"):
-        core.extract_windows(micrograph((60, 60), "float32"), np.array([(22, 22)]), [Foreign()], **WINDOWS)
+        cut(micrograph((60, 60), "float32"), np.array([(22, 22)]), [Foreign()], **WINDOWS)
 
 
 def test_a_pinned_image_of_one_row_may_have_any_stride(stand_in: StandIn) -> None:
@@ -283,9 +284,7 @@ def test_pinned_memory_is_written_directly(stand_in: StandIn) -> None:
     expected, _ = core.extract(image, [(30.0, 30.0)], box=16, device="cuda:0")
     stand_in.set()
     options: dict[str, Any] = {"pad": False, "normalize": True, "ramp": True, "invert": False, "scale_const": None}
-    core.extract_windows(
-        image, np.array([(22, 22)]), [stack], box=16, radii=[6.0], threads=1, device="cuda:0", **options
-    )
+    cut(image, np.array([(22, 22)]), [stack], box=16, radii=[6.0], threads=1, device="cuda:0", **options)
     np.testing.assert_array_equal(stack, expected)
 
 

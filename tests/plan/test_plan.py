@@ -72,7 +72,7 @@ def reasons(made: Plan) -> list[str]:
 def test_boxes_over_the_edge_are_refused_and_an_exact_fit_is_not() -> None:
     made = plan(particles([(32, 32), (31.9, 32), (368, 468), (369, 468), (200, 250)]))
     assert reasons(made) == ["", Reason.EDGE, "", Reason.EDGE, ""]
-    assert made.tasks[0].corners.tolist() == [[0, 0], [336, 436], [168, 218]]
+    assert made.tasks[0].windows.corner.tolist() == [[0, 0], [336, 436], [168, 218]]
 
 
 def test_padding_keeps_every_box_that_touches_the_micrograph() -> None:
@@ -120,7 +120,7 @@ def test_copies_of_one_particle_are_not_too_close_and_share_a_window() -> None:
     picks = particles([(100, 100), (100, 100), (200, 200), (100, 100)], copy_of=np.array([4, 4, -1, -1]))
     made = plan(picks)
     assert made.window.tolist() == [0, 0, 1, 2]
-    assert made.tasks[0].corners.tolist() == [[68, 68], [168, 168], [68, 68]]
+    assert made.tasks[0].windows.corner.tolist() == [[68, 68], [168, 168], [68, 68]]
     apart = plan(picks, Recipe(box=64, min_separation_angstrom=5.0))
     assert reasons(apart) == ["", "", "", Reason.SEPARATION]
 
@@ -303,7 +303,7 @@ def test_a_hundred_thousand_picks_are_all_accounted_for() -> None:
     began = time.process_time()
     made = plan(picks, table=micrographs(names))
     assert len(made.rows) + sum(made.counts().values()) == n
-    assert sum(len(task.corners) for task in made.tasks) == len(made.rows)
+    assert sum(len(task.windows) for task in made.tasks) == len(made.rows)
     print(f"planned {n} picks on {files} micrographs in {time.process_time() - began:.2f} s")
 
 
@@ -313,4 +313,6 @@ def test_picks_on_a_mirrored_copy_give_the_same_boxes_as_the_true_picks(true: li
     flipped, straight = plan(mirrored, Recipe(box=64, flip_x=True)), plan(particles(true))
     assert reasons(flipped) == reasons(straight)
     assert np.array_equal(flipped.center, straight.center)
-    assert [task.corners.tolist() for task in flipped.tasks] == [task.corners.tolist() for task in straight.tasks]
+    assert [task.windows.corner.tolist() for task in flipped.tasks] == [
+        task.windows.corner.tolist() for task in straight.tasks
+    ]

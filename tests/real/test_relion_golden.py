@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 import cryobox
 from cryobox import centering, core, reference
 from cryobox.options import Recipe, default_background_radius
+from cutting import cut
 from golden.make_golden import (
     BOX_SIZES,
     CASES,
@@ -178,7 +179,7 @@ def by_core(case: Case, pixels: dict[str, NDArray[np.float32]], places: Any) -> 
     images = []
     for stem, (y, x) in places:
         image = np.empty((1, case.size, case.size), np.float32)
-        status, _ = core.extract_windows(
+        status, _ = cut(
             pixels[stem],
             np.array([[y - case.box // 2, x - case.box // 2]]),
             [image],

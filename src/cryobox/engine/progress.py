@@ -72,7 +72,7 @@ class Tally:
         self._callback = callback
         self._began = time.perf_counter()
         self._micrographs_total = len(tasks)
-        self._particles_total = sum(len(task.corners) for task in tasks)
+        self._particles_total = sum(len(task.windows) for task in tasks)
         self._rejected = rejected
         self._micrographs = self._particles = self.bytes_read = self.bytes_written = 0
         for task in tasks:
@@ -90,7 +90,7 @@ class Tally:
     def _count(self, task: Task, result: TaskResult) -> None:
         self._micrographs += 1
         self._particles += result.kept
-        self._rejected += len(task.corners) if result.error else len(result.refused)
+        self._rejected += len(task.windows) if result.error else len(result.refused)
 
     def _tell(self, micrograph: str, error: str) -> None:
         if self._callback is not None:

@@ -149,7 +149,7 @@ def _checked(index: int, count: int, given: str) -> tuple[int, int]:
 def cost(task: Task) -> int:
     """About how long a task takes, as the bytes that could be read in that time."""
     written = sum(task.bytes_of(index) for index in range(len(task.outputs)))
-    return task.bytes_to_read + written + _PIXEL_COST * len(task.corners) * task.recipe.box**2
+    return task.bytes_to_read + written + _PIXEL_COST * len(task.windows) * task.windows.box**2
 
 
 def share(tasks: Sequence[Task], shard: tuple[int, int] | None) -> list[Task]:

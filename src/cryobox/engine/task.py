@@ -7,6 +7,7 @@ import re
 import shutil
 import threading
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Self
@@ -14,7 +15,7 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from cryobox.core import STATISTICS, Status, extract_windows
+from cryobox.core import STATISTICS, Status, cut
 from cryobox.engine.gpu import CPU, on_a_device
 from cryobox.errors import BackendError, CryoboxError, MicrographError, OutputError
 from cryobox.folder.publish import sync_folder, temporary_name
@@ -23,6 +24,7 @@ from cryobox.formats.mrc import StackWriter
 from cryobox.gpu import pinned, resident
 from cryobox.particles import Reason
 from cryobox.plan import STACK_FOLDERS, Output, Task
+from cryobox.windows import Stored
 
 __all__ = ["Setting", "StackInfo", "TaskResult", "do_task", "remove_temporary"]
 
@@ -128,7 +130,7 @@ def do_task(task: Task, setting: Setting) -> TaskResult:
     try:
         with clock.time("read"):
             image = _worker.reader.read(
-                task.path, task.header, rows=_rows_needed(task), tiff_flip=task.recipe.tiff_flip
+                task.path, task.header, rows=task.windows.rows_needed(task.header.shape[0]), tiff_flip=task.tiff_flip
             )
     except MicrographError as error:
         return TaskResult(id=task.id, read_seconds=clock.seconds["read"], ended=time.time(), error=str(error))
@@ -151,7 +153,7 @@ def _do_on(device: str, task: Task, setting: Setting, image: NDArray[Any], clock
         with clock.time("write"):
             infos = stacks.publish(statistics[:, kept]) if kept.any() else ()
     background = statistics[0, kept]
-    measured = bool(kept.any()) and task.recipe.normalize
+    measured = bool(kept.any()) and task.steps.normalize
     return TaskResult(
         id=task.id,
         kept=int(kept.sum()),
@@ -172,52 +174,37 @@ def _cut(
     device: str, task: Task, setting: Setting, image: NDArray[Any], stacks: _Stacks, clock: _Clock
 ) -> tuple[NDArray[np.uint8], NDArray[np.float64]]:
     """Cut all windows, block by block, and write the images of the survivors in order."""
-    recipe = task.recipe
     # What comes out of another process's message may lie anywhere in it: dask hands over unaligned arrays.
-    all_corners = np.require(task.corners, np.int64, ["C", "A"])
-    total = len(all_corners)
+    windows = replace(task.windows, corner=np.require(task.windows.corner, np.int64, ["C", "A"]))
+    total = len(windows)
     status = np.empty(total, dtype=np.uint8)
     statistics = np.empty((len(task.outputs), total, len(STATISTICS)))
-    dtype = np.dtype(recipe.dtype)
-    per_particle = sum(output.size**2 for output in task.outputs) * dtype.itemsize
+    per_particle = sum(output.bytes_per_image for output in task.outputs)
     step = max(1, (BLOCK_BYTES if device == CPU else GPU_BLOCK_BYTES) // per_particle)
     source: Any = image
     if device != CPU and total > step:
         with clock.time("extract"):
-            source = resident(image, device, _rows_needed(task))
+            source = resident(image, device, windows.rows_needed(task.header.shape[0]))
     for start in range(0, total, step):
-        corners = all_corners[start : start + step]
+        some = slice(start, start + step)
+        part = windows.take(some)
         with clock.time("extract"):
-            blocks = _worker.blocks([output.size for output in task.outputs], len(corners), dtype, device)
-            status[start : start + step], statistics[:, start : start + step] = extract_windows(
+            blocks = _worker.blocks(task.outputs, len(part), device)
+            status[some], statistics[:, some] = cut(
                 source,
-                corners,
-                blocks,
-                box=recipe.box,
-                radii=[output.background_radius for output in task.outputs],
-                pad=recipe.edges == "pad",
-                normalize=recipe.normalize,
-                ramp=recipe.ramp,
-                invert=bool(recipe.invert),
-                scale_const=recipe.scale_const,
+                part,
+                task.outputs,
+                task.steps,
+                into=blocks,
                 threads=setting.threads,
                 device=device,
                 device_memory=setting.device_memory,
             )
-        good = status[start : start + step] == Status.OK
+        good = status[some] == Status.OK
         with clock.time("write"):
             for writer, block in zip(stacks.writers, blocks, strict=True):
                 writer.write(block if good.all() else block[good])
     return status, statistics
-
-
-def _rows_needed(task: Task) -> tuple[int, int]:
-    """First row of the micrograph that a window touches, and one past the last."""
-    top = int(task.corners[:, 0].min())
-    bottom = int(task.corners[:, 0].max()) + task.recipe.box
-    ny = task.header.shape[0]
-    # A padded window repeats the edge row, so at least that one is needed.
-    return min(max(top, 0), ny - 1), max(min(bottom, ny), 1)
 
 
 def _clamp_warning(task: Task, stacks: tuple[StackInfo, ...]) -> tuple[str, ...]:
@@ -233,8 +220,7 @@ class _Stacks:
     def __init__(self, task: Task, setting: Setting) -> None:
         self._setting = setting
         self._outputs = task.outputs
-        self._dtype = task.recipe.dtype
-        self._expected = len(task.corners)
+        self._expected = len(task.windows)
         self._final = [Path(setting.folder) / output.path for output in task.outputs]
         self._temporary = [path.with_name(temporary_name(path.name, setting.part)) for path in self._final]
         self.writers: list[StackWriter] = []
@@ -246,7 +232,7 @@ class _Stacks:
                     StackWriter(
                         path,
                         size=output.size,
-                        dtype=np.dtype(self._dtype),
+                        dtype=np.dtype(output.dtype),
                         pixel_size=output.pixel_size,
                         expected=self._expected,
                     )
@@ -344,17 +330,17 @@ class _Worker(threading.local):
         self.reader = PixelReader()
         self._memory: dict[tuple[int, str], NDArray[np.uint8]] = {}
 
-    def blocks(self, sizes: list[int], count: int, dtype: np.dtype[Any], device: str) -> list[NDArray[Any]]:
-        """Arrays (count, size, size) for each size, in memory that is reused; a GPU writes into it directly."""
+    def blocks(self, outputs: Sequence[Stored], count: int, device: str) -> list[NDArray[Any]]:
+        """Room for `count` images of each output, in memory that is reused; a GPU writes into it directly."""
         found = []
-        for index, size in enumerate(sizes):
-            needed = count * size * size * dtype.itemsize
+        for index, output in enumerate(outputs):
+            needed = count * output.bytes_per_image
             memory = self._memory.get((index, device))
             if memory is None or memory.nbytes < needed:
                 self._memory.pop((index, device), None)
                 memory = room(needed) if device == CPU else pinned(needed, device)
                 self._memory[index, device] = memory
-            found.append(memory[:needed].view(dtype).reshape(count, size, size))
+            found.append(memory[:needed].view(output.dtype).reshape(count, output.size, output.size))
         return found
 
 

@@ -336,7 +336,7 @@ def _thumbnails(facts: Facts) -> list[dict[str, str]]:
     for number in chosen:
         task, row = plan.tasks[number], int(plan.task_micrograph[number])
         try:
-            image, factor = read_thumbnail(task.path, THUMBNAIL_WIDTH, tiff_flip=task.recipe.tiff_flip)
+            image, factor = read_thumbnail(task.path, THUMBNAIL_WIDTH, tiff_flip=task.tiff_flip)
         except CryoboxError as error:
             facts.problems.append(str(error))
             continue

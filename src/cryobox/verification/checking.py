@@ -139,10 +139,10 @@ def _check_headers(
         found = results.get(task.id)
         if found is None or found.error:
             continue
-        count = len(task.corners) - len(found.refused)
+        count = len(task.windows) - len(found.refused)
         for output, stack in zip(task.outputs, found.stacks, strict=False):
             check_header(
-                out / output.path, output, count, stack, dtype=task.recipe.dtype, version=version, problems=problems
+                out / output.path, output, count, stack, dtype=output.dtype, version=version, problems=problems
             )
 
 

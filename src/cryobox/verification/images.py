@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -87,7 +88,7 @@ class Images:
         except (CryoboxError, OSError) as error:
             self._problems.add(f"{what}: {error}", f"{rows.path}: images")
             return
-        expected, word = _cut(image, center - task.recipe.box // 2, task, [output])
+        expected, word = _cut(image, center - task.windows.box // 2, task, [output])
         self.compared += 1
         kind = f"{rows.path}: images"
         if word != reference.OK:
@@ -112,11 +113,11 @@ class Images:
         for task, some in _by_task(chosen):
             image = self._pixels(task)
             for index, why in some if image is not None else ():
-                y, x = (int(side) for side in task.corners[index])
-                _, word = _cut(image, task.corners[index], task, task.outputs)
+                y, x = (int(side) for side in task.windows.corner[index])
+                _, word = _cut(image, task.windows.corner[index], task, task.outputs)
                 self.refused += 1
                 if word != why:
-                    half = task.recipe.box // 2
+                    half = task.windows.box // 2
                     found = "would have been cut" if word == reference.OK else f"is refused for: {word}"
                     self._problems.add(
                         f"{task.path}: the window about x {x + half}, y {y + half} was refused for: {why}; cut again "
@@ -126,7 +127,7 @@ class Images:
 
     def _pixels(self, task: Task) -> NDArray[Any] | None:
         try:
-            return self._reader.read(task.path, task.header, tiff_flip=task.recipe.tiff_flip)
+            return self._reader.read(task.path, task.header, tiff_flip=task.tiff_flip)
         except CryoboxError as error:
             self._problems.add(str(error))
             return None
@@ -143,19 +144,16 @@ def _cut(
     image: NDArray[Any] | None, corner: NDArray[np.int64], task: Task, outputs: Iterable[Output]
 ) -> tuple[list[NDArray[np.float64]], str]:
     """One window in float64 at the sizes of `outputs`, and what the reference says of it."""
-    outputs, recipe = list(outputs), task.recipe
+    outputs = list(outputs)
     assert image is not None
     stacks, words = reference.extract(
         image,
         corner[None, :],
-        box=recipe.box,
+        box=task.windows.box,
         sizes=[output.size for output in outputs],
         radii=[output.background_radius for output in outputs],
-        edges=recipe.edges,
-        normalize=recipe.normalize,
-        ramp=recipe.ramp,
-        invert=bool(recipe.invert),
-        scale_const=recipe.scale_const,
+        edges="pad" if task.windows.pad else "reject",
+        **asdict(task.steps),
     )
     return [stack[0] for stack in stacks], words[0]
 

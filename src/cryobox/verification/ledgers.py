@@ -9,8 +9,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from cryobox.engine.ledger import ledger_path, read_ledger
 from cryobox.engine.shards import fingerprint
 from cryobox.engine.task import StackInfo, TaskResult
@@ -119,24 +117,23 @@ def _faults(task: Task, found: TaskResult, out: Path) -> Iterator[str]:
     """What a record says that the plan, or the files, do not."""
     places = Counter(index for index, _ in found.refused)
     for index, why in found.refused:
-        if not 0 <= index < len(task.corners) or places[index] > 1:
-            yield f"refused names window {index}; expected each of 0 to {len(task.corners) - 1} at most once"
+        if not 0 <= index < len(task.windows) or places[index] > 1:
+            yield f"refused names window {index}; expected each of 0 to {len(task.windows) - 1} at most once"
         if why not in REFUSALS:
             yield f"refused says {why!r} of window {index}, expected {' or '.join(map(repr, REFUSALS))}"
     if found.error:
         expected, outputs = 0, task.outputs[:0]
     else:
-        expected = len(task.corners) - len(found.refused)
+        expected = len(task.windows) - len(found.refused)
         outputs = task.outputs if expected else task.outputs[:0]
     if found.kept != expected:
-        yield f"kept is {found.kept}, expected {expected} ({len(task.corners)} windows, {len(found.refused)} refused)"
+        yield f"kept is {found.kept}, expected {expected} ({len(task.windows)} windows, {len(found.refused)} refused)"
     if len(found.stacks) != len(outputs):
         yield f"{len(found.stacks)} stacks are recorded, expected {len(outputs)}"
-    itemsize = np.dtype(task.recipe.dtype).itemsize
     for number, (output, stack) in enumerate(zip(outputs, found.stacks, strict=False), start=1):
-        size = HEADER_BYTES + expected * output.size**2 * itemsize
+        size = HEADER_BYTES + expected * output.bytes_per_image
         facts = {"path": (stack.path, output.path), "bytes": (stack.bytes, size)}
-        if task.recipe.dtype == "float32":
+        if output.dtype == "float32":
             facts["clamped"] = (stack.clamped, 0)
         for name, (said, wanted) in facts.items():
             if said != wanted:
@@ -147,7 +144,7 @@ def _faults(task: Task, found: TaskResult, out: Path) -> Iterator[str]:
 
 def _possible(task: Task, found: TaskResult) -> TaskResult:
     """The result without refusals of windows that are not there, and without stacks of which nothing can be told."""
-    refused = {i: why for i, why in found.refused if 0 <= i < len(task.corners) and why in tuple(Reason)}
+    refused = {i: why for i, why in found.refused if 0 <= i < len(task.windows) and why in tuple(Reason)}
     stacks = found.stacks if all(map(_is_sound, found.stacks)) else ()
     return replace(found, refused=tuple(sorted(refused.items())), stacks=stacks)
 

@@ -1,0 +1,30 @@
+"""`core.cut` with everything as keywords: for tests that change one of them at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import fields
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cryobox import core
+from cryobox.options import Steps
+from cryobox.windows import Stored, Windows
+
+
+def cut(
+    image: Any,
+    corners: NDArray[np.int64],
+    outputs: Sequence[Any],
+    *,
+    box: int,
+    radii: Sequence[float],
+    pad: bool = False,
+    **options: Any,
+) -> tuple[NDArray[np.uint8], NDArray[np.float64]]:
+    """Status and statistics; `options` are fields of `Steps`, and what else `core.cut` takes."""
+    steps = Steps(**{field.name: options.pop(field.name) for field in fields(Steps) if field.name in options})
+    stored = [Stored(size=0, dtype="float32", background_radius=radius) for radius in radii]  # the arrays say the rest
+    return core.cut(image, Windows(box=box, pad=pad, corner=corners), stored, steps, into=outputs, **options)
