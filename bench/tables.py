@@ -95,9 +95,9 @@ def _once(root: Path, rows: int, family: str) -> dict[str, float]:
         particles,
         micrographs,
         plan.recipe,
-        rows=plan.rows,
-        micrograph=plan.micrograph[plan.rows],
-        pixel_size=plan.pixel_size,
+        rows=plan.work.rows,
+        micrograph=plan.micrograph[plan.work.rows],
+        pixel_size=plan.grounds.pixel_size,
     )
     seconds["plan"] += time.perf_counter() - start
     results = {task.id: TaskResult(id=task.id, kept=len(task.windows)) for task in plan.tasks}

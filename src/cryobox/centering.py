@@ -17,6 +17,8 @@ __all__ = [
     "INTEGER_GUARD",
     "Centered",
     "box_corners",
+    "center_of",
+    "corner_of",
     "inside",
     "mirror",
     "overlaps",
@@ -97,6 +99,16 @@ def place(base: Floats, shift: Floats | None) -> Centered:
     step = np.where(np.abs(wanted) <= 0.5 + SHIFT_TOLERANCE, 0.0, round_half_away(wanted))
     center = _integers(whole - step)
     return Centered(center=center, move=base - center)
+
+
+def corner_of(center: Integers, box: int) -> Integers:
+    """First pixel of the box whose center, index box / 2, is at `center`."""
+    return center - box // 2
+
+
+def center_of(corner: Integers, box: int) -> Integers:
+    """The center of a box, index box / 2, from its first pixel."""
+    return corner + box // 2
 
 
 def box_corners(center: Floats | Integers, box: int, *, rounding: Rounding = "truncate") -> Integers:

@@ -95,9 +95,9 @@ def plan_lines(plan: Plan) -> list[str]:
     rejected = plan.counts()
     total = sum(rejected.values())
     place = f"from {len(plan.tasks):,} micrographs"
-    lines = [f"{len(plan.reason):,} picks: {len(plan.rows):,} to extract {place}, {total:,} rejected"]
+    lines = [f"{len(plan.places.reason):,} picks: {len(plan.work.rows):,} to extract {place}, {total:,} rejected"]
     lines += [f"  {count:,} {reason}" for reason, count in rejected.items()]
-    lines += [f"  left out: {why}" for why in list(plan.incomplete.values())[:SHOWN_WARNINGS]]
+    lines += [f"  left out: {why}" for why in list(plan.grounds.incomplete.values())[:SHOWN_WARNINGS]]
     return lines
 
 
@@ -204,7 +204,7 @@ class _Quiet:
     def plan(self, plan: Plan) -> None:
         self._shown = set(plan.warnings)
         warn(plan.warnings)
-        for why in plan.incomplete.values():
+        for why in plan.grounds.incomplete.values():
             print(f"cryobox: micrograph left out: {why}", file=sys.stderr)
 
     def progress(self, now: Progress) -> None:
@@ -349,11 +349,11 @@ class _JsonLines:
     def plan(self, plan: Plan) -> None:
         _emit(
             "plan",
-            picks=len(plan.reason),
-            accepted=len(plan.rows),
+            picks=len(plan.places.reason),
+            accepted=len(plan.work.rows),
             rejected=plan.counts(),
             micrographs=len(plan.tasks),
-            incomplete=list(plan.incomplete.values()),
+            incomplete=list(plan.grounds.incomplete.values()),
             warnings=list(plan.warnings),
             notes=list(plan.notes),
         )

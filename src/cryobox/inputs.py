@@ -114,9 +114,9 @@ def prepare(
         particles,
         table,
         plan.recipe,
-        rows=plan.rows,
-        micrograph=plan.micrograph[plan.rows],
-        pixel_size=plan.pixel_size,
+        rows=plan.work.rows,
+        micrograph=plan.micrograph[plan.work.rows],
+        pixel_size=plan.grounds.pixel_size,
     )
     notes = (f"micrographs are matched to picks by {step}", *plan.notes)
     plan = replace(plan, warnings=(*plan.warnings, *checks), notes=notes)

@@ -33,12 +33,13 @@ from cryobox.engine.shards import (
 from cryobox.engine.task import Setting, remove_temporary
 from cryobox.engine.watch import Arrivals, Patience
 from cryobox.errors import AbortedError, CryoboxError, InputError, OutputError
+from cryobox.folder.layout import STACK_FOLDERS
 from cryobox.folder.publish import publish_file
 from cryobox.formats.images import read_header
 from cryobox.formats.names import check_writable
 from cryobox.inputs import Inputs, prepare
 from cryobox.options import Recipe, RunOptions
-from cryobox.plan import STACK_FOLDERS, Plan, Task
+from cryobox.plan import Plan, Task
 from cryobox.records import job_record, sealed
 from cryobox.tables import Outcome, stack_text, tables_present, withdraw_tables, write_tables
 
@@ -169,7 +170,7 @@ def carry_out_plan(
 ) -> RunResult:
     """Do what is left of a plan, or of one shard of it, and write the tables."""
     plan, part = inputs.plan, part_name(options.shard)
-    if plan.style == "relion":
+    if plan.decided.style == "relion":
         root = None if inputs.given.root is None else Path(inputs.given.root)
         check_writable([stack_text(folder, "stacks", ".star", root)], f"{folder}: the name of the output folder")
     head = _head(plan)
@@ -187,7 +188,7 @@ def carry_out_plan(
         _withdraw(folder, todo, ledger, options)
         ledger.begin(run_record(inputs, tasks))
         mine = picks_of_share(plan, tasks, options.shard)
-        tally = Tally(tasks, ledger.finished, int((plan.reason[mine] >= 0).sum()), on_progress)
+        tally = Tally(tasks, ledger.finished, int((plan.places.reason[mine] >= 0).sum()), on_progress)
         setting = Setting(
             folder=str(folder.resolve()),
             threads=options.threads,
@@ -206,7 +207,8 @@ def carry_out_plan(
             picks=int(mine.sum()),
             extracted=sum(found.kept for found in results.values()),
             rejected=plan.counts(),
-            micrographs=len(tasks) + (len(plan.incomplete) if options.shard is None or options.shard[0] == 1 else 0),
+            micrographs=len(tasks)
+            + (len(plan.grounds.incomplete) if options.shard is None or options.shard[0] == 1 else 0),
             warnings=(
                 *plan.warnings,
                 *lost,
@@ -265,7 +267,7 @@ def merge(folder: str | os.PathLike[str], *, options: RunOptions | None = None) 
             picks=len(inputs.particles),
             extracted=0,
             rejected={},
-            micrographs=len(inputs.plan.tasks) + len(inputs.plan.incomplete),
+            micrographs=len(inputs.plan.tasks) + len(inputs.plan.grounds.incomplete),
             warnings=(*inputs.plan.warnings, *_distinct(found.warnings for found in results.values()), *parts.notes),
             planning_seconds=planned - began,
             resumed=len(results),

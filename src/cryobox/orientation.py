@@ -69,7 +69,7 @@ def check_orientation(inputs: Inputs, *, micrographs: int = MICROGRAPHS, seed: i
     """
     plan = inputs.plan
     box = plan.recipe.box
-    usable = (plan.reason < 0) | (plan.reason == REASONS.index(Reason.EDGE))
+    usable = (plan.places.reason < 0) | (plan.places.reason == REASONS.index(Reason.EDGE))
     reader, rng = PixelReader(), np.random.default_rng(seed)
     found: dict[str, list[Floats]] = {name: [] for name in ORIENTATIONS}
     random: list[Floats] = []
@@ -80,7 +80,7 @@ def check_orientation(inputs: Inputs, *, micrographs: int = MICROGRAPHS, seed: i
             image = reader.read(task.path, task.header, tiff_flip=task.tiff_flip)
         except MicrographError:
             continue  # the run itself will say so
-        center = plan.center[usable & (plan.micrograph == plan.task_micrograph[t])].astype(np.float64)
+        center = plan.places.center[usable & (plan.micrograph == plan.work.task_micrograph[t])].astype(np.float64)
         picks += len(center)
         binned, factor = _binned(image, box)
         for name, moved in _orientations(center, image.shape).items():

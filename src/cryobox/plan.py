@@ -4,33 +4,42 @@ from __future__ import annotations
 
 import hashlib
 import json
-import re
-from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
-from cryobox import __version__
-from cryobox.boxes import is_fast, neighbors
-from cryobox.centering import inside, mirror, overlaps, place, round_half_away, too_close, truncate
+from cryobox import __version__, centering
+from cryobox.centering import corner_of, inside, mirror, overlaps, round_half_away, too_close, truncate
+from cryobox.decided import Decided, decide, doubts
 from cryobox.errors import InputError, MicrographError, OptionError
+from cryobox.folder.layout import STACK_FOLDERS, stack_names
+from cryobox.grounds import Grounds, settle
 from cryobox.matching import match_names, match_uids, stem
-from cryobox.micrograph import PIXEL_SIZE_ERROR, PIXEL_SIZE_WARNING, ImageHeader, Micrographs
-from cryobox.options import Recipe, Steps, Style, check_background_radius
+from cryobox.micrograph import ImageHeader, Micrographs
+from cryobox.options import Recipe, Steps, check_background_radius
 from cryobox.particles import Alignment, Particles, Reason
 from cryobox.windows import Stored, Windows
 
-__all__ = ["REASONS", "Output", "Plan", "Task", "build_plan", "match_micrographs", "micrographs_with_picks"]
+__all__ = [
+    "ACCEPTED",
+    "REASONS",
+    "Output",
+    "Places",
+    "Plan",
+    "Task",
+    "Work",
+    "build_plan",
+    "match_micrographs",
+    "micrographs_with_picks",
+    "place",
+    "schedule",
+    "select",
+]
 
 REASONS: tuple[Reason, ...] = tuple(Reason)
 ACCEPTED = -1  # in `Plan.reason`; other values are indices into REASONS
-
-ASPECT_TOLERANCE = 0.01  # two binnings of one field of view: sides in the same ratio within this
-STACK_FOLDERS = ("stacks", "stacks_small")
-MAX_NAME_BYTES = 255
-_NAME_OVERHEAD = 96  # bytes left for "_particles", the suffix and what a temporary name adds
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -82,19 +91,32 @@ class Task:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Plan:
-    """What will be done with every pick.
+class Places:
+    """Where every pick's box lies: columns, one entry a pick; those without a place hold zeros.
 
     Parameters
     ----------
-    recipe : Recipe
-        With `invert` and `style` decided.
-    micrograph : ndarray, shape (picks,), intp
-        Index into the micrographs' table; -1: none.
-    center, alignments, moved
-        As in `Extracted`, for all picks; rows without a place hold zeros.
     reason : ndarray, shape (picks,), int8
         -1: accepted, else an index into `REASONS`.
+    center, corner : ndarray, shape (picks, 2), int64
+        (y, x) of the box's center, and of its first pixel.
+    moved, alignments
+        As in `Extracted`, for all picks.
+    """
+
+    reason: NDArray[np.int8]
+    center: NDArray[np.int64]
+    corner: NDArray[np.int64]
+    moved: NDArray[np.bool_]
+    alignments: tuple[Alignment, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Work:
+    """The accepted picks as tasks.
+
+    Parameters
+    ----------
     rows : ndarray, intp
         The accepted picks, grouped by task, in the order of the input within each.
     window : ndarray, int64
@@ -103,41 +125,53 @@ class Plan:
         `rows[first_row[t]:first_row[t + 1]]` belong to task t.
     task_micrograph : ndarray, shape (tasks,), intp
     tasks : tuple of Task
-    shape : ndarray, shape (micrographs, 2), int64
-        Of the files; 0 where a micrograph has no picks or could not be read.
-    pixel_size : ndarray, shape (micrographs,), float64
-    incomplete : dict of int to str
-        Micrographs that cannot be used, with the reason.
-    warnings, notes : tuple of str
-        Notes are decisions worth telling only to those who ask (`-v`).
     """
 
-    recipe: Recipe
-    micrograph: NDArray[np.intp]
-    center: NDArray[np.int64]
-    alignments: tuple[Alignment, ...]
-    moved: NDArray[np.bool_]
-    reason: NDArray[np.int8]
     rows: NDArray[np.intp]
     window: NDArray[np.int64]
     first_row: NDArray[np.intp]
     task_micrograph: NDArray[np.intp]
     tasks: tuple[Task, ...]
-    shape: NDArray[np.int64]
-    pixel_size: NDArray[np.float64]
-    incomplete: dict[int, str]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """What will be done with every pick.
+
+    Parameters
+    ----------
+    decided : Decided
+    grounds : Grounds
+    micrograph : ndarray, shape (picks,), intp
+        Index into the micrographs' table; -1: none.
+    places : Places
+    work : Work
+    warnings, notes : tuple of str
+        Notes are decisions worth telling only to those who ask (`-v`).
+    """
+
+    decided: Decided
+    grounds: Grounds
+    micrograph: NDArray[np.intp]
+    places: Places
+    work: Work
     warnings: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
 
     @property
-    def style(self) -> Style:
-        """The style of the output."""
-        assert self.recipe.style is not None
-        return self.recipe.style
+    def recipe(self) -> Recipe:
+        """The recipe, with style and contrast decided."""
+        return self.decided.recipe
+
+    @property
+    def tasks(self) -> tuple[Task, ...]:
+        """One for each micrograph that has windows to cut."""
+        return self.work.tasks
 
     def counts(self) -> dict[str, int]:
         """How many picks are rejected before a pixel is read, by reason."""
-        numbers = np.bincount(self.reason[self.reason >= 0], minlength=len(REASONS))
+        refused = self.places.reason[self.places.reason >= 0]
+        numbers = np.bincount(refused, minlength=len(REASONS))
         return {str(reason): int(n) for reason, n in zip(REASONS, numbers, strict=True) if n}
 
 
@@ -195,7 +229,7 @@ def build_plan(
     match: NDArray[np.intp],
     headers: Mapping[int, ImageHeader | MicrographError],
 ) -> Plan:
-    """Decide what becomes of every pick.
+    """Decide what becomes of every pick: settle the micrographs, select picks, place boxes, schedule the work.
 
     Parameters
     ----------
@@ -210,299 +244,140 @@ def build_plan(
     OptionError, InputError
         If the recipe cannot be honored on this input.
     """
-    recipe = _decide_style(recipe, particles, micrographs)
-    warnings = list(_recipe_warnings(recipe))
-    incomplete = {row: str(found) for row, found in headers.items() if isinstance(found, MicrographError)}
-    usable = {row: found for row, found in headers.items() if isinstance(found, ImageHeader)}
-    shape = np.zeros((len(micrographs), 2), dtype=np.int64)
-    for row, header in usable.items():
-        shape[row] = header.shape
-        warnings += header.warnings
-    scale = _grid_scale(particles, match, shape, recipe)
-    pixel_size = _pixel_sizes(particles, micrographs, match, usable, scale, recipe, warnings)
-    incomplete |= _contradicting_shapes(particles, micrographs, match, shape, scale)
-
+    decided = decide(recipe, particles, micrographs)
+    grounds = settle(particles, micrographs, recipe, match=match, headers=headers)
     micrograph = match[particles.micrograph] if len(particles) else np.empty(0, dtype=np.intp)
-    reason = np.full(len(particles), ACCEPTED, dtype=np.int8)
-
-    def reject(mask: NDArray[np.bool_], why: Reason) -> None:
-        reason[mask & (reason == ACCEPTED)] = REASONS.index(why)
-
-    leading = _leading_alignment(particles, recipe)
-    reject(micrograph < 0, Reason.NO_MICROGRAPH)
-    reject(~np.isin(micrograph, np.fromiter(headers, dtype=np.intp, count=len(headers))), Reason.LIMIT)
-    reject(np.isin(micrograph, np.fromiter(incomplete, dtype=np.intp, count=len(incomplete))), Reason.MICROGRAPH)
-    finite = np.isfinite(particles.y) & np.isfinite(particles.x)
-    if leading is not None:
-        with np.errstate(over="ignore", invalid="ignore"):
-            finite &= np.isfinite(leading.shift * leading.pixel_size[:, None]).all(axis=1)
-    reject(~finite, Reason.COORDINATE)
-    if recipe.min_score is not None:
-        if particles.score is None:
-            raise OptionError(f"{particles.source}: has no scores, so --min-score cannot be used")
-        reject(~(particles.score >= recipe.min_score), Reason.SCORE)
-
-    center = np.zeros((len(particles), 2), dtype=np.int64)
-    move = np.zeros((len(particles), 2), dtype=np.float64)
-    alive = reason == ACCEPTED
-    base, shift = _bases(particles, recipe, alive, micrograph, shape, scale, pixel_size, leading)
-    placed = place(base, shift)
-    center[alive], move[alive] = placed.center, placed.move
-    corner = center - recipe.box // 2
-    if recipe.edges == "reject":
-        reject(alive & ~inside(corner, recipe.box, shape[micrograph]), Reason.EDGE)
-    else:
-        reject(alive & ~overlaps(corner, recipe.box, shape[micrograph]), Reason.OUTSIDE)
-    if recipe.min_separation_angstrom is not None:
-        rows = np.flatnonzero(reason == ACCEPTED)
-        position = (base if shift is None else base - shift)[np.searchsorted(np.flatnonzero(alive), rows)]
-        near = too_close(
-            position,
-            micrograph[rows],
-            recipe.min_separation_angstrom / pixel_size[micrograph[rows]],
-            None if particles.score is None else particles.score[rows],
-            None if particles.copy_of is None else particles.copy_of[rows],
-        )
-        reason[rows[near]] = REASONS.index(Reason.SEPARATION)
-
-    alignments = () if recipe.drop_alignments else particles.alignments
-    if leading is not None:
-        alignments = _moved_alignments(particles, move, pixel_size[micrograph])
-    moved = _moved(particles, recipe, alive, scale, center, leading)
-    rows, window, first_row, task_micrograph, corners = _group(reason, micrograph, corner, particles.copy_of)
-    names = stack_names([micrographs.names[m] for m in task_micrograph])
-    tasks = tuple(
-        _task(recipe, micrographs, int(m), usable[int(m)], float(pixel_size[m]), corners[t], names[t])
-        for t, m in enumerate(task_micrograph)
-    )
-    notes = [f"{len(tasks)} micrographs have picks to cut; {len(micrographs) - len(headers)} have none or are left out"]
-    if leading is not None:
-        notes.append(f"boxes are recentered by the shifts of {leading.name}")
+    reason = select(particles, micrograph, decided, grounds)
+    places = place(particles, micrograph, reason, decided, grounds)
+    work = schedule(micrographs, micrograph, places, decided, grounds, particles.copy_of)
+    left = len(micrographs) - len(grounds.looked_at)
+    notes = [f"{len(work.tasks)} micrographs have picks to cut; {left} have none or are left out"]
+    if decided.leading is not None:
+        notes.append(f"boxes are recentered by the shifts of {decided.leading.name}")
     return Plan(
-        recipe=recipe,
+        decided=decided,
+        grounds=grounds,
         micrograph=micrograph,
-        center=center,
-        alignments=alignments,
-        moved=moved,
-        reason=reason,
-        rows=rows,
-        window=window,
-        first_row=first_row,
-        task_micrograph=task_micrograph,
-        tasks=tasks,
-        shape=shape,
-        pixel_size=pixel_size,
-        incomplete=incomplete,
-        warnings=(*particles.warnings, *micrographs.warnings, *warnings),
+        places=places,
+        work=work,
+        warnings=(*particles.warnings, *micrographs.warnings, *doubts(recipe), *grounds.warnings),
         notes=tuple(notes),
     )
 
 
-def stack_names(names: Sequence[str]) -> list[str]:
-    """A file stem for the stack of each micrograph: safe to create, and no two alike even where case does not count.
+def select(particles: Particles, micrograph: NDArray[np.intp], decided: Decided, grounds: Grounds) -> NDArray[np.int8]:
+    """What refuses picks before anything is placed: -1 or an index into `REASONS` for each.
 
-    A name that several micrographs would share gets a hash of the micrograph's full name, for all of them: the names
-    do not depend on which other micrographs are there later.
+    Raises
+    ------
+    OptionError
+        If picks are to be selected by what they do not have.
     """
-    repeated: Counter[str] = Counter()
-    full = []
-    for name in names:  # the rows of a .cs table may differ in their uid only
-        full.append(name if not repeated[name] else f"{name}\0{repeated[name]}")
-        repeated[name] += 1
-    found = [_safe_stem(name) for name in names]
-    for digits in (10, 32):  # the second time for names that look as if they had got their hash already
-        folded = Counter(text.casefold() for text in found)
-        found = [
-            f"{_safe_stem(name)}_{_hash(name.encode('utf-8', 'surrogateescape'))[:digits]}"
-            if folded[text.casefold()] > 1
-            else text
-            for text, name in zip(found, full, strict=True)
-        ]
-    return found
+    recipe, leading = decided.recipe, decided.leading
+    finite = np.isfinite(particles.y) & np.isfinite(particles.x)
+    if leading is not None:
+        with np.errstate(over="ignore", invalid="ignore"):
+            finite &= np.isfinite(leading.shift * leading.pixel_size[:, None]).all(axis=1)
+    unusable = np.fromiter(grounds.incomplete, dtype=np.intp, count=len(grounds.incomplete))
+    refused = [
+        (micrograph < 0, Reason.NO_MICROGRAPH),
+        (~np.isin(micrograph, grounds.looked_at), Reason.LIMIT),
+        (np.isin(micrograph, unusable), Reason.MICROGRAPH),
+        (~finite, Reason.COORDINATE),
+    ]
+    if recipe.min_score is not None:
+        if particles.score is None:
+            raise OptionError(f"{particles.source}: has no scores, so --min-score cannot be used")
+        refused.append((~(particles.score >= recipe.min_score), Reason.SCORE))
+    return _rejected(np.full(len(particles), ACCEPTED, dtype=np.int8), *refused)
 
 
-def _safe_stem(name: str) -> str:
-    # RELION reads `000001@path`, splits columns at blanks and numbers names in "...#"; none of these may be in a name.
-    text = re.sub(r"[\s@#'\"\\/:*?<>|\x00-\x1f\x7f]", "_", stem(name)).lstrip(".") or "micrograph"
-    encoded = text.encode("utf-8", "replace").replace(b"?", b"_")
-    if len(encoded) > MAX_NAME_BYTES - _NAME_OVERHEAD:
-        kept = encoded[: MAX_NAME_BYTES - _NAME_OVERHEAD - 11].decode("utf-8", "ignore")
-        return f"{kept}_{_hash(name.encode('utf-8', 'surrogateescape'))[:10]}"
-    return encoded.decode("utf-8")
-
-
-def _hash(data: bytes) -> str:
-    return hashlib.blake2b(data, digest_size=16).hexdigest()
-
-
-def _decide_style(recipe: Recipe, particles: Particles, micrographs: Micrographs) -> Recipe:
-    family = particles.family if particles.family != "plain" else micrographs.family
-    style: Style = recipe.style or ("cryosparc" if family == "cs" else "relion")
-    if particles.family == "star" and style == "cryosparc":
-        raise OptionError(
-            f"{particles.source}: picks from a STAR file are written with --style relion; "
-            f"for CryoSPARC tables run `cryobox convert` on the result"
-        )
-    if particles.family == "cs" and style == "relion":
-        raise OptionError(
-            f"{particles.source}: picks from a .cs file are written with --style cryosparc; "
-            f"for RELION tables run `cryobox convert` on the result"
-        )
-    invert = recipe.invert if recipe.invert is not None else style == "relion"
-    return replace(recipe, style=style, invert=invert)
-
-
-def _recipe_warnings(recipe: Recipe) -> list[str]:
-    found = []
-    for what, size in (("box", recipe.box), *(("stored size", size) for size in recipe.sizes if size != recipe.box)):
-        if not is_fast(size):
-            near = " or ".join(map(str, neighbors(size)))
-            found.append(f"{what} {size} is not a fast size for Fourier transforms; {near} would be")
-    if recipe.dtype == "float16" and not recipe.normalize:
-        found.append(
-            "float16 without normalization keeps about 3 digits of raw gray levels (a mean of 6800 leaves steps of 4); "
-            "normalize, or store float32"
-        )
-    return found
-
-
-def _leading_alignment(particles: Particles, recipe: Recipe) -> Alignment | None:
-    """The alignment that moves the boxes, None where nothing is to be recentered."""
-    candidates = {kind: [a for a in particles.alignments if a.kind == kind] for kind in ("3d", "2d")}
-    if (
-        not recipe.recenter
-        or recipe.drop_alignments
-        or (recipe.recenter_from == "auto" and not any(candidates.values()))
-    ):
-        return None
-    if recipe.recenter_from == "auto":
-        chosen = candidates["3d"] or candidates["2d"]
-    else:
-        chosen = candidates[recipe.recenter_from]
-        if not chosen:
-            raise OptionError(f"{particles.source}: has no {recipe.recenter_from} alignment to recenter from")
-    if recipe.flip_x or recipe.flip_y:
-        if not chosen[0].shift.any():
-            return None
-        raise OptionError(
-            f"{particles.source}: picks made on a mirrored copy cannot be recentered, since their shifts are those of "
-            f"particles of the other hand; leave them out with --drop-alignments, or leave out --flip-x/--flip-y"
-        )
-    return chosen[0]
-
-
-def _grid_scale(
-    particles: Particles, match: NDArray[np.intp], shape: NDArray[np.int64], recipe: Recipe
-) -> NDArray[np.float64]:
-    """Pixels of the file per pixel of the pick's grid, (y, x), one row per pick micrograph; 1 where unknown."""
-    scale = np.full((len(particles.micrograph_names), 2), recipe.coordinate_scale)
-    if particles.grid_shape is None:
-        return scale
-    known = (match >= 0) & (particles.grid_shape > 0).all(axis=1)
-    known &= (shape[match] > 0).all(axis=1)
-    scale[known] *= shape[match[known]] / particles.grid_shape[known]
-    return scale
-
-
-def _contradicting_shapes(
+def place(
     particles: Particles,
-    micrographs: Micrographs,
-    match: NDArray[np.intp],
-    shape: NDArray[np.int64],
-    scale: NDArray[np.float64],
-) -> dict[int, str]:
-    """Micrographs whose file has another aspect than a table says: not another binning of the same field."""
-    found: dict[int, str] = {}
-    for name, row in enumerate(match.tolist()):
-        if row >= 0 and shape[row].all() and abs(scale[name, 0] / scale[name, 1] - 1) > ASPECT_TOLERANCE:
-            assert particles.grid_shape is not None
-            found[row] = _shape_message(
-                micrographs.paths[row], shape[row], particles.grid_shape[name], particles.source
-            )
-    for row in np.flatnonzero(shape.all(axis=1) & micrographs.shape.all(axis=1)).tolist():
-        ratio = shape[row] / micrographs.shape[row]
-        if abs(ratio[0] / ratio[1] - 1) > ASPECT_TOLERANCE:
-            found.setdefault(
-                row, _shape_message(micrographs.paths[row], shape[row], micrographs.shape[row], micrographs.source)
-            )
-    return found
-
-
-def _shape_message(path: str, shape: NDArray[np.int64], table: NDArray[np.int64], source: str) -> str:
-    return (
-        f"{path}: is {shape[0]} x {shape[1]} pixels (ny x nx), but {source} says {table[0]} x {table[1]}, "
-        f"which is no binning of it; another file under the same name?"
+    micrograph: NDArray[np.intp],
+    reason: NDArray[np.int8],
+    decided: Decided,
+    grounds: Grounds,
+) -> Places:
+    """Where the boxes of the selected picks lie, and which of them cannot be cut there."""
+    recipe, leading = decided.recipe, decided.leading
+    center = np.zeros((len(particles), 2), dtype=np.int64)
+    move = np.zeros((len(particles), 2), dtype=np.float64)
+    alive = reason == ACCEPTED
+    base, shift = _bases(particles, micrograph, alive, decided, grounds)
+    placed = centering.place(base, shift)
+    center[alive], move[alive] = placed.center, placed.move
+    corner = corner_of(center, recipe.box)
+    shape = grounds.shape[micrograph]
+    if recipe.edges == "reject":
+        reason = _rejected(reason, (alive & ~inside(corner, recipe.box, shape), Reason.EDGE))
+    else:
+        reason = _rejected(reason, (alive & ~overlaps(corner, recipe.box, shape), Reason.OUTSIDE))
+    if recipe.min_separation_angstrom is not None:
+        rows = np.flatnonzero(reason == ACCEPTED)
+        near = too_close(
+            (base if shift is None else base - shift)[np.searchsorted(np.flatnonzero(alive), rows)],
+            micrograph[rows],
+            recipe.min_separation_angstrom / grounds.pixel_size[micrograph[rows]],
+            None if particles.score is None else particles.score[rows],
+            None if particles.copy_of is None else particles.copy_of[rows],
+        )
+        reason[rows[near]] = REASONS.index(Reason.SEPARATION)
+    alignments = () if recipe.drop_alignments else particles.alignments
+    if leading is not None:
+        alignments = _moved_alignments(particles, move, grounds.pixel_size[micrograph])
+    return Places(
+        reason=reason,
+        center=center,
+        corner=corner,
+        moved=_moved(particles, alive, center, decided, grounds),
+        alignments=alignments,
     )
 
 
-def _pixel_sizes(
-    particles: Particles,
+def schedule(
     micrographs: Micrographs,
-    match: NDArray[np.intp],
-    usable: Mapping[int, ImageHeader],
-    scale: NDArray[np.float64],
-    recipe: Recipe,
-    warnings: list[str],
-) -> NDArray[np.float64]:
-    """Å per pixel of each file: micrographs' table, else the picks' location, else the header, else the recipe."""
-    rows = np.fromiter(usable, dtype=np.intp, count=len(usable))
-    header = np.full(len(micrographs), np.nan)
-    header[rows] = [found.pixel_size for found in usable.values()]
-    table = micrographs.pixel_size.copy()
-    for row, found in usable.items():
-        if micrographs.shape[row].all():  # the table may describe another binning of the same field
-            table[row] *= micrographs.shape[row, 1] / found.shape[1]
-    if particles.grid_pixel_size is not None:
-        location = np.full(len(micrographs), np.nan)
-        known = match >= 0
-        location[match[known]] = (particles.grid_pixel_size / (scale[:, 1] / recipe.coordinate_scale))[known]
-        table = np.where(np.isnan(table), location, table)
-    with np.errstate(invalid="ignore"):
-        ratio = np.maximum(header / table, table / header)
-    for row in rows[np.nan_to_num(ratio[rows], nan=1.0) > PIXEL_SIZE_ERROR][:1].tolist():
-        raise InputError(
-            f"{micrographs.paths[row]}: its header says {header[row]:.4g} Å per pixel, {micrographs.source} says "
-            f"{table[row]:.4g}; one of them is wrong (another binning?): correct the table or the header"
-        )
-    differing = rows[np.nan_to_num(ratio[rows], nan=1.0) > PIXEL_SIZE_WARNING]
-    if len(differing):
-        row = int(differing[0])
-        warnings.append(
-            f"{micrographs.paths[row]}: its header says {header[row]:.5g} Å per pixel, the table {table[row]:.5g}; "
-            f"the table is used ({len(differing)} micrographs)"
-        )
-    known_sizes = np.where(np.isnan(table), header, table)
-    if recipe.pixel_size is not None:
-        given = recipe.pixel_size
-        ratio = np.maximum(known_sizes / given, given / known_sizes)
-        for row in rows[np.nan_to_num(ratio[rows], nan=1.0) > PIXEL_SIZE_WARNING][:1].tolist():
-            raise OptionError(
-                f"--pixel-size {given:g} contradicts {micrographs.paths[row]}, which has {known_sizes[row]:.5g} Å per "
-                f"pixel by table or header; leave the option out, or correct the table"
-            )
-        known_sizes = np.where(np.isnan(known_sizes), given, known_sizes)
-    for row in rows[~(known_sizes[rows] > 0)][:1].tolist():
-        raise InputError(
-            f"{micrographs.paths[row]}: neither {micrographs.source} nor its header says how many Å a pixel has; "
-            f"give --pixel-size"
-        )
-    return known_sizes
+    micrograph: NDArray[np.intp],
+    places: Places,
+    decided: Decided,
+    grounds: Grounds,
+    copy_of: NDArray[np.int64] | None,
+) -> Work:
+    """Group the accepted picks into one task a micrograph; copies of one particle share a window.
+
+    Raises
+    ------
+    OptionError
+        If a background has no room in an image.
+    """
+    rows, window, first_row, task_micrograph, corners = _group(places.reason, micrograph, places.corner, copy_of)
+    names = stack_names([micrographs.names[m] for m in task_micrograph])
+    tasks = tuple(
+        _task(decided, micrographs, grounds, int(m), corners[t], names[t]) for t, m in enumerate(task_micrograph)
+    )
+    return Work(rows=rows, window=window, first_row=first_row, task_micrograph=task_micrograph, tasks=tasks)
+
+
+def _rejected(reason: NDArray[np.int8], *refused: tuple[NDArray[np.bool_], Reason]) -> NDArray[np.int8]:
+    """`reason`, with what is refused for the first time now."""
+    found = reason.copy()
+    for mask, why in refused:
+        found[mask & (found == ACCEPTED)] = REASONS.index(why)
+    return found
 
 
 def _bases(
     particles: Particles,
-    recipe: Recipe,
-    alive: NDArray[np.bool_],
     micrograph: NDArray[np.intp],
-    shape: NDArray[np.int64],
-    scale: NDArray[np.float64],
-    pixel_size: NDArray[np.float64],
-    leading: Alignment | None,
+    alive: NDArray[np.bool_],
+    decided: Decided,
+    grounds: Grounds,
 ) -> tuple[NDArray[np.float64], NDArray[np.float64] | None]:
     """Truncated picks in pixels of the file, and their shifts likewise, for the rows in `alive`."""
+    recipe, leading = decided.recipe, decided.leading
     position = np.stack([particles.y[alive], particles.x[alive]], axis=1)
-    factor = scale[particles.micrograph[alive]]
-    extent = shape[micrograph[alive]] / factor
+    factor = grounds.scale[particles.micrograph[alive]]
+    extent = grounds.shape[micrograph[alive]] / factor
     for axis, flipped in ((0, recipe.flip_y), (1, recipe.flip_x)):
         if flipped:
             position[:, axis] = mirror(position[:, axis], extent[:, axis])
@@ -519,7 +394,7 @@ def _bases(
         return base, None
     # First times, then over, as RELION does: 1.2 Å at 0.8 Å per pixel is then just below a pixel and a half for both.
     shift = leading.shift[alive] * leading.pixel_size[alive][:, None]
-    return base, shift / pixel_size[micrograph[alive]][:, None]
+    return base, shift / grounds.pixel_size[micrograph[alive]][:, None]
 
 
 def _moved_alignments(
@@ -538,19 +413,19 @@ def _moved_alignments(
 
 def _moved(
     particles: Particles,
-    recipe: Recipe,
     alive: NDArray[np.bool_],
-    scale: NDArray[np.float64],
     center: NDArray[np.int64],
-    leading: Alignment | None,
+    decided: Decided,
+    grounds: Grounds,
 ) -> NDArray[np.bool_]:
     """Rows whose coordinates must be written anew, since a later reader would not find the box in the old ones."""
-    if leading is not None:
+    recipe = decided.recipe
+    if decided.leading is not None:
         return alive.copy()
     if recipe.flip_x or recipe.flip_y or recipe.coordinate_scale != 1.0:
         return alive.copy()
     old = truncate(np.stack([particles.y, particles.x], axis=1), guard=particles.from_fractions)
-    same_grid = (scale == 1.0).all(axis=1)[particles.micrograph] if len(particles) else alive
+    same_grid = (grounds.scale == 1.0).all(axis=1)[particles.micrograph] if len(particles) else alive
     with np.errstate(invalid="ignore"):
         stays = (old == center).all(axis=1) & same_grid
     found: NDArray[np.bool_] = alive & ~stays
@@ -586,15 +461,14 @@ def _group(
 
 
 def _task(
-    recipe: Recipe,
+    decided: Decided,
     micrographs: Micrographs,
+    grounds: Grounds,
     row: int,
-    header: ImageHeader,
-    pixel_size: float,
     corners: NDArray[np.int64],
     name: str,
 ) -> Task:
-    suffix = ".mrcs" if recipe.style == "relion" else ".mrc"
+    recipe, header, pixel_size = decided.recipe, grounds.headers[row], float(grounds.pixel_size[row])
     outputs = []
     for folder, size in zip(STACK_FOLDERS, recipe.sizes, strict=False):
         radius = recipe.radius_in_pixels(size, pixel_size)
@@ -602,22 +476,18 @@ def _task(
             check_background_radius(radius, size)
         outputs.append(
             Output(
-                path=f"{folder}/{name}_particles{suffix}",
+                path=f"{folder}/{name}_particles{decided.stack_suffix}",
                 size=size,
                 dtype=recipe.dtype,
                 pixel_size=pixel_size * recipe.box / size,
                 background_radius=radius,
             )
         )
-    path, windows, steps = (
-        micrographs.paths[row],
-        Windows(box=recipe.box, pad=recipe.edges == "pad", corner=corners),
-        recipe.steps(),
-    )
+    path, windows = micrographs.paths[row], Windows(box=recipe.box, pad=recipe.edges == "pad", corner=corners)
     identity = json.dumps(
         [
             micrographs.names[row], path, header.file_size, header.mtime_ns, list(header.shape), header.dtype.str,
-            recipe.tiff_flip, windows.box, windows.pad, list(map(asdict, outputs)), asdict(steps), __version__,
+            recipe.tiff_flip, windows.box, windows.pad, list(map(asdict, outputs)), asdict(decided.steps), __version__,
         ]
     )  # fmt: skip
     return Task(
@@ -628,5 +498,9 @@ def _task(
         tiff_flip=recipe.tiff_flip,
         windows=windows,
         outputs=tuple(outputs),
-        steps=steps,
+        steps=decided.steps,
     )
+
+
+def _hash(data: bytes) -> str:
+    return hashlib.blake2b(data, digest_size=16).hexdigest()

@@ -66,13 +66,13 @@ class ParticleSource:
         root: str | os.PathLike[str] | None = None,
     ) -> None:
         plan = prepare(picks, micrographs=micrographs, recipe=recipe, root=None if root is None else Path(root)).plan
-        order = np.argsort(plan.rows, kind="stable")
-        task = np.repeat(np.arange(len(plan.tasks)), np.diff(plan.first_row))
+        order = np.argsort(plan.work.rows, kind="stable")
+        task = np.repeat(np.arange(len(plan.tasks)), np.diff(plan.work.first_row))
         self.recipe = plan.recipe
-        self.rows: NDArray[np.intp] = plan.rows[order]
+        self.rows: NDArray[np.intp] = plan.work.rows[order]
         self._tasks = plan.tasks
         self._task: NDArray[np.intp] = task[order]
-        self._window: NDArray[np.int64] = plan.window[order]
+        self._window: NDArray[np.int64] = plan.work.window[order]
         self._cache = _LastMicrograph()
 
     def __len__(self) -> int:

@@ -54,25 +54,25 @@ class Outcome:
         windows = np.array([len(task.windows) for task in plan.tasks], dtype=np.int64)
         offset = np.concatenate([[0], np.cumsum(windows)])
         code = np.full(offset[-1], -1, dtype=np.int8)
-        self.incomplete = dict(plan.incomplete)
+        self.incomplete = dict(plan.grounds.incomplete)
         for t, task in enumerate(plan.tasks):
             if only is not None and task.id not in results:
                 continue  # of another shard
             result = results[task.id]
             if result.error:
-                self.incomplete[int(plan.task_micrograph[t])] = result.error
+                self.incomplete[int(plan.work.task_micrograph[t])] = result.error
                 code[offset[t] : offset[t + 1]] = REASONS.index(Reason.MICROGRAPH)
             for index, why in result.refused:
                 code[offset[t] + index] = REASONS.index(Reason(why))
         kept = code < 0
         before = np.concatenate([[0], np.cumsum(kept)])  # windows kept before each one
-        task_of_row = np.repeat(np.arange(len(plan.tasks)), np.diff(plan.first_row))
-        window = plan.window + offset[task_of_row]
+        task_of_row = np.repeat(np.arange(len(plan.tasks)), np.diff(plan.work.first_row))
+        window = plan.work.window + offset[task_of_row]
         slot = before[window] - before[offset[task_of_row]]
-        reason = plan.reason.copy()
-        reason[plan.rows] = code[window]
+        reason = plan.places.reason.copy()
+        reason[plan.work.rows] = code[window]
         all_slots = np.full(len(reason), -1, dtype=np.int64)
-        all_slots[plan.rows] = slot
+        all_slots[plan.work.rows] = slot
         told = np.ones(len(reason), dtype=np.bool_) if only is None else only
         if only is not None:
             rows = set(np.unique(plan.micrograph[only]).tolist())
@@ -140,7 +140,7 @@ def write_tables(
     """
     place = folder if place is None else place
     home = place if home is None else home
-    writer = table_writer("star" if plan.style == "relion" else "cs")
+    writer = table_writer("star" if plan.decided.style == "relion" else "cs")
     jobs: list[tuple[str, Callable[[Path], None]]] = []
     if found.incomplete:
         rows = np.array(sorted(found.incomplete), dtype=np.intp)
@@ -155,7 +155,7 @@ def write_tables(
         for index, (name, size) in reversed(list(enumerate(zip(TABLE_NAMES, plan.recipe.sizes, strict=False)))):
             stacks = [""] * len(micrographs)
             folders: dict[str, str] = {}  # resolving one for each of ten thousand stacks takes a second
-            for task, row in zip(plan.tasks, plan.task_micrograph.tolist(), strict=True):
+            for task, row in zip(plan.tasks, plan.work.task_micrograph.tolist(), strict=True):
                 inner, _, stack = task.outputs[index].path.rpartition("/")
                 if inner not in folders:
                     folders[inner] = stack_text(folder, inner, writer.suffix, root, home)
@@ -201,11 +201,11 @@ def _extracted(particles: Particles, plan: Plan, rows: NDArray[np.intp], slot: N
         slot=slot,
         size=recipe.sizes[0],
         box=recipe.box,
-        center=plan.center[rows],
-        shape=plan.shape,
-        pixel_size=plan.pixel_size,
-        moved=plan.moved[rows],
-        alignments=tuple(_rows_of(alignment, rows) for alignment in plan.alignments),
+        center=plan.places.center[rows],
+        shape=plan.grounds.shape,
+        pixel_size=plan.grounds.pixel_size,
+        moved=plan.places.moved[rows],
+        alignments=tuple(_rows_of(alignment, rows) for alignment in plan.places.alignments),
         sign=1 if recipe.invert else -1,
         scale_const=recipe.scale_const or 1.0,
         refresh_ctf=recipe.refresh_ctf,

@@ -838,16 +838,18 @@ def test_recentered_particles_point_at_the_true_centers_also_after_writing(
             match=match_micrographs(particles, micrographs)[0],
             headers=dict.fromkeys(range(3), header),
         )
-        rows = np.sort(plan.rows)
+        rows = np.sort(plan.work.rows)
         moved = extracted(
             particles,
             micrographs,
             rows=rows,
             micrograph=plan.micrograph[rows],
             slot=np.arange(len(rows)),
-            center=plan.center[rows],
-            moved=plan.moved[rows],
-            alignments=tuple(replace(a, shift=a.shift[rows], pixel_size=a.pixel_size[rows]) for a in plan.alignments),
+            center=plan.places.center[rows],
+            moved=plan.places.moved[rows],
+            alignments=tuple(
+                replace(a, shift=a.shift[rows], pixel_size=a.pixel_size[rows]) for a in plan.places.alignments
+            ),
         )
         table = cs.build_particles(particles, micrographs, moved)
         particles = cs.read_particles(saved(tmp_path / "out.cs", table))
@@ -860,8 +862,8 @@ def test_recentered_particles_point_at_the_true_centers_also_after_writing(
         assert len(center) == 23
         assert np.abs(center - true).max() <= 0.5 + 1e-4
         assert np.abs(center - residual - true).max() < 1e-4
-        assert before is None or (plan.center[rows] == before).all()
-        before = plan.center[rows]
+        assert before is None or (plan.places.center[rows] == before).all()
+        before = plan.places.center[rows]
 
 
 def test_the_same_particles_are_written_as_the_same_bytes(tmp_path: Path) -> None:

@@ -138,7 +138,7 @@ def _plan(name: str) -> Target:
         path.write_bytes(data)
         inputs = prepare(path, micrographs=micrograph, recipe=_RECIPE, root=folder)
         plan = inputs.plan
-        assert len(plan.rows) + sum(plan.counts().values()) == len(inputs.particles)
+        assert len(plan.work.rows) + sum(plan.counts().values()) == len(inputs.particles)
         for task in plan.tasks:
             assert (task.windows.corner >= 0).all()
             assert (task.windows.corner + 16 <= np.array(task.header.shape)).all()

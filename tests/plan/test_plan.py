@@ -13,10 +13,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cryobox.errors import InputError, MicrographError, OptionError
+from cryobox.folder.layout import stack_names
 from cryobox.micrograph import ImageHeader, Micrographs
 from cryobox.options import Recipe
 from cryobox.particles import Alignment, Particles, Reason
-from cryobox.plan import REASONS, Plan, build_plan, match_micrographs, micrographs_with_picks, stack_names
+from cryobox.plan import REASONS, Plan, build_plan, match_micrographs, micrographs_with_picks
 
 
 def header(shape: tuple[int, int] = (400, 500), pixel_size: float = float("nan")) -> ImageHeader:
@@ -66,7 +67,7 @@ def plan(
 
 
 def reasons(made: Plan) -> list[str]:
-    return ["" if code < 0 else str(REASONS[code]) for code in made.reason.tolist()]
+    return ["" if code < 0 else str(REASONS[code]) for code in made.places.reason.tolist()]
 
 
 def test_boxes_over_the_edge_are_refused_and_an_exact_fit_is_not() -> None:
@@ -89,13 +90,13 @@ def test_every_reason_that_a_plan_can_give() -> None:
     )
     made = plan(picks, Recipe(box=64, min_score=1.0))
     assert reasons(made) == ["", Reason.COORDINATE, Reason.SCORE, Reason.EDGE, Reason.NO_MICROGRAPH]
-    assert sum(made.counts().values()) + len(made.rows) == len(picks)
+    assert sum(made.counts().values()) + len(made.work.rows) == len(picks)
 
 
 def test_a_micrograph_whose_header_is_bad_takes_its_picks_along() -> None:
     made = plan(particles([(100, 100), (100, 100)], [0, 1]), headers={1: MicrographError("m/b.mrc: is empty")})
     assert reasons(made) == ["", Reason.MICROGRAPH]
-    assert made.incomplete == {1: "m/b.mrc: is empty"}
+    assert made.grounds.incomplete == {1: "m/b.mrc: is empty"}
 
 
 def test_the_limit_counts_micrographs_with_picks() -> None:
@@ -112,14 +113,14 @@ def test_separation_is_in_angstrom_and_after_recentering() -> None:
     picks = particles([(100, 100), (100, 130)], alignments=(aligned([(0, -12), (0, 12)], 2.0),), score=np.array([1, 2]))
     table = micrographs(pixel_size=np.full(2, 2.0))
     made = plan(picks, Recipe(box=64, min_separation_angstrom=20.0), table)
-    assert made.center.tolist() == [[100, 112], [100, 118]]
+    assert made.places.center.tolist() == [[100, 112], [100, 118]]
     assert reasons(made) == [Reason.SEPARATION, ""]
 
 
 def test_copies_of_one_particle_are_not_too_close_and_share_a_window() -> None:
     picks = particles([(100, 100), (100, 100), (200, 200), (100, 100)], copy_of=np.array([4, 4, -1, -1]))
     made = plan(picks)
-    assert made.window.tolist() == [0, 0, 1, 2]
+    assert made.work.window.tolist() == [0, 0, 1, 2]
     assert made.tasks[0].windows.corner.tolist() == [[68, 68], [168, 168], [68, 68]]
     apart = plan(picks, Recipe(box=64, min_separation_angstrom=5.0))
     assert reasons(apart) == ["", "", "", Reason.SEPARATION]
@@ -135,19 +136,19 @@ def test_3d_shifts_win_and_every_alignment_moves_along_in_its_own_unit() -> None
         ),
     )
     made = plan(picks, table=micrographs(pixel_size=np.full(2, 1.25)))
-    assert made.center.tolist() == [[97, 108]]
-    assert np.allclose(made.alignments[0].shift, [[4 - 1.5, 4 + 4]])
-    assert np.allclose(made.alignments[1].shift, [[0.2, 0.4]])
-    assert np.allclose(made.alignments[2].shift, [[[-0.75, 2.0]] * 3])
-    assert made.moved.tolist() == [True]
+    assert made.places.center.tolist() == [[97, 108]]
+    assert np.allclose(made.places.alignments[0].shift, [[4 - 1.5, 4 + 4]])
+    assert np.allclose(made.places.alignments[1].shift, [[0.2, 0.4]])
+    assert np.allclose(made.places.alignments[2].shift, [[[-0.75, 2.0]] * 3])
+    assert made.places.moved.tolist() == [True]
 
 
 def test_the_user_may_recenter_from_2d_or_not_at_all() -> None:
     picks = particles([(100, 100)], alignments=(aligned([(9, 0)], kind="3d"), aligned([(5, 0)], kind="2d")))
-    assert plan(picks, Recipe(box=64, recenter_from="2d")).center.tolist() == [[95, 100]]
+    assert plan(picks, Recipe(box=64, recenter_from="2d")).places.center.tolist() == [[95, 100]]
     kept = plan(picks, Recipe(box=64, recenter=False))
-    assert kept.center.tolist() == [[100, 100]]
-    assert not kept.moved.any()
+    assert kept.places.center.tolist() == [[100, 100]]
+    assert not kept.places.moved.any()
     with pytest.raises(OptionError, match="has no 2d alignment to recenter from"):
         plan(replace(picks, alignments=picks.alignments[:1]), Recipe(box=64, recenter_from="2d"))
 
@@ -155,8 +156,8 @@ def test_the_user_may_recenter_from_2d_or_not_at_all() -> None:
 def test_mirrored_picks_change_coordinates_and_cannot_be_recentered() -> None:
     picks = particles([(100, 120)])
     made = plan(picks, Recipe(box=64, flip_x=True, flip_y=True))
-    assert made.center.tolist() == [[400 - 1 - 100, 500 - 1 - 120]]
-    assert made.moved.all()
+    assert made.places.center.tolist() == [[400 - 1 - 100, 500 - 1 - 120]]
+    assert made.places.moved.all()
     with pytest.raises(OptionError, match="mirrored copy cannot be recentered"):
         plan(replace(picks, alignments=(aligned([(1, 1)]),)), Recipe(box=64, flip_x=True))
 
@@ -172,38 +173,38 @@ def test_picks_of_another_binning_are_scaled_and_the_fraction_joins_the_shift() 
     )
     table = replace(micrographs(pixel_size=np.full(2, np.nan)), family="cs")
     made = plan(picks, table=table)
-    assert made.pixel_size[0] == pytest.approx(1.0)
+    assert made.grounds.pixel_size[0] == pytest.approx(1.0)
     # 61 * 2.5 = 152.5, and the shift says 2 pixels down: 154.5; the half rounds away from the old place
-    assert made.center.tolist() == [[150, 187], [155, 187]]
-    assert np.allclose(made.alignments[0].shift, [[0.0, -0.5], [0.5, -0.5]])
+    assert made.places.center.tolist() == [[150, 187], [155, 187]]
+    assert np.allclose(made.places.alignments[0].shift, [[0.0, -0.5], [0.5, -0.5]])
     for row in range(2):
         wanted = np.array([[150.0, 187.5], [154.5, 187.5]])[row]
-        assert np.allclose(made.center[row] - made.alignments[0].shift[row], wanted)
+        assert np.allclose(made.places.center[row] - made.places.alignments[0].shift[row], wanted)
 
 
 def test_an_aspect_that_the_table_contradicts_makes_the_micrograph_incomplete() -> None:
     picks = particles([(60, 75)], family="cs", from_fractions=True, grid_shape=np.array([[160, 160], [160, 160]]))
     made = plan(picks, table=replace(micrographs(), family="cs"))
     assert reasons(made) == [Reason.MICROGRAPH]
-    assert "is 400 x 500 pixels (ny x nx), but picks.star says 160 x 160" in made.incomplete[0]
+    assert "is 400 x 500 pixels (ny x nx), but picks.star says 160 x 160" in made.grounds.incomplete[0]
 
 
 def test_a_coordinate_scale_multiplies_picks() -> None:
-    assert plan(particles([(50.3, 60)]), Recipe(box=64, coordinate_scale=2.0)).center.tolist() == [[100, 120]]
+    assert plan(particles([(50.3, 60)]), Recipe(box=64, coordinate_scale=2.0)).places.center.tolist() == [[100, 120]]
 
 
 def test_rounding_to_nearest_is_written_back_and_leaves_aligned_picks_alone() -> None:
     picks = particles([(99.6, 100.4)])
     made = plan(picks, Recipe(box=64, rounding="nearest"))
-    assert made.center.tolist() == [[100, 100]]
-    assert made.moved.tolist() == [True]
+    assert made.places.center.tolist() == [[100, 100]]
+    assert made.places.moved.tolist() == [True]
     with_shift = replace(picks, alignments=(aligned([(0.0, 0.0)]),))
-    assert plan(with_shift, Recipe(box=64, rounding="nearest")).center.tolist() == [[99, 100]]
+    assert plan(with_shift, Recipe(box=64, rounding="nearest")).places.center.tolist() == [[99, 100]]
 
 
 def test_the_table_beats_the_header_with_a_warning_and_a_gross_difference_is_an_error() -> None:
     near = plan(particles([(100, 100)]), headers={0: header(pixel_size=1.05)})
-    assert near.pixel_size[0] == 1.0
+    assert near.grounds.pixel_size[0] == 1.0
     assert any("header says 1.05 Å per pixel, the table 1" in warning for warning in near.warnings)
     with pytest.raises(InputError, match=r"m/a.mrc: its header says 1.5 Å per pixel, mics.star says 1"):
         plan(particles([(100, 100)]), headers={0: header(pixel_size=1.5)})
@@ -213,7 +214,7 @@ def test_a_pixel_size_that_nothing_says_must_be_given_and_a_known_one_cannot_be_
     unknown = micrographs(pixel_size=np.full(2, np.nan))
     with pytest.raises(InputError, match="give --pixel-size"):
         plan(particles([(100, 100)]), table=unknown)
-    assert plan(particles([(100, 100)]), Recipe(box=64, pixel_size=1.3), unknown).pixel_size[0] == 1.3
+    assert plan(particles([(100, 100)]), Recipe(box=64, pixel_size=1.3), unknown).grounds.pixel_size[0] == 1.3
     with pytest.raises(OptionError, match="--pixel-size 1.3 contradicts m/a.mrc"):
         plan(particles([(100, 100)]), Recipe(box=64, pixel_size=1.3))
 
@@ -302,8 +303,8 @@ def test_a_hundred_thousand_picks_are_all_accounted_for() -> None:
     )  # fmt: skip
     began = time.process_time()
     made = plan(picks, table=micrographs(names))
-    assert len(made.rows) + sum(made.counts().values()) == n
-    assert sum(len(task.windows) for task in made.tasks) == len(made.rows)
+    assert len(made.work.rows) + sum(made.counts().values()) == n
+    assert sum(len(task.windows) for task in made.tasks) == len(made.work.rows)
     print(f"planned {n} picks on {files} micrographs in {time.process_time() - began:.2f} s")
 
 
@@ -312,7 +313,7 @@ def test_picks_on_a_mirrored_copy_give_the_same_boxes_as_the_true_picks(true: li
     mirrored = particles([(y, 500 - 1 - x) for y, x in true])
     flipped, straight = plan(mirrored, Recipe(box=64, flip_x=True)), plan(particles(true))
     assert reasons(flipped) == reasons(straight)
-    assert np.array_equal(flipped.center, straight.center)
+    assert np.array_equal(flipped.places.center, straight.places.center)
     assert [task.windows.corner.tolist() for task in flipped.tasks] == [
         task.windows.corner.tolist() for task in straight.tasks
     ]

@@ -232,7 +232,7 @@ def test_the_same_stem_in_two_folders_gives_two_stacks(scene: Scene, tell: Told)
 
 
 def test_a_name_that_looks_like_another_ones_stack_gets_a_stack_of_its_own() -> None:
-    from cryobox.plan import stack_names
+    from cryobox.folder.layout import stack_names
 
     first, second = stack_names(["a/mic.mrc", "b/mic.mrc"])
     names = ["a/mic.mrc", "b/mic.mrc", f"c/{first}.mrc", f"c/{second.upper()}.mrc", "c/other.mrc", "c/other.mrc"]

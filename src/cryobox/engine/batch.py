@@ -13,8 +13,9 @@ from cryobox import __version__
 from cryobox.core import fftw_version
 from cryobox.engine.task import Setting, TaskResult, do_task
 from cryobox.errors import BackendError, CryoboxError, OutputError
+from cryobox.folder.layout import STACK_FOLDERS
 from cryobox.folder.publish import temporary_name
-from cryobox.plan import STACK_FOLDERS, Task
+from cryobox.plan import Task
 
 __all__ = ["Batch", "BatchResult", "Expectation", "Reply", "cpu_kind", "do_batch", "expect", "look"]
 

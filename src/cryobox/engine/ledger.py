@@ -14,8 +14,9 @@ from typing import Any, Self
 
 from cryobox.engine.task import StackInfo, TaskResult
 from cryobox.errors import LockError, OutputError
+from cryobox.folder.layout import STACK_FOLDERS
 from cryobox.folder.publish import sync_folder
-from cryobox.plan import STACK_FOLDERS, Task
+from cryobox.plan import Task
 from cryobox.records import sealed, unsealed
 
 __all__ = ["Ledger", "check_same", "hold", "is_whole", "ledger_path", "read_head", "read_ledger"]

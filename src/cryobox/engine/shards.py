@@ -227,10 +227,10 @@ def picks_of_share(plan: Plan, tasks: Sequence[Task], shard: tuple[int, int] | N
     Picks of micrographs where nothing is cut, and of none, belong to the first shard.
     """
     if shard is None:
-        return np.ones(len(plan.reason), dtype=np.bool_)
+        return np.ones(len(plan.places.reason), dtype=np.bool_)
     wanted = {task.id for task in tasks}
-    mine = np.full(len(plan.shape) + 1, shard[0] == 1)  # one more, for picks without a micrograph: index -1
-    mine[plan.task_micrograph] = [task.id in wanted for task in plan.tasks]
+    mine = np.full(len(plan.grounds.shape) + 1, shard[0] == 1)  # one more, for picks without a micrograph: index -1
+    mine[plan.work.task_micrograph] = [task.id in wanted for task in plan.tasks]
     found: NDArray[np.bool_] = mine[plan.micrograph]
     return found
 
@@ -364,9 +364,9 @@ def fingerprint(plan: Plan) -> str:
     found = hashlib.blake2b(digest_size=16)
     for task in plan.tasks:
         found.update(task.id.encode())
-    for column in (plan.micrograph, plan.reason, plan.rows, plan.window, plan.center):
+    for column in (plan.micrograph, plan.places.reason, plan.work.rows, plan.work.window, plan.places.center):
         found.update(np.ascontiguousarray(column).astype("<i8", copy=False).tobytes())
-    found.update(json.dumps(sorted(plan.incomplete.items())).encode())
+    found.update(json.dumps(sorted(plan.grounds.incomplete.items())).encode())
     return found.hexdigest()
 
 

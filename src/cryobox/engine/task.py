@@ -18,12 +18,13 @@ from numpy.typing import NDArray
 from cryobox.core import STATISTICS, Status, cut
 from cryobox.engine.gpu import CPU, on_a_device
 from cryobox.errors import BackendError, CryoboxError, MicrographError, OutputError
+from cryobox.folder.layout import STACK_FOLDERS
 from cryobox.folder.publish import sync_folder, temporary_name
 from cryobox.formats.images import PixelReader, room
 from cryobox.formats.mrc import StackWriter
 from cryobox.gpu import pinned, resident
 from cryobox.particles import Reason
-from cryobox.plan import STACK_FOLDERS, Output, Task
+from cryobox.plan import Output, Task
 from cryobox.windows import Stored
 
 __all__ = ["Setting", "StackInfo", "TaskResult", "do_task", "remove_temporary"]

@@ -194,13 +194,13 @@ def reason_codes(plan: Plan, results: Mapping[str, TaskResult]) -> NDArray[np.in
     pending = [task for task in plan.tasks if task.id not in whole]
     whole |= {task.id: TaskResult(id=task.id) for task in pending}
     outcome = Outcome(plan, whole)
-    code = np.full(len(plan.reason), ACCEPTED, np.int16)
+    code = np.full(len(plan.places.reason), ACCEPTED, np.int16)
     index = {str(reason): number for number, reason in enumerate(REASONS)}
     code[outcome.rejected] = [index[text] for text in outcome.reasons]
     waiting = {task.id for task in pending}
     for number, task in enumerate(plan.tasks):
         if task.id in waiting:
-            code[plan.rows[plan.first_row[number] : plan.first_row[number + 1]]] = PENDING
+            code[plan.work.rows[plan.work.first_row[number] : plan.work.first_row[number + 1]]] = PENDING
     return code
 
 
@@ -211,11 +211,11 @@ def _micrograph_rows(inputs: Inputs, results: Mapping[str, TaskResult], code: ND
     picks = np.bincount(plan.micrograph[known], minlength=total)
     kept = np.bincount(plan.micrograph[known & (code == ACCEPTED)], minlength=total)
     refused = np.bincount(plan.micrograph[known & (code >= 0) & (code != PENDING)], minlength=total)
-    by_row = {int(m): results.get(task.id) for m, task in zip(plan.task_micrograph, plan.tasks, strict=True)}
+    by_row = {int(m): results.get(task.id) for m, task in zip(plan.work.task_micrograph, plan.tasks, strict=True)}
     found = []
     for row in np.flatnonzero(picks).tolist():
         result = by_row.get(row)
-        problem = plan.incomplete.get(row, "")
+        problem = plan.grounds.incomplete.get(row, "")
         if row in by_row:
             problem = problem or ("not cut yet" if result is None else result.error)
         seconds = result.read_seconds + result.extract_seconds + result.write_seconds if result else float("nan")
@@ -239,7 +239,7 @@ def sample_images(facts: Facts, rows: NDArray[np.intp], size_index: int) -> Samp
     plan = facts.plan
     slot = _slots(facts)
     task_of = np.full(len(facts.inputs.micrographs), -1, np.intp)
-    task_of[plan.task_micrograph] = np.arange(len(plan.tasks))
+    task_of[plan.work.task_micrograph] = np.arange(len(plan.tasks))
     wanted = np.sort(rows)
     tasks = task_of[plan.micrograph[wanted]]
     found_rows, images, sizes = [], [], set()

@@ -231,10 +231,10 @@ def _average(facts: Facts, samples: list[Sample]) -> dict[str, Any] | None:
 
 def _maps(facts: Facts) -> list[str]:
     plan = facts.plan
-    shape = plan.shape[plan.micrograph]
+    shape = plan.grounds.shape[plan.micrograph]
     placed = (plan.micrograph >= 0) & (shape > 0).all(axis=1)
     place = np.full((len(facts.code), 2), np.nan)
-    place[placed] = (plan.center[placed] + 0.5) / shape[placed]
+    place[placed] = (plan.places.center[placed] + 0.5) / shape[placed]
     if not placed.any():
         return []
     aspect = float(np.median(shape[placed, 0] / shape[placed, 1]))
@@ -284,7 +284,7 @@ def _contrast(facts: Facts, images: NDArray[np.float32]) -> Floats:
 
 def _defocus(facts: Facts) -> Floats:
     ctf = facts.inputs.micrographs.ctf
-    used = facts.plan.task_micrograph
+    used = facts.plan.work.task_micrograph
     if "defocus_u_angstrom" not in ctf or "defocus_v_angstrom" not in ctf:
         return np.zeros(0)
     found: Floats = (ctf["defocus_u_angstrom"][used] + ctf["defocus_v_angstrom"][used]) / 2
@@ -296,7 +296,7 @@ def _shifts(facts: Facts) -> tuple[Floats, Floats]:
     recipe, rows = facts.plan.recipe, facts.code == ACCEPTED
     kinds = ("3d", "2d") if recipe.recenter_from == "auto" else (recipe.recenter_from,)
     for kind in kinds:
-        for old, new in zip(facts.particles.alignments, facts.plan.alignments, strict=False):
+        for old, new in zip(facts.particles.alignments, facts.plan.places.alignments, strict=False):
             if old.kind == kind and old.shift.ndim == 2:
                 unit = old.pixel_size[rows]
                 return np.hypot(*(old.shift[rows].T * unit)), np.hypot(*(new.shift[rows].T * unit))
@@ -329,19 +329,21 @@ def _thumbnails(facts: Facts) -> list[dict[str, str]]:
     plan = facts.plan
     if not plan.tasks:
         return []
-    rejected = np.bincount(plan.micrograph[(plan.micrograph >= 0) & (facts.code >= 0)], minlength=len(plan.shape))
-    worst = int(np.argmax(rejected[plan.task_micrograph]))
+    rejected = np.bincount(
+        plan.micrograph[(plan.micrograph >= 0) & (facts.code >= 0)], minlength=len(plan.grounds.shape)
+    )
+    worst = int(np.argmax(rejected[plan.work.task_micrograph]))
     chosen = [worst, *(i for i in spread(len(plan.tasks), THUMBNAILS).tolist() if i != worst)][:THUMBNAILS]
     found = []
     for number in chosen:
-        task, row = plan.tasks[number], int(plan.task_micrograph[number])
+        task, row = plan.tasks[number], int(plan.work.task_micrograph[number])
         try:
             image, factor = read_thumbnail(task.path, THUMBNAIL_WIDTH, tiff_flip=task.tiff_flip)
         except CryoboxError as error:
             facts.problems.append(str(error))
             continue
         mine = np.flatnonzero((plan.micrograph == row) & (facts.code != REASONS.index(Reason.COORDINATE)))
-        corners = (plan.center[mine] - plan.recipe.box // 2) / factor
+        corners = (plan.places.center[mine] - plan.recipe.box // 2) / factor
         kept = facts.code[mine] == ACCEPTED
         waiting = int((facts.code[mine] == PENDING).sum())
         found.append(

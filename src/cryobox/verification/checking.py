@@ -11,9 +11,10 @@ from typing import Any
 from cryobox import __version__
 from cryobox.engine.task import TaskResult
 from cryobox.errors import InputError
+from cryobox.folder.layout import STACK_FOLDERS
 from cryobox.inputs import Given, Inputs, prepare
 from cryobox.options import Recipe
-from cryobox.plan import STACK_FOLDERS, Plan
+from cryobox.plan import Plan
 from cryobox.tables import Outcome
 from cryobox.verification.findings import Problems, Verification
 from cryobox.verification.images import Images, Sample

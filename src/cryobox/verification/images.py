@@ -68,7 +68,7 @@ class Images:
         """Recompute the images of some rows of a table."""
         chosen = self._sample.of(np.flatnonzero(rows.good))
         owner = self._plan.micrograph[self._outcome.rows[chosen]]
-        task_of = {int(row): task for row, task in zip(self._plan.task_micrograph, self._plan.tasks, strict=True)}
+        task_of = {int(row): task for row, task in zip(self._plan.work.task_micrograph, self._plan.tasks, strict=True)}
         center = rows.center
         for at in np.unique(owner).tolist():
             task = task_of[at]

@@ -93,10 +93,10 @@ def check_counts(
     expected = job_record(
         head={key: record.get(key) for key in _BEGINNINGS},  # compared before
         inputs=record.get("inputs") or {},
-        picks=len(plan.reason),
+        picks=len(plan.places.reason),
         extracted=len(outcome.rows),
         rejected=outcome.counts(),
-        micrographs=len(plan.tasks) + len(plan.incomplete),
+        micrographs=len(plan.tasks) + len(plan.grounds.incomplete),
         incomplete={inputs.micrographs.names[row]: why for row, why in sorted(outcome.incomplete.items())},
         tables=tables,
         warnings=said if isinstance(said, list) else [],

@@ -38,7 +38,7 @@ def compare_tables(out: Path, inputs: Inputs, outcome: Outcome, root: Path | Non
         for path in made:
             _compare(out / path.name, path, problems)
     # Tables of the other style may be there: `cryobox convert` puts them beside ours.
-    suffixes = _suffixes(inputs.plan.style)
+    suffixes = _suffixes(inputs.plan.decided.style)
     for extra in sorted(set(tables_present(out)) - set(names)):
         if extra.endswith(suffixes):
             problems.add(f"{out / extra}: is there, but this run has no such table; left by another one?")
@@ -97,7 +97,7 @@ def read_rows(out: Path, inputs: Inputs, outcome: Outcome, root: Path | None, pr
     """
     found = []
     for index in range(len(inputs.plan.recipe.sizes) if len(outcome.rows) else 0):
-        path = out / f"{TABLE_NAMES[index]}{_suffixes(inputs.plan.style)[0]}"
+        path = out / f"{TABLE_NAMES[index]}{_suffixes(inputs.plan.decided.style)[0]}"
         try:
             table = formats.read_particles(path, recipe=inputs.plan.recipe, root=root)
             references = image_references(table)
@@ -117,7 +117,7 @@ def _check_rows(rows: Rows, out: Path, inputs: Inputs, outcome: Outcome, root: P
     """Find the rows that do not say what they should."""
     plan, micrographs, references = inputs.plan, inputs.micrographs, rows.references
     index, suffix = rows.index, rows.path.suffix
-    task_of = {int(row): task for row, task in zip(plan.task_micrograph, plan.tasks, strict=True)}
+    task_of = {int(row): task for row, task in zip(plan.work.task_micrograph, plan.tasks, strict=True)}
     stack = {row: stack_text(out, task.outputs[index].path, suffix, root) for row, task in task_of.items()}
     owner = plan.micrograph[outcome.rows].tolist()
     names = [rows.table.micrograph_names[m] for m in rows.table.micrograph.tolist()]
@@ -128,7 +128,7 @@ def _check_rows(rows: Rows, out: Path, inputs: Inputs, outcome: Outcome, root: P
             [name not in (micrographs.names[at], micrographs.paths[at]) for name, at in zip(names, owner, strict=True)]
         ),
         "slot": references.slot != outcome.slot,
-        "center": (rows.position != plan.center[outcome.rows]).any(axis=1),
+        "center": (rows.position != plan.places.center[outcome.rows]).any(axis=1),
         "pixel size": ~np.isclose(references.pixel_size, pixel_size, rtol=1e-5),
         "size": references.size != plan.recipe.sizes[index],
     }
@@ -137,7 +137,7 @@ def _check_rows(rows: Rows, out: Path, inputs: Inputs, outcome: Outcome, root: P
 
     def say(what: str, row: int) -> str:
         at = owner[row]
-        (y, x), (wanted_y, wanted_x) = rows.position[row], plan.center[outcome.rows[row]]
+        (y, x), (wanted_y, wanted_x) = rows.position[row], plan.places.center[outcome.rows[row]]
         return {
             "stack": f"stack is {references.stack[row]}, expected {stack[at]}",
             "micrograph": f"micrograph is {names[row]}, expected {micrographs.names[at]}",

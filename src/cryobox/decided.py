@@ -1,0 +1,109 @@
+"""What a recipe leaves open, decided once: style, contrast, and the alignment that moves the boxes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from cryobox.boxes import is_fast, neighbors
+from cryobox.errors import OptionError
+from cryobox.micrograph import Micrographs
+from cryobox.options import Recipe, Steps, Style
+from cryobox.particles import Alignment, Particles
+
+__all__ = ["Decided", "decide"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Decided:
+    """A recipe of which nothing is open any more.
+
+    Parameters
+    ----------
+    recipe : Recipe
+        As asked for, with `style` and `invert` filled in: what a run records.
+    style : {"relion", "cryosparc"}
+    steps : Steps
+        What is done to the pixels.
+    leading : Alignment, optional
+        The alignment whose shifts move the boxes; None where nothing is recentered.
+    """
+
+    recipe: Recipe
+    style: Style
+    steps: Steps
+    leading: Alignment | None
+
+    @property
+    def stack_suffix(self) -> str:
+        """What the stacks' names end with."""
+        return ".mrcs" if self.style == "relion" else ".mrc"
+
+
+def decide(recipe: Recipe, particles: Particles, micrographs: Micrographs) -> Decided:
+    """Decide what `recipe` leaves open.
+
+    Raises
+    ------
+    OptionError
+        If it asks for what these picks cannot give.
+    """
+    style = _style(recipe, particles, micrographs)
+    invert = recipe.invert if recipe.invert is not None else style == "relion"
+    full = replace(recipe, style=style, invert=invert)
+    return Decided(recipe=full, style=style, steps=full.steps(), leading=_leading_alignment(particles, recipe))
+
+
+def doubts(recipe: Recipe) -> list[str]:
+    """What is allowed but seldom meant."""
+    found = []
+    for what, size in (("box", recipe.box), *(("stored size", size) for size in recipe.sizes if size != recipe.box)):
+        if not is_fast(size):
+            near = " or ".join(map(str, neighbors(size)))
+            found.append(f"{what} {size} is not a fast size for Fourier transforms; {near} would be")
+    if recipe.dtype == "float16" and not recipe.normalize:
+        found.append(
+            "float16 without normalization keeps about 3 digits of raw gray levels (a mean of 6800 leaves steps of 4); "
+            "normalize, or store float32"
+        )
+    return found
+
+
+def _style(recipe: Recipe, particles: Particles, micrographs: Micrographs) -> Style:
+    family = particles.family if particles.family != "plain" else micrographs.family
+    style: Style = recipe.style or ("cryosparc" if family == "cs" else "relion")
+    if particles.family == "star" and style == "cryosparc":
+        raise OptionError(
+            f"{particles.source}: picks from a STAR file are written with --style relion; "
+            f"for CryoSPARC tables run `cryobox convert` on the result"
+        )
+    if particles.family == "cs" and style == "relion":
+        raise OptionError(
+            f"{particles.source}: picks from a .cs file are written with --style cryosparc; "
+            f"for RELION tables run `cryobox convert` on the result"
+        )
+    return style
+
+
+def _leading_alignment(particles: Particles, recipe: Recipe) -> Alignment | None:
+    """The alignment that moves the boxes, None where nothing is to be recentered."""
+    candidates = {kind: [a for a in particles.alignments if a.kind == kind] for kind in ("3d", "2d")}
+    if (
+        not recipe.recenter
+        or recipe.drop_alignments
+        or (recipe.recenter_from == "auto" and not any(candidates.values()))
+    ):
+        return None
+    if recipe.recenter_from == "auto":
+        chosen = candidates["3d"] or candidates["2d"]
+    else:
+        chosen = candidates[recipe.recenter_from]
+        if not chosen:
+            raise OptionError(f"{particles.source}: has no {recipe.recenter_from} alignment to recenter from")
+    if recipe.flip_x or recipe.flip_y:
+        if not chosen[0].shift.any():
+            return None
+        raise OptionError(
+            f"{particles.source}: picks made on a mirrored copy cannot be recentered, since their shifts are those of "
+            f"particles of the other hand; leave them out with --drop-alignments, or leave out --flip-x/--flip-y"
+        )
+    return chosen[0]
