@@ -794,9 +794,9 @@ def _dry_run(given: Given, recipe: Recipe, *, verbose: bool, as_json: bool) -> N
         print(line)
     for task in plan.tasks if verbose else ():
         print(f"  {task.micrograph}: {len(task.windows)} particles")
-    for index, size in enumerate(plan.recipe.sizes):
+    for index, output in enumerate(plan.recipe.outputs):
         total = sum(task.bytes_of(index) for task in plan.tasks)
-        print(f"stacks of {size} x {size} {plan.recipe.dtype}: {len(plan.tasks)} files, {total} bytes")
+        print(f"stacks of {output.size} x {output.size} {output.dtype}: {len(plan.tasks)} files, {total} bytes")
     print(f"to read: {sum(task.bytes_to_read for task in plan.tasks)} bytes; nothing was written")
 
 

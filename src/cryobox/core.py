@@ -216,8 +216,8 @@ def extract(
     corners = box_corners(centers[kept], recipe.box, rounding=recipe.rounding)
     windows = Windows(box=recipe.box, pad=recipe.edges == "pad", corner=corners)
     outputs = [
-        Stored(size=size, dtype=recipe.dtype, background_radius=recipe.radius_in_pixels(size, math.nan))
-        for size in recipe.sizes
+        Stored(size=one.size, dtype=one.dtype, background_radius=recipe.radius_in_pixels(one.size, math.nan))
+        for one in recipe.outputs
     ]
     empty = gpu.backend(device).empty if on_device else np.empty
     stacks: list[Any] = [empty((len(windows), output.size, output.size), output.dtype) for output in outputs]

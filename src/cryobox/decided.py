@@ -56,11 +56,14 @@ def decide(recipe: Recipe, particles: Particles, micrographs: Micrographs) -> De
 def doubts(recipe: Recipe) -> list[str]:
     """What is allowed but seldom meant."""
     found = []
-    for what, size in (("box", recipe.box), *(("stored size", size) for size in recipe.sizes if size != recipe.box)):
+    for what, size in (
+        ("box", recipe.box),
+        *(("stored size", one.size) for one in recipe.outputs if one.size != recipe.box),
+    ):
         if not is_fast(size):
             near = " or ".join(map(str, neighbors(size)))
             found.append(f"{what} {size} is not a fast size for Fourier transforms; {near} would be")
-    if recipe.dtype == "float16" and not recipe.normalize:
+    if any(one.dtype == "float16" for one in recipe.outputs) and not recipe.normalize:
         found.append(
             "float16 without normalization keeps about 3 digits of raw gray levels (a mean of 6800 leaves steps of 4); "
             "normalize, or store float32"

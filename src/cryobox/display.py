@@ -151,12 +151,13 @@ def summary_rows(result: RunResult, plan: Plan | None, root: str | None = None) 
 
 
 def _stored_rows(plan: Plan, result: RunResult) -> list[tuple[str, str]]:
-    pixel = 2 if plan.recipe.dtype == "float16" else 4
     rows = []
-    for index, size in enumerate(plan.recipe.sizes):
+    for index, output in enumerate(plan.recipe.outputs):
         angstrom = f", {plan.tasks[0].outputs[index].pixel_size:.4g} Å per pixel" if plan.tasks else ""
-        total = in_bytes(result.extracted * size * size * pixel)
-        rows.append(("stored" if index == 0 else "", f"{size} x {size} {plan.recipe.dtype}{angstrom}: {total}"))
+        total = in_bytes(result.extracted * output.size**2 * (2 if output.dtype == "float16" else 4))
+        rows.append(
+            ("stored" if index == 0 else "", f"{output.size} x {output.size} {output.dtype}{angstrom}: {total}")
+        )
     return rows
 
 

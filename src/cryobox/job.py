@@ -33,7 +33,7 @@ from cryobox.engine.shards import (
 from cryobox.engine.task import Setting, remove_temporary
 from cryobox.engine.watch import Arrivals, Patience
 from cryobox.errors import AbortedError, CryoboxError, InputError, OutputError
-from cryobox.folder.layout import STACK_FOLDERS
+from cryobox.folder.layout import stack_folder
 from cryobox.folder.publish import publish_file
 from cryobox.formats.images import read_header
 from cryobox.formats.names import check_writable
@@ -487,8 +487,8 @@ def _make_folders(folder: Path, recipe: Recipe, *, overwrite: bool) -> None:
             f"choose another folder, or start anew with --overwrite"
         )
     try:
-        for name in STACK_FOLDERS[: len(recipe.sizes)]:
-            (folder / name).mkdir(parents=True, exist_ok=True)
+        for output in recipe.outputs:
+            (folder / stack_folder(output.name)).mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise OutputError(f"{folder}: cannot be made: {error.strerror}") from error
 

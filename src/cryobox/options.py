@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import itertools
 import json
 import math
 from dataclasses import dataclass
@@ -21,6 +22,7 @@ __all__ = [
     "RunOptions",
     "Steps",
     "StoredDtype",
+    "StoredSize",
     "Style",
     "default_background_radius",
 ]
@@ -65,6 +67,24 @@ class Steps:
     scale_const: float | None = None
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StoredSize:
+    """One of the sizes that a recipe stores.
+
+    Parameters
+    ----------
+    name : str
+        What tells its stacks and table apart: "" for the first, "small" for the second, else its side.
+    size : int
+        Side in pixels.
+    dtype : {"float32", "float16"}
+    """
+
+    name: str
+    size: int
+    dtype: StoredDtype
+
+
 LARGEST_BOX = 32768  # pixels; the core refuses more, since a transform would need gigabytes
 
 
@@ -77,10 +97,12 @@ class Recipe:
     box : int
         Side of the window in the micrograph, in pixels. Even.
     sizes : tuple of int
-        Sides of the stored images in pixels, largest first, at most two. Even, each at most `box`; made by Fourier
-        cropping. Empty means `(box,)`.
+        Sides of the stored images in pixels, largest first. Even, each at most `box`; made by Fourier cropping. Empty
+        means `(box,)`. Stacks and tables of the second are called "small", those of others by their size.
     dtype : {"float32", "float16"}
         Type of the stored pixels.
+    also : tuple of (int, {"float32", "float16"})
+        Further sizes, below the first, each with a type of its own; called by their size.
     normalize, ramp : bool
         Subtract the least-squares plane of the background (`ramp`), then its mean, and divide by its standard
         deviation. Without `normalize` gray levels stay as they are and `ramp` is ignored.
@@ -130,6 +152,7 @@ class Recipe:
     box: int
     sizes: tuple[int, ...] = ()
     dtype: StoredDtype = "float32"
+    also: tuple[tuple[int, StoredDtype], ...] = ()
     normalize: bool = True
     ramp: bool = True
     invert: bool | None = None
@@ -160,14 +183,20 @@ class Recipe:
             raise OptionError(f"box must be at most {LARGEST_BOX} pixels; got {self.box}")
         sizes = tuple(self.sizes) or (self.box,)
         object.__setattr__(self, "sizes", sizes)
-        if len(sizes) > 2:
-            raise OptionError(f"sizes holds at most two stored sizes; got {sizes}")
-        for size in sizes:
+        object.__setattr__(self, "also", tuple((size, dtype) for size, dtype in self.also))
+        every = [*sizes, *(size for size, _ in self.also)]
+        for size in every:
             check_even("every stored size", size)
             if size > self.box:
                 raise OptionError(f"a stored size cannot exceed the box: got size {size} for box {self.box}")
-        if len(sizes) == 2 and sizes[1] >= sizes[0]:
+        if any(later >= earlier for earlier, later in itertools.pairwise(sizes)):
             raise OptionError(f"sizes must be given largest first, all different; got {sizes}")
+        if len(set(every)) < len(every) or max(every) > sizes[0]:
+            raise OptionError(
+                f"further sizes must be smaller than the first one, {sizes[0]}, and all different; got {every[1:]}"
+            )
+        for _, dtype in self.also:
+            _choice("the type of a further size", dtype, ("float32", "float16"))
         _choice("dtype", self.dtype, ("float32", "float16"))
         _choice("edges", self.edges, ("reject", "pad"))
         _choice("rounding", self.rounding, ("truncate", "nearest"))
@@ -189,8 +218,18 @@ class Recipe:
         if self.scale_const is not None and not self.normalize:
             raise OptionError("scale_const divides normalized images; it cannot be used without normalize")
         if self.background_diameter_angstrom is None and self.normalize:
-            for size in sizes:
+            for size in every:
                 check_background_radius(self.radius_in_pixels(size, math.nan), size)
+
+    @property
+    def outputs(self) -> tuple[StoredSize, ...]:
+        """Everything that is stored of each particle, largest first."""
+        names = ["", "small", *map(str, self.sizes[2:])][: len(self.sizes)]
+        listed = [
+            StoredSize(name=name, size=size, dtype=self.dtype) for name, size in zip(names, self.sizes, strict=True)
+        ]
+        listed += [StoredSize(name=str(size), size=size, dtype=dtype) for size, dtype in self.also]
+        return tuple(sorted(listed, key=lambda output: -output.size))
 
     def radius_in_pixels(self, size: int, pixel_size: float) -> float:
         """Background radius for an image of side `size`, cut where the micrograph has `pixel_size` Å per pixel."""
@@ -209,7 +248,7 @@ class Recipe:
 
     def as_dict(self) -> dict[str, Any]:
         """The recipe as plain JSON-ready values."""
-        return dataclasses.asdict(self) | {"sizes": list(self.sizes)}
+        return dataclasses.asdict(self) | {"sizes": list(self.sizes), "also": [list(one) for one in self.also]}
 
     @classmethod
     def from_dict(cls, values: object, source: str) -> Self:
@@ -223,7 +262,7 @@ class Recipe:
         try:
             if not isinstance(values, dict):
                 raise TypeError(f"found {type(values).__name__}, expected names and values")
-            options: dict[str, Any] = {n: tuple(v) if isinstance(v, list) else v for n, v in values.items()}
+            options: dict[str, Any] = {name: _tuples(value) for name, value in values.items()}
             return cls(**options)
         except (TypeError, ValueError) as error:
             raise InputError(f"{source}: holds no recipe that this version can read: {error}") from error
@@ -232,6 +271,11 @@ class Recipe:
         """A short hash of everything in the recipe; equal recipes have equal fingerprints."""
         text = json.dumps(self.as_dict(), sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def _tuples(value: Any) -> Any:
+    """What JSON holds as lists, as the tuples that it was."""
+    return tuple(map(_tuples, value)) if isinstance(value, list) else value
 
 
 def check_background_radius(radius: float, size: int) -> None:

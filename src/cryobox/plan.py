@@ -14,7 +14,7 @@ from cryobox import __version__, centering
 from cryobox.centering import corner_of, inside, mirror, overlaps, round_half_away, too_close, truncate
 from cryobox.decided import Decided, decide, doubts
 from cryobox.errors import InputError, MicrographError, OptionError
-from cryobox.folder.layout import STACK_FOLDERS, stack_names
+from cryobox.folder.layout import stack_folder, stack_names
 from cryobox.grounds import Grounds, settle
 from cryobox.matching import match_names, match_uids, stem
 from cryobox.micrograph import ImageHeader, Micrographs
@@ -44,8 +44,21 @@ ACCEPTED = -1  # in `Plan.reason`; other values are indices into REASONS
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Output(Stored):
-    """One stack that a task writes: path relative to the output folder, Å per pixel, and what `Stored` says."""
+    """One stack that a task writes.
 
+    Parameters
+    ----------
+    name : str
+        Of the size, as in `StoredSize`.
+    path : str
+        Relative to the output folder.
+    pixel_size : float
+        Å.
+    size, dtype, background_radius
+        As in `Stored`.
+    """
+
+    name: str
     path: str
     pixel_size: float
 
@@ -470,16 +483,17 @@ def _task(
 ) -> Task:
     recipe, header, pixel_size = decided.recipe, grounds.headers[row], float(grounds.pixel_size[row])
     outputs = []
-    for folder, size in zip(STACK_FOLDERS, recipe.sizes, strict=False):
-        radius = recipe.radius_in_pixels(size, pixel_size)
+    for asked in recipe.outputs:
+        radius = recipe.radius_in_pixels(asked.size, pixel_size)
         if recipe.normalize:
-            check_background_radius(radius, size)
+            check_background_radius(radius, asked.size)
         outputs.append(
             Output(
-                path=f"{folder}/{name}_particles{decided.stack_suffix}",
-                size=size,
-                dtype=recipe.dtype,
-                pixel_size=pixel_size * recipe.box / size,
+                name=asked.name,
+                path=f"{stack_folder(asked.name)}/{name}_particles{decided.stack_suffix}",
+                size=asked.size,
+                dtype=asked.dtype,
+                pixel_size=pixel_size * recipe.box / asked.size,
                 background_radius=radius,
             )
         )

@@ -79,7 +79,7 @@ class ParticleSource:
         return len(self.rows)
 
     def __getitem__(self, index: int) -> Images:
-        """Image number `index`, shape (size, size), or a tuple of them where the recipe stores two sizes.
+        """Image number `index`, shape (size, size), or a tuple of them where the recipe stores several sizes.
 
         Raises
         ------
@@ -98,15 +98,14 @@ class ParticleSource:
         return (self[index] for index in range(len(self)))
 
     def batch(self, indices: Sequence[int] | NDArray[np.integer[Any]]) -> Images:
-        """Images of `indices`, in that order: shape (n, size, size), or a tuple where the recipe stores two sizes.
+        """Images of `indices`, in that order: shape (n, size, size), or a tuple where the recipe stores several sizes.
 
         Each micrograph is read once per batch. Raises what `source[index]` raises.
         """
         chosen = np.asarray(indices, dtype=np.intp)
         if chosen.ndim != 1 or (chosen.size and (chosen.min() < -len(self) or chosen.max() >= len(self))):
             raise IndexError(f"batch takes a list of indices from 0 to {len(self) - 1}")
-        dtype = np.dtype(self.recipe.dtype)
-        stacks = tuple(np.empty((len(chosen), size, size), dtype=dtype) for size in self.recipe.sizes)
+        stacks = tuple(np.empty((len(chosen), one.size, one.size), one.dtype) for one in self.recipe.outputs)
         owner = self._task[chosen]
         for t in np.unique(owner).tolist():
             places = np.flatnonzero(owner == t)

@@ -12,17 +12,14 @@ from numpy.typing import NDArray
 
 from cryobox.engine.task import TaskResult
 from cryobox.errors import OutputError
+from cryobox.folder.layout import table_name, table_names
 from cryobox.folder.publish import publish_files, sync_folder
 from cryobox.formats import table_writer
 from cryobox.micrograph import Micrographs
 from cryobox.particles import Alignment, Extracted, Particles, Reason
 from cryobox.plan import REASONS, Plan
 
-__all__ = ["TABLE_NAMES", "Outcome", "stack_text", "tables_present", "withdraw_tables", "write_tables"]
-
-TABLE_NAMES = ("particles", "particles_small")
-_ALL = (*TABLE_NAMES, "rejected", "micrographs_incomplete")
-_SUFFIXES = (".star", ".cs", ".csg")
+__all__ = ["Outcome", "stack_text", "tables_present", "withdraw_tables", "write_tables"]
 
 
 class Outcome:
@@ -101,7 +98,7 @@ def withdraw_tables(folder: Path, *, keep: Collection[str] = (), fsync: bool = T
     OutputError
     """
     removed = False
-    for name in ("job.json", *(f"{name}{suffix}" for name in _ALL for suffix in _SUFFIXES)):
+    for name in ("job.json", *tables_present(folder)):
         if name in keep:
             continue
         try:
@@ -118,7 +115,7 @@ def withdraw_tables(folder: Path, *, keep: Collection[str] = (), fsync: bool = T
 
 def tables_present(folder: Path) -> list[str]:
     """Names of output tables that the folder holds."""
-    return [f"{name}{suffix}" for name in _ALL for suffix in _SUFFIXES if (folder / f"{name}{suffix}").exists()]
+    return table_names(os.listdir(folder)) if folder.is_dir() else []
 
 
 def write_tables(
@@ -152,7 +149,7 @@ def write_tables(
         jobs.append(("rejected", lambda path: writer.write_rejected(path, particles, micrographs, rejected)))
     if len(found.rows):
         table = _extracted(particles, plan, found.rows, found.slot)
-        for index, (name, size) in reversed(list(enumerate(zip(TABLE_NAMES, plan.recipe.sizes, strict=False)))):
+        for index, output in reversed(list(enumerate(plan.recipe.outputs))):
             stacks = [""] * len(micrographs)
             folders: dict[str, str] = {}  # resolving one for each of ten thousand stacks takes a second
             for task, row in zip(plan.tasks, plan.work.task_micrograph.tolist(), strict=True):
@@ -160,8 +157,10 @@ def write_tables(
                 if inner not in folders:
                     folders[inner] = stack_text(folder, inner, writer.suffix, root, home)
                 stacks[row] = f"{folders[inner]}/{stack}"
-            of_size = replace(table, size=size, stack=tuple(stacks))
-            jobs.append((name, _particles_job(writer.write_particles, particles, micrographs, of_size)))
+            of_size = replace(table, size=output.size, stack=tuple(stacks))
+            jobs.append(
+                (table_name(output.name), _particles_job(writer.write_particles, particles, micrographs, of_size))
+            )
     published = []
     for name, write in jobs:
         published += publish_files(place, name + writer.suffix, write, fsync=fsync)

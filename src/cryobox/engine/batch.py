@@ -13,7 +13,7 @@ from cryobox import __version__
 from cryobox.core import fftw_version
 from cryobox.engine.task import Setting, TaskResult, do_task
 from cryobox.errors import BackendError, CryoboxError, OutputError
-from cryobox.folder.layout import STACK_FOLDERS
+from cryobox.folder.layout import stack_folder
 from cryobox.folder.publish import temporary_name
 from cryobox.plan import Task
 
@@ -85,7 +85,9 @@ def expect(folder: Path, tasks: list[Task], *, token: Path) -> Expectation:
         fftw=fftw_version(),
         token=str(token.resolve()),
         secret=secret,
-        folders=tuple(str(folder.resolve() / name) for name in STACK_FOLDERS[: len(tasks[0].outputs)] if tasks),
+        folders=tuple(
+            str(folder.resolve() / stack_folder(output.name)) for task in tasks[:1] for output in task.outputs
+        ),
         inputs=tuple(of_folder.values()),
     )
 

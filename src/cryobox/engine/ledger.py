@@ -14,7 +14,7 @@ from typing import Any, Self
 
 from cryobox.engine.task import StackInfo, TaskResult
 from cryobox.errors import LockError, OutputError
-from cryobox.folder.layout import STACK_FOLDERS
+from cryobox.folder.layout import is_stack_folder
 from cryobox.folder.publish import sync_folder
 from cryobox.plan import Task
 from cryobox.records import sealed, unsealed
@@ -189,7 +189,7 @@ class Ledger:
         try:
             for result in self.previous.values():
                 for stack in result.stacks:
-                    if stack.path.split("/")[0] in STACK_FOLDERS and ".." not in stack.path.split("/"):
+                    if is_stack_folder(stack.path.split("/")[0]) and ".." not in stack.path.split("/"):
                         (self._folder / stack.path).unlink(missing_ok=True)
             self._file.truncate(0)
             self._file.seek(0)

@@ -5,16 +5,46 @@ from __future__ import annotations
 import hashlib
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from cryobox.matching import stem
 
-__all__ = ["STACK_FOLDERS", "stack_names"]
+__all__ = ["is_stack_folder", "is_table", "stack_folder", "stack_names", "table_name", "table_names"]
 
-STACK_FOLDERS = ("stacks", "stacks_small")
+TABLE_SUFFIXES = (".star", ".cs", ".csg")
+
+# What `options.StoredSize.name` may be: nothing, "small", or a size.
+_OF_AN_OUTPUT = r"(?:_small|_[0-9]+)?"
 
 MAX_NAME_BYTES = 255
 _NAME_OVERHEAD = 96  # bytes left for "_particles", the suffix and what a temporary name adds
+
+
+def stack_folder(output: str) -> str:
+    """Folder, in the output folder, of the stacks of the output with this name."""
+    return f"stacks_{output}" if output else "stacks"
+
+
+def is_stack_folder(name: str) -> bool:
+    """Whether stacks of any run would lie in a folder of this name."""
+    return re.fullmatch("stacks" + _OF_AN_OUTPUT, name) is not None
+
+
+def table_name(output: str) -> str:
+    """Name, without suffix, of the table of the output with this name."""
+    return f"particles_{output}" if output else "particles"
+
+
+def is_table(name: str) -> bool:
+    """Whether a file of this name is an output table of any run."""
+    stem, dot, suffix = name.partition(".")
+    known = f"particles{_OF_AN_OUTPUT}|rejected|micrographs_incomplete"
+    return dot + suffix in TABLE_SUFFIXES and re.fullmatch(known, stem) is not None
+
+
+def table_names(names: Iterable[str]) -> list[str]:
+    """Those of `names` that are output tables, `particles` first."""
+    return sorted(filter(is_table, names), key=lambda name: (not name.startswith("particles."), name))
 
 
 def stack_names(names: Sequence[str]) -> list[str]:

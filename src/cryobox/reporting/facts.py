@@ -254,7 +254,7 @@ def sample_images(facts: Facts, rows: NDArray[np.intp], size_index: int) -> Samp
             continue
         found_rows.append(mine[order])
         sizes.add(round(output.pixel_size, 6))
-    side = plan.recipe.sizes[size_index]
+    side = plan.recipe.outputs[size_index].size
     if not images:
         return Sample(rows=np.zeros(0, np.intp), images=np.zeros((0, side, side), np.float32), pixel_size=float("nan"))
     return Sample(

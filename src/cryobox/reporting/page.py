@@ -68,7 +68,7 @@ def _render(facts: Facts) -> str:
 def _context(facts: Facts) -> dict[str, Any]:
     plan = facts.plan
     extracted = int((facts.code == ACCEPTED).sum())
-    samples = [_sample(facts, index) for index in range(len(plan.recipe.sizes))]
+    samples = [_sample(facts, index) for index in range(len(plan.recipe.outputs))]
     return {
         "title": facts.folder.resolve().name,
         "folder": str(facts.folder.resolve()),
@@ -144,7 +144,7 @@ def _plain(value: object) -> str:
 
 def _stored(facts: Facts) -> list[dict[str, str]]:
     found = []
-    for index, size in enumerate(facts.plan.recipe.sizes):
+    for index, output in enumerate(facts.plan.recipe.outputs):
         pixels = [task.outputs[index].pixel_size for task in facts.plan.tasks]
         total = sum(result.stacks[index].bytes for result in facts.results.values() if len(result.stacks) > index)
         stacks = sum(len(result.stacks) > index for result in facts.results.values())
@@ -152,7 +152,7 @@ def _stored(facts: Facts) -> list[dict[str, str]]:
         angstrom = f"{low:.4g}" if not high > low * 1.0001 else f"{low:.4g} to {high:.4g}"
         found.append(
             {
-                "size": f"{size} x {size}",
+                "size": f"{output.size} x {output.size} {output.dtype}",
                 "pixel": angstrom,
                 "nyquist": f"{2 * high:.3g}",
                 "stacks": f"{stacks:,}",
@@ -186,10 +186,10 @@ def _montages(facts: Facts, samples: list[Sample]) -> list[dict[str, str]]:
             sheet = montage(_small_enough(images), MONTAGE_COLUMNS)
             found.append({"title": title, "image": plots.jpeg(sheet), "width": str(sheet.shape[1])})
 
-    for sample, size in zip(samples, facts.plan.recipe.sizes, strict=True):
+    for sample, output in zip(samples, facts.plan.recipe.outputs, strict=True):
         if len(sample.rows):
             some = np.sort(np.random.default_rng(SEED).permutation(len(sample.rows))[:SHOWN])
-            add(f"{len(some)} at random, {size} x {size}", sample.images[some])
+            add(f"{len(some)} at random, {output.size} x {output.size}", sample.images[some])
     score = facts.particles.score
     if score is not None:
         rows = np.flatnonzero((facts.code == ACCEPTED) & np.isfinite(score))
@@ -214,9 +214,9 @@ def _average(facts: Facts, samples: list[Sample]) -> dict[str, Any] | None:
     pixel = sample.pixel_size if math.isfinite(sample.pixel_size) else 1.0
     frequency = np.arange(len(of_images)) / (size * pixel)
     nyquist = []
-    for index, side in enumerate(facts.plan.recipe.sizes):
-        own = facts.plan.tasks[0].outputs[index].pixel_size
-        nyquist.append((f"Nyquist of {side}: {2 * own:.3g} Å", 1 / (2 * own)))
+    for output in facts.plan.tasks[0].outputs:
+        own = output.pixel_size
+        nyquist.append((f"Nyquist of {output.size}: {2 * own:.3g} Å", 1 / (2 * own)))
     levels = gray(sample.images.mean(axis=0, dtype=np.float64).astype(np.float32))
     factor = max(1, math.ceil(200 / size))
     return {

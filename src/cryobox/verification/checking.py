@@ -11,7 +11,7 @@ from typing import Any
 from cryobox import __version__
 from cryobox.engine.task import TaskResult
 from cryobox.errors import InputError
-from cryobox.folder.layout import STACK_FOLDERS
+from cryobox.folder.layout import is_stack_folder
 from cryobox.inputs import Given, Inputs, prepare
 from cryobox.options import Recipe
 from cryobox.plan import Plan
@@ -150,7 +150,7 @@ def _check_headers(
 def _find_strangers(out: Path, plan: Plan, problems: Problems) -> None:
     """Stacks that no table points at."""
     known = {output.path for task in plan.tasks for output in task.outputs}
-    for folder in STACK_FOLDERS:
+    for folder in sorted(filter(is_stack_folder, os.listdir(out))):
         for path in sorted((out / folder).glob("*")):
             if f"{folder}/{path.name}" not in known:
                 problems.add(f"{path}: belongs to no micrograph of this run; left by another one?")

@@ -11,10 +11,11 @@ from numpy.typing import NDArray
 from cryobox import formats
 from cryobox.centering import truncate
 from cryobox.errors import CryoboxError
+from cryobox.folder.layout import table_name
 from cryobox.formats.references import ImageReferences, image_references
 from cryobox.inputs import Inputs
 from cryobox.particles import Particles
-from cryobox.tables import TABLE_NAMES, Outcome, stack_text, tables_present, write_tables
+from cryobox.tables import Outcome, stack_text, tables_present, write_tables
 from cryobox.verification.differences import file_differences
 from cryobox.verification.findings import Problems
 
@@ -96,8 +97,8 @@ def read_rows(out: Path, inputs: Inputs, outcome: Outcome, root: Path | None, pr
     Nothing here asks how the tables are written: this is what finds a fault of the writer.
     """
     found = []
-    for index in range(len(inputs.plan.recipe.sizes) if len(outcome.rows) else 0):
-        path = out / f"{TABLE_NAMES[index]}{_suffixes(inputs.plan.decided.style)[0]}"
+    for index in range(len(inputs.plan.recipe.outputs) if len(outcome.rows) else 0):
+        path = out / f"{table_name(inputs.plan.recipe.outputs[index].name)}{_suffixes(inputs.plan.decided.style)[0]}"
         try:
             table = formats.read_particles(path, recipe=inputs.plan.recipe, root=root)
             references = image_references(table)
@@ -130,7 +131,7 @@ def _check_rows(rows: Rows, out: Path, inputs: Inputs, outcome: Outcome, root: P
         "slot": references.slot != outcome.slot,
         "center": (rows.position != plan.places.center[outcome.rows]).any(axis=1),
         "pixel size": ~np.isclose(references.pixel_size, pixel_size, rtol=1e-5),
-        "size": references.size != plan.recipe.sizes[index],
+        "size": references.size != plan.recipe.outputs[index].size,
     }
     if references.uid is not None and inputs.particles.family == "cs":
         wrong["uid"] = references.uid != inputs.particles.table["uid"][outcome.rows]
@@ -144,7 +145,7 @@ def _check_rows(rows: Rows, out: Path, inputs: Inputs, outcome: Outcome, root: P
             "slot": f"image is number {references.slot[row] + 1}, expected {outcome.slot[row] + 1}",
             "center": f"box center is x {x:g}, y {y:g}, expected x {wanted_x}, y {wanted_y}",
             "pixel size": f"pixel size is {references.pixel_size[row]:g}, expected {pixel_size[row]:g}",
-            "size": f"image size is {references.size[row]}, expected {plan.recipe.sizes[index]}",
+            "size": f"image size is {references.size[row]}, expected {plan.recipe.outputs[index].size}",
             "uid": "uid is another than the pick's",
         }[what]
 
