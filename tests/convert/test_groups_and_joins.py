@@ -389,3 +389,71 @@ def test_an_alignment_that_is_gone_leaves_no_unit_and_no_slot(folder: Path) -> N
     convert("b.star", "b.cs")
     assert not [name for name in read_table(folder / "b.cs").dtype.names if name.startswith("alignments3D")]
     assert "alignments3D" not in (folder / "b.csg").read_text()
+
+
+def test_a_row_of_a_joined_table_that_keeps_its_exposure_group_is_not_moved(folder: Path) -> None:
+    for name in "xy":
+        star(folder, [DEFOCUS | {"_rlnImageName": f"{i}@{name}.mrcs"} for i in (1, 2)],
+             **MICROSCOPE | {"rlnOpticsGroupName": name})  # fmt: skip
+        convert("a.star", f"{name}.cs")
+    joined = np.concatenate([read_table(folder / f"{name}.cs") for name in "xy"])
+    for field in ("ctf/exp_group_id", "location/exp_group_id"):
+        if field in joined.dtype.names:
+            joined[field] = [5, 5, 1, 2]
+    save(folder / "j.cs", joined)
+    convert("j.cs", "j.star")
+    names = by_row(folder / "j.star", "_rlnOpticsGroupName")
+    assert names[0] == names[1]
+    assert names[2] == "y"
+    assert len(set(names)) == 3
+
+
+def test_groups_without_particles_of_a_table_that_lost_a_column_of_ours(folder: Path) -> None:
+    star(folder, [DEFOCUS | {"_rlnNote": "n"}] * 2, **MICROSCOPE)
+
+    def add(groups: Rows, rows: Rows) -> None:
+        groups.append(groups[0] | {"_rlnOpticsGroup": "7", "_rlnOpticsGroupName": "empty"})
+
+    change_star(folder, "a.star", "b.star", add)
+    convert("b.star", "b.cs")
+    table = read_table(folder / "b.cs")
+    left = [name for name in table.dtype.names if name != "cryobox/star/_rlnNote"]
+    save(folder / "c.cs", np.array(table[left].tolist(), [(name, table.dtype[name]) for name in left]))
+    convert("c.cs", "c.star")
+    groups = {row["_rlnOpticsGroupName"]: row for row in blocks(folder / "c.star")["optics"][1]}
+    assert set(groups) == {"g", "empty"}
+    assert groups["empty"]["_rlnOpticsGroup"] == "7"
+    assert groups["empty"]["_rlnVoltage"] == "300"
+
+
+def test_origins_of_both_kinds_keep_those_in_angstrom_when_the_images_change(folder: Path) -> None:
+    origins = {"_rlnOriginXAngst": "3.155893", "_rlnOriginYAngst": "-2.262981", "_rlnOriginX": "1", "_rlnOriginY": "2"}
+    star(folder, [origins])
+    convert("a.star", "a.cs")
+    change_cs(folder, "a.cs", "b.cs", blob__psize_A=1.59)
+    convert("b.cs", "b.star")
+    (row,) = blocks(folder / "b.star")["particles"][1]
+    assert (row["_rlnOriginXAngst"], row["_rlnOriginYAngst"]) == ("3.155893", "-2.262981")
+    assert "_rlnOriginX" not in row
+
+
+@pytest.mark.parametrize(("name", "same"), [("h", False), ("g", True)])
+def test_an_id_of_two_joined_tables_is_two_exposure_groups_unless_optics_groups_of_one_name_have_it(
+    folder: Path, name: str, same: bool
+) -> None:
+    groups, rows = [], []
+    for number, own in ((1, "g"), (2, name)):
+        star(folder, [DEFOCUS | {"_rlnImageName": f"{i}@{number}.mrcs"} for i in (1, 2)],
+             **MICROSCOPE | {"rlnOpticsGroupName": own})  # fmt: skip
+        convert("a.star", "a.cs")
+        change_cs(folder, "a.cs", "b.cs", ctf__exp_group_id=[1, 7])
+        convert("b.cs", "b.star")
+        found = blocks(folder / "b.star")
+        assert found["optics"][1][0]["_rlnOpticsGroupName"] == own
+        groups.append(found["optics"][1][0] | {"_rlnOpticsGroup": str(number)})
+        rows.append(found["particles"][1][0] | {"_rlnOpticsGroup": str(number)})
+    write_star(folder / "j.star", groups, rows)
+    convert("j.star", "j.cs")
+    one, other = read_table(folder / "j.cs")["ctf/exp_group_id"].tolist()
+    assert one == 1
+    assert (one == other) == same

@@ -32,6 +32,7 @@ from cryobox.formats.columns import (
 )
 from cryobox.formats.cs_table import Table, as_bytes
 from cryobox.formats.star_optics import unique_groups
+from cryobox.formats.star_table import number
 
 __all__ = [
     "OF_BOTH",
@@ -124,7 +125,7 @@ def restored(native: Star, table: Table, again_of: Any) -> tuple[Star, dict[Topi
         whole = False
         kept, optics = _without_gaps(kept, optics, native, [_signature_of(text) for text in marks], _signature(names))
     old = _old_star(native, kept, optics, table, whole=whole)
-    again = again_of(old)
+    again = _with_group_numbers(again_of(old), optics)
     changed = _changed_topics(table, again)
     lead = leading(names) or leading(list(again))  # an alignment that was removed is a change, too
     columns: dict[str, Texts] = {}
@@ -144,7 +145,7 @@ def restored(native: Star, table: Table, again_of: Any) -> tuple[Star, dict[Topi
             columns[tag] = texts
     if any(tag in kept and columns.get(tag) != kept[tag] for tag in ORIGINS_30):
         columns = {tag: texts for tag, texts in columns.items() if tag not in ORIGINS_30}
-        columns |= {tag: native.columns[tag] for tag in ORIGINS if tag in native.columns}
+        columns |= {tag: native.columns[tag] for tag in ORIGINS if tag in native.columns and tag not in columns}
     if TUBE in columns and TUBE in native.columns:
         mixed = ~same_filaments(tubes_of(columns, columns[TUBE]), tubes_of(columns, native.columns[TUBE]))
         columns[TUBE] = _mixed(columns[TUBE], native.columns[TUBE], _in_whole_micrographs(columns, mixed))
@@ -152,6 +153,14 @@ def restored(native: Star, table: Table, again_of: Any) -> tuple[Star, dict[Topi
     if optics:
         star = _with_optics(star, native, old, changed, table)
     return star, changed, whole
+
+
+def _with_group_numbers(again: Fields, optics: Mapping[str, Texts]) -> Fields:
+    """The fields with the groups' numbers that each table had: groups of joined tables got new ones."""
+    if GROUP not in optics:
+        return again
+    numbers = np.array([number(text) for text in optics[GROUP]], np.float64)
+    return again | {field: numbers for field in _EXPOSURE_GROUPS if field in again}
 
 
 def _native_texts(native: Star, tag: str) -> Texts | None:
@@ -284,6 +293,7 @@ def direct_fields(tag: str, lead: str) -> tuple[str, ...]:
     return fixed.get(tag, ())
 
 
+_EXPOSURE_GROUPS = ("ctf/exp_group_id", "location/exp_group_id")
 _OF_ALIGNMENT = ("shift", "pose", "class", "split", "psize_A")
 _TOPIC_FIELDS: dict[Topic, tuple[str, ...]] = {
     Topic.IMAGE: ("blob/path", "blob/idx", "blob/shape", "blob/psize_A"),
@@ -308,7 +318,7 @@ def _fields_of(topic: Topic, lead: str, names: Iterable[str]) -> tuple[str, ...]
 
 def _exposure_group(names: Iterable[str]) -> tuple[str, ...]:
     """The field that tells which optics group a row is in; one that is removed says nothing of the groups."""
-    return tuple(name for name in ("ctf/exp_group_id", "location/exp_group_id") if name in names)[:1]
+    return tuple(name for name in _EXPOSURE_GROUPS if name in names)[:1]
 
 
 def state(fields: Mapping[str, NDArray[Any]], n: int, mark: str, kept: Iterable[str]) -> NDArray[np.bytes_]:
@@ -431,7 +441,7 @@ def _with_optics(star: Star, native: Star, old: Star, changed: Mapping[Topic, Ma
     rows += [{tag: text for tag, text in row.items() if tag in said} for row in _unused(table).values()]
     groups, place_of = unique_groups(rows)
     tags = list(dict.fromkeys(tag for row in groups for tag in row))
-    optics = {tag: [row.get(tag, OPTICS_NEUTRAL.get(tag, "0")) for row in groups] for tag in tags}
+    optics = {tag: [_told(row, tag) for row in groups] for tag in tags}
     group = np.array(place_of, np.intp)[index]
     return replace(star, optics=optics, group=group, columns=_grouped(star, optics, group))
 
@@ -445,12 +455,17 @@ def _with_optics_as_it_was(star: Star, old: Star, table: Table) -> Star:
         return replace(star, optics=old.optics, group=old.group, columns=_as_written(star, old))
     place = {row: i for i, row in enumerate(sorted(set(rows)))}
     optics = {
-        tag: [unused[row][tag] if row in unused else texts[place[row]] for row in order]
+        tag: [_told(unused[row], tag) if row in unused else texts[place[row]] for row in order]
         for tag, texts in old.optics.items()
     }
     at = {row: i for i, row in enumerate(order)}
     group = np.array([at[row] for row in rows], np.intp)
     return replace(star, optics=optics, group=group, columns=_as_written(star, old))
+
+
+def _told(group: Mapping[str, str], tag: str) -> str:
+    """What a row of data_optics says, also where it does not have the column."""
+    return group.get(tag, OPTICS_NEUTRAL.get(tag, "0"))
 
 
 def _same_number(one: str, other: str) -> bool:
@@ -467,13 +482,13 @@ def _moved_groups(old: Star, moved: Mask, table: Table) -> tuple[NDArray[np.intp
     if not field:
         return named, new_name
     ids = table[field[0]].astype(np.int64)
-    for number in np.unique(ids[moved]).tolist():
-        rows = moved & (ids == number)
-        before = old.group[~moved & (ids == number)]
+    for own in np.unique(ids[moved]).tolist():
+        rows = moved & (ids == own)
+        before = old.group[~moved & (ids == own)]
         if len(before):
             named[rows] = before[0]
         else:
-            new_name[rows] = number
+            new_name[rows] = own
     return named, new_name
 
 

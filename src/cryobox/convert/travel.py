@@ -81,13 +81,21 @@ _NEUTRAL = {
 def digests(star: Star, lead: str) -> Texts:
     """For each row what it says now, so that a later reader finds out in which parts it says something else.
 
-    The first letter tells which alignment the columns are: 3, 2, or 0 for none. At the end stands which fields travel
-    along, so that in joined tables a field of one is not taken from the rows of another.
+    The first letter tells which alignment the columns are: 3, 2, or 0 for none. At the end stand which fields travel
+    along, so that in joined tables a field of one is not taken from the rows of another, and which table it was.
     """
     columns = [_both(star, part) for part in Part]
     mark = lead.removeprefix("alignments")[:1] or "0"
     end = _signature(star)
-    return ["-".join((mark, *row, end)) for row in zip(*columns, strict=True)]
+    rows = ["-".join((mark, *row, end)) for row in zip(*columns, strict=True)]
+    table = f"{zlib.crc32(chr(0).join(rows).encode()):08x}"
+    return [f"{row}-{table}" for row in rows]
+
+
+def _ends(star: Star) -> list[tuple[str, ...]]:
+    """For each row which fields travelled along with it, and with which table; empty for rows that others added."""
+    texts = star.columns.get(DIGEST, [""] * len(star))
+    return [tuple(text.split("-")[-2:]) if "-" in text else ("", "") for text in texts]
 
 
 def _signature(star: Star) -> str:
@@ -245,9 +253,7 @@ def carried_fields(star: Star) -> tuple[Fields, dict[str, Mask]]:
 
 def _joined(star: Star) -> list[Mask]:
     """The rows of each of the tables that were joined, but for those with which all fields travelled that are here."""
-    if not star.has(DIGEST):
-        return []
-    ends = [text.rpartition("-")[2] if "-" in text else "" for text in star.columns[DIGEST]]
+    ends = [signature for signature, _ in _ends(star)]
     distinct = dict.fromkeys(ends)
     if len(distinct) < 2:
         return []
@@ -376,12 +382,29 @@ def merged_fields(
 
 
 def _exposure_groups(star: Star, ids: NDArray[Any], same: Mask) -> NDArray[Any]:
-    """The ids of before; where the optics group is another one, the id of the rows that were in it, or a new one."""
+    """The ids of before; where the optics group is another one, the id of the rows that were in it, or a new one.
+
+    In joined tables the same id is another group, unless optics groups of one name have it in both.
+    """
     found = ids.copy()
     taken = set(ids[same].tolist())
+    tables = np.array([table for _, table in _ends(star)])
+    names = np.array(star.optics.get(GROUP_NAME, star.optics[GROUP]))[star.group]
+    for number in np.unique(ids[same]).tolist():
+        rows = same & (ids == number)
+        known: list[tuple[set[str], int]] = []
+        for table in dict.fromkeys(tables[rows].tolist()):
+            theirs = rows & (tables == table)
+            own = set(names[theirs].tolist())
+            chosen = next((before for others, before in known if not own.isdisjoint(others)), None)
+            if chosen is None:
+                chosen = next(k for k in count(number) if k not in taken) if known else number
+            known.append((own, chosen))
+            taken.add(chosen)
+            found[theirs] = chosen
     for group in np.unique(star.group[~same]).tolist():
         rows = star.group == group
-        before = ids[rows & same]
+        before = found[rows & same]
         number = int(float(star.optics[GROUP][group]))
         chosen = before[0] if len(before) else next(k for k in count(number) if k not in taken)
         taken.add(int(chosen))
