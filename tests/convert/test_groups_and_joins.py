@@ -457,3 +457,71 @@ def test_an_id_of_two_joined_tables_is_two_exposure_groups_unless_optics_groups_
     one, other = read_table(folder / "j.cs")["ctf/exp_group_id"].tolist()
     assert one == 1
     assert (one == other) == same
+
+
+def test_a_half_set_that_a_join_left_out_says_nothing_of_the_alignment(folder: Path) -> None:
+    rows = [ALIGNED | {"_rlnRandomSubset": str(i), "_rlnMaxValueProbDistribution": "0.5"} for i in (1, 2)]
+    star(folder, rows)
+    convert("a.star", "x.cs")
+    star(folder, [ALIGNED | {"_rlnMaxValueProbDistribution": "0.25", "_rlnImageName": "1@t.mrcs"}])
+    convert("a.star", "y.cs")
+    save(folder / "j.cs", common(read_table(folder / "x.cs"), read_table(folder / "y.cs")))
+    convert("j.cs", "j.star")
+    joined = blocks(folder / "j.star")["particles"][1]
+    assert [row["_rlnMaxValueProbDistribution"] for row in joined] == ["0.5", "0.5", "0.25"]
+    assert "_rlnRandomSubset" not in joined[0]
+
+
+def test_what_was_said_of_no_alignment_is_not_said_of_a_new_one_where_a_column_of_ours_is_gone(folder: Path) -> None:
+    star(folder, [{"_rlnNote": "n", "_rlnNormCorrection": "1.5"}] * 2)
+    convert("a.star", "a.cs")
+    table = read_table(folder / "a.cs")
+    names = [name for name in table.dtype.names if name != "cryobox/star/_rlnNote"]
+    left = np.array(table[names].tolist(), [(name, table.dtype[name]) for name in names])
+    aligned = np.zeros(0, [("alignments3D/shift", "<f4", (2,)), ("alignments3D/psize_A", "<f4"),
+                           ("alignments3D/pose", "<f4", (3,))])  # fmt: skip
+    save(folder / "b.cs", union(left, aligned))
+    convert("b.cs", "b.star")
+    rows = blocks(folder / "b.star")["particles"][1]
+    assert [float(row.get("_rlnNormCorrection", "0")) for row in rows] == [0, 0]
+
+
+def test_coordinates_that_a_cs_had_no_place_for_come_with_their_micrographs(folder: Path) -> None:
+    star(folder, [{"_rlnMicrographName": "m/a.mrc", "_rlnCoordinateX": "50", "_rlnCoordinateY": "25"}])
+    convert("a.star", "a.cs")
+    table = read_table(folder / "a.cs")
+    assert "location/center_x_frac" not in table.dtype.names
+    save(folder / "b.cs", union(table, np.zeros(0, [("x/f", "<f4")])))
+    convert("b.cs", "b.star")
+    micrograph(folder / "m" / "a.mrc", (100, 200), 1.06)
+    change_star(folder, "b.star", "c.star", set_row(0, rlnCoordinateX="100"))
+    convert("c.star", "c.cs")
+    after = read_table(folder / "c.cs")
+    assert after["location/center_x_frac"].tolist() == [0.5]
+    assert after["location/micrograph_shape"].tolist() == [[100, 200]]
+    assert after["location/micrograph_path"].tolist() == [b">m/a.mrc"]
+
+
+def test_segments_of_two_micrographs_that_become_one_tube_are_where_the_columns_say(folder: Path) -> None:
+    cs(folder, 2, ("location/micrograph_path", "S9", [b">m/a.mrc", b">m/b.mrc"]),
+       ("filament/filament_uid", "<u8", [7, 8]), ("filament/position_A", "<f4", [30, 60]))  # fmt: skip
+    convert("a.cs", "a.star")
+    change_star(folder, "a.star", "b.star", set_row(1, rlnMicrographName="m/a.mrc"))
+    convert("b.star", "b.cs")
+    table = read_table(folder / "b.cs")
+    assert len(set(table["filament/filament_uid"].tolist())) == 1
+    assert len(set(table["filament/position_A"].tolist())) == 1
+
+
+def test_rows_that_a_join_gave_an_alignment_of_zeros_have_none(folder: Path) -> None:
+    aligned = cs(folder, 1, ("alignments3D/shift", ("<f4", (2,)), 1), ("alignments3D/psize_A", "<f4", 2),
+                 ("alignments3D/pose", ("<f4", (3,)), (0.1, 0.2, 0.3)))  # fmt: skip
+    star(folder, [{"_rlnNote": "n"}])
+    convert("a.star", "b.cs")
+    save(folder / "j.cs", union(aligned, read_table(folder / "b.cs")))
+    convert("j.cs", "j.star")
+    assert [float(row["_rlnOriginXAngst"]) for row in blocks(folder / "j.star")["particles"][1]] == [2, 0]
+    convert("j.star", "k.cs")
+    after, before = read_table(folder / "k.cs"), read_table(folder / "j.cs")
+    for field in ("alignments3D/shift", "alignments3D/psize_A", "alignments3D/pose"):
+        np.testing.assert_array_equal(after[field], before[field])

@@ -126,7 +126,7 @@ def restored(native: Star, table: Table, again_of: Any) -> tuple[Star, dict[Topi
         kept, optics = _without_gaps(kept, optics, native, [_signature_of(text) for text in marks], _signature(names))
     old = _old_star(native, kept, optics, table, whole=whole)
     again = _with_group_numbers(again_of(old), optics)
-    changed = _changed_topics(table, again)
+    changed = _changed_topics(table, again, whole=whole)
     lead = leading(names) or leading(list(again))  # an alignment that was removed is a change, too
     columns: dict[str, Texts] = {}
     for tag, texts in kept.items():
@@ -178,7 +178,7 @@ def _rows_to_renew(
     different = changed[topic]
     if tag in ORIGINS_30:  # in pixels of the images
         different = (different | changed[Topic.IMAGE]) & _different(table, again, fields)
-    elif fields and topic is not Topic.PARTICLE:
+    elif fields and topic is not Topic.PARTICLE and not _left_out(fields, table.dtype.names or ()):
         different = different & _different(table, again, fields)
     elif fields:
         different = _different(table, again, fields)
@@ -294,7 +294,8 @@ def direct_fields(tag: str, lead: str) -> tuple[str, ...]:
 
 
 _EXPOSURE_GROUPS = ("ctf/exp_group_id", "location/exp_group_id")
-_OF_ALIGNMENT = ("shift", "pose", "class", "split", "psize_A")
+_OF_ALIGNMENT = ("shift", "pose", "psize_A")
+_OPTIONAL = ("/class", "/split")  # of an alignment
 _TOPIC_FIELDS: dict[Topic, tuple[str, ...]] = {
     Topic.IMAGE: ("blob/path", "blob/idx", "blob/shape", "blob/psize_A"),
     Topic.LOCATION: (
@@ -312,8 +313,15 @@ _TOPIC_FIELDS: dict[Topic, tuple[str, ...]] = {
 def _fields_of(topic: Topic, lead: str, names: Iterable[str]) -> tuple[str, ...]:
     """What a topic's columns are made of."""
     if topic is Topic.ALIGNMENT:
-        return tuple(f"{lead}/{part}" for part in _OF_ALIGNMENT) if lead else ()
+        return (*(f"{lead}/{part}" for part in _OF_ALIGNMENT), *(lead + part for part in _OPTIONAL)) if lead else ()
     return _exposure_group(names) if topic is Topic.GROUP else _TOPIC_FIELDS[topic]
+
+
+def _checked(lead: str, names: Iterable[str]) -> list[tuple[Topic, tuple[str, ...]]]:
+    """What has a checksum of its own in a row's state: the topics without what an alignment may lack, and each of that."""
+    optional = tuple(lead + part for part in _OPTIONAL)
+    topics = [(topic, tuple(f for f in _fields_of(topic, lead, names) if f not in optional)) for topic in Topic]
+    return [*topics, *((Topic.ALIGNMENT, (field,)) for field in optional)]
 
 
 def _exposure_group(names: Iterable[str]) -> tuple[str, ...]:
@@ -322,15 +330,15 @@ def _exposure_group(names: Iterable[str]) -> tuple[str, ...]:
 
 
 def state(fields: Mapping[str, NDArray[Any]], n: int, mark: str, kept: Iterable[str]) -> NDArray[np.bytes_]:
-    """A checksum of each row's fields for each topic.
+    """Checksums of each row's fields.
 
     Before these stand the letter that says whose table was kept, and a checksum of which columns were.
     """
     lead = leading(list(fields))
     columns: list[list[str]] = [[mark + _signature(kept)] * n]
     absent = _absent(lead)
-    for topic in Topic:
-        names = [name for name in _fields_of(topic, lead, fields) if name in fields or name in absent]
+    for _, of_topic in _checked(lead, fields):
+        names = [name for name in of_topic if name in fields or name in absent]
         rows = [_row_bytes(fields[name], n) if name in fields else [absent[name]] * n for name in names]
         columns.append([f"{zlib.crc32(b'|'.join(parts)):08x}" for parts in zip(*rows, strict=True)] or ["-" * 8] * n)
     return as_bytes(["".join(row) for row in zip(*columns, strict=True)])
@@ -351,7 +359,7 @@ def _row_bytes(values: NDArray[Any], n: int) -> list[bytes]:
     return [row.tobytes() for row in plain]
 
 
-def _changed_topics(table: Table, again: Fields) -> dict[Topic, Mask]:
+def _changed_topics(table: Table, again: Fields, *, whole: bool) -> dict[Topic, Mask]:
     """In which rows a topic says something else than what was kept, and than what the fields said beside it then."""
     found = _compared_topics(table, again)
     names = table.dtype.names or ()
@@ -359,14 +367,21 @@ def _changed_topics(table: Table, again: Fields) -> dict[Topic, Mask]:
         return found
     now = exact(state({name: table[name] for name in names}, len(table), OF_RELION, ()))
     then = exact(table[STATE])
-    pairs = list(zip(now, then, strict=True))
     # What was kept beside the fields of a `.cs` says nothing of these: only the state tells that they changed.
-    beside = np.array([not text.startswith(OF_RELION) for text in then], np.bool_)
-    return {
-        topic: (found[topic] | beside)
-        & np.array([a[9 + 8 * i : 17 + 8 * i] != b[9 + 8 * i : 17 + 8 * i] for a, b in pairs], np.bool_)
-        for i, topic in enumerate(Topic)
-    }
+    beside = np.array([not (whole and text.startswith(OF_RELION)) for text in then], np.bool_)
+    changed = {topic: np.zeros(len(table), np.bool_) for topic in Topic}
+    for i, (topic, fields) in enumerate(_checked(leading(names), names)):
+        if not _left_out(fields, names):
+            part = slice(9 + 8 * i, 17 + 8 * i)
+            changed[topic] |= np.array([a[part] != b[part] for a, b in zip(now, then, strict=True)], np.bool_)
+    return {topic: changed[topic] & (found[topic] | beside) for topic in Topic}
+
+
+def _left_out(fields: Sequence[str], names: Sequence[str]) -> bool:
+    """Whether this is a class or half set that is not there, though the alignment is: it says nothing of that."""
+    return any(
+        field.endswith(_OPTIONAL) and field not in names and f"{field.split('/')[0]}/shift" in names for field in fields
+    )
 
 
 def _compared_topics(table: Table, again: Fields) -> dict[Topic, Mask]:
@@ -387,7 +402,7 @@ def _different(table: Table, again: Fields, fields: Iterable[str]) -> Mask:
             there = now if then is None else then
             assert there is not None
             default = DEFAULTS.get(field)
-            if field.endswith(("/class", "/split")) and f"{field.rsplit('/', 1)[0]}/shift" in {*names} & {*again}:
+            if field.endswith(_OPTIONAL) and f"{field.rsplit('/', 1)[0]}/shift" in {*names} & {*again}:
                 default = 0  # of an alignment that was there before
             differs = np.ones(there.shape, np.bool_) if default is None else there != default
             if there.dtype.kind == "f":

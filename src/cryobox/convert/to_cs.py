@@ -170,7 +170,8 @@ def _alignment_fields(star: Star, lead: str, unit: Floats) -> Fields:
     shift = []
     for tag, old in zip(ORIGINS, ORIGINS_30, strict=True):
         in_pixels = star.numbers(old) * pixel if star.has(old) else zero
-        shift.append((star.numbers(tag) if star.has(tag) else in_pixels) / unit)
+        moved = star.numbers(tag) if star.has(tag) else in_pixels
+        shift.append(np.divide(moved, unit, out=np.zeros(len(star)), where=unit != 0))  # 0: a join filled it in
     made: Fields = {
         f"{lead}/shift": np.column_stack(shift).astype(np.float32),
         f"{lead}/psize_A": unit.astype(np.float32),

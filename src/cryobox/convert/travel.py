@@ -352,14 +352,15 @@ def merged_fields(
     """
     leads = (lead_of(star), leading(list(made)))
     found, dropped = dict(made), []
+    same_tubes = np.full(len(star), unchanged[Part.MICROGRAPH].all())
+    if FILAMENT_UID in carried and FILAMENT_UID in made:
+        same_tubes |= same_filaments(tubes_of(star.columns, star.columns[TUBE]), carried[FILAMENT_UID])
     for field, values in carried.items():
         true = there[field].copy()
         for part in _depends(field, *leads):
             true &= unchanged[part]
-        if field == FILAMENT_UID and field in made:
-            true &= (
-                same_filaments(tubes_of(star.columns, star.columns[TUBE]), values) | unchanged[Part.MICROGRAPH].all()
-            )
+        if field.startswith("filament/") and field in made:  # else the tube is another filament
+            true &= same_tubes
         if field.endswith("/exp_group_id") and (true.any() or field in made or not len(star)):
             found[field] = _exposure_groups(star, values, unchanged[Part.GROUP] & there[field])
         elif true.all():
@@ -372,11 +373,17 @@ def merged_fields(
     known = [name for name, _, _ in star.fields if name in found]
     if not known:
         return found, dropped
-    # What the `.cs` did not have is only there where the columns say something new.
+    # What the `.cs` did not have is only there where the columns say something new; a place is all of it, or none.
+    place = not any(name.startswith("location/") for name in known) and not unchanged[Part.LOCATION].all()
     new = [
         name
         for name in found
-        if name not in known and (name in carried or not all(unchanged[p].all() for p in _depends(name)))
+        if name not in known
+        and (
+            name in carried
+            or (place and name.startswith("location/"))
+            or not all(unchanged[p].all() for p in _depends(name))
+        )
     ]
     return {name: found[name] for name in (*known, *new)}, dropped
 
