@@ -272,6 +272,15 @@ def test_a_field_that_travelled_with_one_of_two_joined_tables_is_not_taken_from_
     assert groups[0] == groups[1] != groups[2] != groups[3]
 
 
+def without(table: np.ndarray, *gone: str) -> np.ndarray:
+    """A table that lacks some fields."""
+    names = [name for name in table.dtype.names if name not in gone]
+    found = np.zeros(len(table), [(name, table.dtype[name]) for name in names])
+    for name in names:
+        found[name] = table[name]
+    return found
+
+
 def union(*tables: np.ndarray) -> np.ndarray:
     """Tables one after the other, with the fields of all, filled with zeros."""
     kinds: dict[str, Any] = {}
@@ -417,8 +426,7 @@ def test_groups_without_particles_of_a_table_that_lost_a_column_of_ours(folder: 
     change_star(folder, "a.star", "b.star", add)
     convert("b.star", "b.cs")
     table = read_table(folder / "b.cs")
-    left = [name for name in table.dtype.names if name != "cryobox/star/_rlnNote"]
-    save(folder / "c.cs", np.array(table[left].tolist(), [(name, table.dtype[name]) for name in left]))
+    save(folder / "c.cs", without(table, "cryobox/star/_rlnNote"))
     convert("c.cs", "c.star")
     groups = {row["_rlnOpticsGroupName"]: row for row in blocks(folder / "c.star")["optics"][1]}
     assert set(groups) == {"g", "empty"}
@@ -475,9 +483,7 @@ def test_a_half_set_that_a_join_left_out_says_nothing_of_the_alignment(folder: P
 def test_what_was_said_of_no_alignment_is_not_said_of_a_new_one_where_a_column_of_ours_is_gone(folder: Path) -> None:
     star(folder, [{"_rlnNote": "n", "_rlnNormCorrection": "1.5"}] * 2)
     convert("a.star", "a.cs")
-    table = read_table(folder / "a.cs")
-    names = [name for name in table.dtype.names if name != "cryobox/star/_rlnNote"]
-    left = np.array(table[names].tolist(), [(name, table.dtype[name]) for name in names])
+    left = without(read_table(folder / "a.cs"), "cryobox/star/_rlnNote")
     aligned = np.zeros(0, [("alignments3D/shift", "<f4", (2,)), ("alignments3D/psize_A", "<f4"),
                            ("alignments3D/pose", "<f4", (3,))])  # fmt: skip
     save(folder / "b.cs", union(left, aligned))
@@ -525,3 +531,43 @@ def test_rows_that_a_join_gave_an_alignment_of_zeros_have_none(folder: Path) -> 
     after, before = read_table(folder / "k.cs"), read_table(folder / "j.cs")
     for field in ("alignments3D/shift", "alignments3D/psize_A", "alignments3D/pose"):
         np.testing.assert_array_equal(after[field], before[field])
+
+
+@pytest.mark.parametrize("tag", ["_rlnOpticsGroup", "_rlnOpticsGroupName", "_rlnImageSize", "_rlnImagePixelSize"])
+@pytest.mark.parametrize("more", [(), ("cryobox/state",), ("cryobox/state", "cryobox/optics_row")])
+def test_a_column_of_the_groups_that_is_gone_is_what_the_fields_say(
+    folder: Path, tag: str, more: tuple[str, ...]
+) -> None:
+    star(folder, [DEFOCUS] * 2, **MICROSCOPE)
+    convert("a.star", "a.cs")
+    save(folder / "b.cs", without(read_table(folder / "a.cs"), f"cryobox/optics/{tag}", *more))
+    convert("b.cs", "b.star")
+    assert [float(text) for text in by_row(folder / "b.star", "_rlnImagePixelSize")] == pytest.approx([1.06] * 2)
+    assert by_row(folder / "b.star", "_rlnImageSize") == ["32", "32"]
+    assert by_row(folder / "b.star", "_rlnVoltage") == ["300", "300"]
+
+
+def test_angles_are_those_of_one_table_where_one_of_them_is_gone(folder: Path) -> None:
+    angles = {"_rlnAngleRot": "-23", "_rlnAngleTilt": "220", "_rlnAnglePsi": "17"}  # the fields say 157, 140, -163
+    star(folder, [angles])
+    convert("a.star", "a.cs")
+    save(folder / "b.cs", without(read_table(folder / "a.cs"), "cryobox/star/_rlnAnglePsi"))
+    convert("b.cs", "b.star")
+    (row,) = blocks(folder / "b.star")["particles"][1]
+    assert [float(row[tag]) for tag in angles] == pytest.approx([157, 140, -163], abs=1e-4)
+
+
+def test_a_micrograph_that_is_another_one_is_named_where_the_coordinates_are_gone(folder: Path) -> None:
+    cs(folder, 2, ("location/micrograph_path", "S9", b">m/a.mrc"),
+       ("location/micrograph_shape", ("<u4", (2,)), (100, 200)),
+       ("location/center_x_frac", "<f4", 0.5), ("location/center_y_frac", "<f4", 0.5))  # fmt: skip
+    convert("a.cs", "a.star")
+
+    def rename(groups: Rows, rows: Rows) -> None:
+        rows[1]["_rlnMicrographName"] = "m/b.mrc"
+        for row in rows:
+            del row["_rlnCoordinateX"], row["_rlnCoordinateY"]
+
+    change_star(folder, "a.star", "b.star", rename)
+    convert("b.star", "b.cs")
+    assert read_table(folder / "b.cs")["location/micrograph_path"].tolist() == [b">m/a.mrc", b">m/b.mrc"]

@@ -119,9 +119,9 @@ def restored(native: Star, table: Table, again_of: Any) -> tuple[Star, dict[Topi
     optics = {field[len(KEPT_OPTICS) :]: exact(table[field]) for field in names if field.startswith(KEPT_OPTICS)}
     if not kept:
         return native, {}, False
-    marks = exact(table[STATE]) if STATE in names else ["-"]
+    marks = exact(table[STATE]) if STATE in names else [""] * len(table)
     whole = "_rlnImageName" in kept and all(text.startswith(OF_RELION) for text in marks)
-    if STATE in names and any(_signature_of(text) != _signature(names) for text in marks):
+    if any(_signature_of(text) != _signature(names) for text in marks):
         whole = False
         kept, optics = _without_gaps(kept, optics, native, [_signature_of(text) for text in marks], _signature(names))
     old = _old_star(native, kept, optics, table, whole=whole)
@@ -228,6 +228,8 @@ def _without_gaps(
             new = [_empty(own) if neutral is None else neutral] * len(texts)
         return _mixed(texts, new, missing)
 
+    if not set(ANGLES) & set(native.columns) <= set(kept):  # other angles may say the same together
+        kept = {tag: texts for tag, texts in kept.items() if tag not in ANGLES}
     of_rows = {tag: filled(texts, _native_texts(native, tag), None) for tag, texts in kept.items()}
     of_groups = {tag: [texts[g] for g in native.group.tolist()] for tag, texts in native.optics.items()}
     found = {tag: filled(t, of_groups.get(tag), OPTICS_NEUTRAL.get(tag, "0")) for tag, t in optics.items()}
@@ -318,7 +320,7 @@ def _fields_of(topic: Topic, lead: str, names: Iterable[str]) -> tuple[str, ...]
 
 
 def _checked(lead: str, names: Iterable[str]) -> list[tuple[Topic, tuple[str, ...]]]:
-    """What has a checksum of its own in a row's state: the topics without what an alignment may lack, and each of that."""
+    """What has a checksum of its own in a row's state: topics, and apart from theirs what an alignment may lack."""
     optional = tuple(lead + part for part in _OPTIONAL)
     topics = [(topic, tuple(f for f in _fields_of(topic, lead, names) if f not in optional)) for topic in Topic]
     return [*topics, *((Topic.ALIGNMENT, (field,)) for field in optional)]

@@ -118,12 +118,12 @@ def _hash(text: str) -> int:
 
 def _locations(star: Star, grounds: Grounds, places: Places) -> Fields:
     known = grounds.shape.all(axis=1)
-    if not star.has(*COORDINATES, "_rlnMicrographName") or (len(star) and not known.any() and not grounds.in_table):
+    if not star.has("_rlnMicrographName") or (len(star) and not known.any() and not grounds.in_table):
         return {}
-    made: Fields = {
-        "location/micrograph_path": as_bytes(by_distinct(star.columns["_rlnMicrographName"], places.in_cs)),
-        "location/micrograph_shape": grounds.shape.astype(np.uint32),
-    }
+    made: Fields = {"location/micrograph_path": as_bytes(by_distinct(star.columns["_rlnMicrographName"], places.in_cs))}
+    if not star.has(*COORDINATES):
+        return made if grounds.in_table else {}
+    made["location/micrograph_shape"] = grounds.shape.astype(np.uint32)
     if np.isfinite(grounds.pixel_size).any():
         made["location/micrograph_psize_A"] = grounds.pixel_size.astype(np.float32)
     if grounds.uid is not None:
