@@ -397,7 +397,8 @@ def _exposure_groups(star: Star, ids: NDArray[Any], same: Mask) -> NDArray[Any]:
     taken = set(ids[same].tolist())
     tables = np.array([table for _, table in _ends(star)])
     names = np.array(star.optics.get(GROUP_NAME, star.optics[GROUP]))[star.group]
-    for number in np.unique(ids[same]).tolist():
+    joined = len(set(tables[same].tolist())) > 1
+    for number in np.unique(ids[same]).tolist() if joined else []:
         rows = same & (ids == number)
         known: list[tuple[set[str], int]] = []
         for table in dict.fromkeys(tables[rows].tolist()):
