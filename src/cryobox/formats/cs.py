@@ -104,7 +104,10 @@ def _said_of_shifts(source: str, table: Table) -> tuple[str, ...]:
     lost = [
         field
         for field in names
-        if field.endswith("/shift") and f"{field.removesuffix('shift')}psize_A" not in names and table[field].any()
+        if field.endswith("/shift")
+        and f"{field.removesuffix('shift')}psize_A" not in names
+        and table.dtype[field].base.kind == "f"
+        and table[field].any()
     ]
     return tuple(
         f"{source}: {field} has no {field.removesuffix('shift')}psize_A, which says how large its pixels are; these "
