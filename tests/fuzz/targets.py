@@ -243,7 +243,8 @@ def _star_seeds() -> list[bytes]:
         "rlnImageName": ["1@x.mrcs"],
     }
     quoted = (
-        "data_\n_a 'b c'\n\ndata_p\nloop_\n_rlnMicrographName\n_rlnCoordinateX\n_rlnCoordinateY\n'm.mrc' 20 20 # x\n"
+        "data_\n_a 'b c'\n\ndata_particles\nloop_\n_rlnMicrographName\n_rlnCoordinateX\n_rlnCoordinateY\n"
+        "'m.mrc' 20 20 # x\n"
     )
     return [
         synth.star_text({"optics": optics, "particles": picks}).encode(),

@@ -96,28 +96,40 @@ def read_particles(
 
 
 def read_coordinate_file(path: str | Path) -> tuple[Any, Any, Any, Any]:
-    """Read y, x, score (or None) and, for STAR, the table of the picks of one micrograph, whatever the type."""
+    """Read the picks of one micrograph, whatever the type.
+
+    Returns
+    -------
+    tuple
+        y, x, score (or None); and the table for STAR, the filament of each pick for a `.cbox` of filaments, else None.
+    """
     _check_exists(Path(path), "coordinates")
     kind = Path(path).suffix.lower()
     if kind == ".star":
         from cryobox.formats import star
 
-        return star.read_coordinates(path)
+        found = star.read_coordinates(path)
+        _check_one_image(path, star.names_in(found[3]))
+        return found
     if kind in (".box", ".cbox"):
         from cryobox.formats import box
 
-        return (*(box.read_box(path) if kind == ".box" else box.read_cbox(path)), None)
+        return box.read_cbox(path) if kind == ".cbox" else (*box.read_box(path), None)
     if kind in _TEXT_SUFFIXES:
         from cryobox.formats import csv
 
         y, x, score, names = csv.read_coordinates(path)
-        if names is not None and len(set(names)) > 1:
-            raise InputError(
-                f"{path}: has picks of {len(set(names))} images ({names[0]}, ...), expected those of one micrograph; "
-                "name this file itself as the picks"
-            )
+        _check_one_image(path, list(dict.fromkeys(names or [])))
         return y, x, score, None
     raise InputError(f"{path}: not a known type of coordinates; expected {', '.join(_COORDINATE_SUFFIXES)}")
+
+
+def _check_one_image(path: str | Path, names: list[str]) -> None:
+    if len(names) > 1:
+        raise InputError(
+            f"{path}: has picks of {len(names)} images ({names[0]}, ...), expected those of one micrograph; "
+            "name this file itself as the picks"
+        )
 
 
 def read_micrographs(spec: str | Path, *, root: Path | None = None) -> Micrographs:
@@ -324,7 +336,7 @@ def _join(source: str, files: list[Path], micrographs: Micrographs | None, recip
 
     names, warnings = _micrograph_names(source, files, micrographs, recipe)
     parts = [read_coordinate_file(file) for file in files]
-    return star.join_coordinates(source, names, parts, warnings)
+    return star.join_coordinates(source, names, parts, (*warnings, *star.warn_of_blank(source, files)))
 
 
 def _micrograph_names(
