@@ -32,7 +32,19 @@ IMAGE_SUFFIXES = (".mrc", ".map", ".mrc.gz", ".mrc.bz2", ".tif", ".tiff")
 _STACK_SUFFIXES = (".mrcs",)  # one micrograph each if a user names them, but never found in a folder by chance
 _TABLE_SUFFIXES = (".star", ".cs", ".csg")
 _TEXT_SUFFIXES = (".txt", ".csv", ".tsv")
-_COORDINATE_SUFFIXES = (".star", ".box", ".cbox", *_TEXT_SUFFIXES)
+_BOX_SUFFIXES = (".box", ".cbox")
+_COORD_SUFFIXES = (".coord", ".coords")
+_XMIPP_SUFFIXES = (".pos", ".xmd")
+_EMAN2_SUFFIX = ".json"
+_COORDINATE_SUFFIXES = (
+    ".star",
+    *_BOX_SUFFIXES,
+    *_TEXT_SUFFIXES,
+    _EMAN2_SUFFIX,
+    *_XMIPP_SUFFIXES,
+    *_COORD_SUFFIXES,
+)
+_PACKED_SUFFIXES = (".gz", ".bz2")
 
 
 def read_particles(
@@ -48,8 +60,8 @@ def read_particles(
     Parameters
     ----------
     path : path
-        `.star`, `.cs`, `.csg`, `.box`, `.cbox`, `.txt`, `.csv` or `.tsv`, or a folder of coordinate files of one type,
-        one for each micrograph.
+        `.star`, `.cs`, `.csg`, `.box`, `.cbox`, `.txt`, `.csv`, `.tsv`, `.json` (EMAN2), `.pos`, `.xmd` (Xmipp),
+        `.coord` or `.coords`, or a folder of coordinate files of one type, one for each micrograph.
     micrographs : Micrographs, optional
         Whose names say what belongs to the micrograph in the name of a coordinate file.
     recipe : Recipe
@@ -87,11 +99,18 @@ def read_particles(
         if particles.micrograph_names == (path.stem,):
             return _renamed(particles, path, micrographs, recipe)
         return particles
-    if kind in (".box", ".cbox"):
+    if kind in _XMIPP_SUFFIXES:
+        from cryobox.formats import csv, xmipp
+
+        y, x, score, names = xmipp.read_xmipp(path)
+        if names is not None:
+            return csv.plain_particles(path, y, x, score, names)
+    if kind in _COORDINATE_SUFFIXES:
         return _join(str(path), [path], micrographs, recipe)
+    hint = "; unpack it first: tables are not read compressed" if kind in _PACKED_SUFFIXES else ""
     raise InputError(
         f"{path}: not a known type of picks; expected {', '.join((*_TABLE_SUFFIXES, *_COORDINATE_SUFFIXES[1:]))} "
-        "or a folder of them"
+        f"or a folder of them{hint}"
     )
 
 
@@ -103,21 +122,36 @@ def read_coordinate_file(path: str | Path) -> tuple[Any, Any, Any, Any]:
         from cryobox.formats import star
 
         return star.read_coordinates(path)
-    if kind in (".box", ".cbox"):
+    if kind in _BOX_SUFFIXES:
         from cryobox.formats import box
 
         return (*(box.read_box(path) if kind == ".box" else box.read_cbox(path)), None)
     if kind in _TEXT_SUFFIXES:
         from cryobox.formats import csv
 
-        y, x, score, names = csv.read_coordinates(path)
-        if names is not None and len(set(names)) > 1:
-            raise InputError(
-                f"{path}: has picks of {len(set(names))} images ({names[0]}, ...), expected those of one micrograph; "
-                "name this file itself as the picks"
-            )
-        return y, x, score, None
+        return *_of_one_micrograph(path, *csv.read_coordinates(path)), None
+    if kind == _EMAN2_SUFFIX:
+        from cryobox.formats import eman2
+
+        return *eman2.read_info(path), None
+    if kind in _XMIPP_SUFFIXES:
+        from cryobox.formats import xmipp
+
+        return *_of_one_micrograph(path, *xmipp.read_xmipp(path)), None
+    if kind in _COORD_SUFFIXES:
+        from cryobox.formats import coords
+
+        return *coords.read_coords(path), None, None
     raise InputError(f"{path}: not a known type of coordinates; expected {', '.join(_COORDINATE_SUFFIXES)}")
+
+
+def _of_one_micrograph(path: str | Path, y: Any, x: Any, score: Any, names: list[str] | None) -> tuple[Any, Any, Any]:
+    if names is not None and len(set(names)) > 1:
+        raise InputError(
+            f"{path}: has picks of {len(set(names))} images ({names[0]}, ...), expected those of one micrograph; "
+            "name this file itself as the picks"
+        )
+    return y, x, score
 
 
 def read_micrographs(spec: str | Path, *, root: Path | None = None) -> Micrographs:
@@ -248,7 +282,7 @@ def describe(path: str | Path) -> list[str]:
     InputError
         If it is none that cryobox reads.
     """
-    from cryobox.formats.describe import describe_file
+    from cryobox.formats.description import describe_file
 
     return describe_file(Path(path))
 
@@ -309,7 +343,7 @@ def _read_folder(
     for entry in sorted(folder.iterdir()):
         kind = entry.suffix.lower()
         wanted = kind in _COORDINATE_SUFFIXES and not entry.name.startswith(".") and entry.is_file()
-        if wanted and (ready is None or ready(str(entry))):
+        if wanted and _belongs_to_micrograph(entry, recipe.coordinate_suffix) and (ready is None or ready(str(entry))):
             files.setdefault(kind, []).append(entry)
     if not files:
         raise InputError(f"{folder}: holds no coordinate files; expected {', '.join(_COORDINATE_SUFFIXES)}")
@@ -317,6 +351,40 @@ def _read_folder(
         kinds = ", ".join(f"{len(paths)} {kind}" for kind, paths in files.items())
         raise InputError(f"{folder}: holds coordinate files of several types ({kinds}); expected one type")
     return _join(str(folder), next(iter(files.values())), micrographs, recipe)
+
+
+def has_coordinate_files(folder: str | Path) -> bool:
+    """Whether a folder holds any file that `read_particles` would read there."""
+    return any(
+        entry.suffix.lower() in _COORDINATE_SUFFIXES
+        and not entry.name.startswith(".")
+        and entry.is_file()
+        and _belongs_to_micrograph(entry, None)
+        for entry in Path(folder).iterdir()
+    )
+
+
+def _belongs_to_micrograph(file: Path, suffix: str | None) -> bool:
+    """Whether a file in a folder of coordinate files is one: EMAN2 and Xmipp keep others of the same type there."""
+    kind = file.suffix.lower()
+    if kind == _EMAN2_SUFFIX:  # project.json
+        from cryobox.formats.eman2 import INFO
+
+        return file.stem.endswith(suffix or INFO)
+    if kind == ".xmd":  # config.xmd
+        from cryobox.formats.xmipp import holds_picks
+
+        return holds_picks(file)
+    return True
+
+
+def _bare_stem(file: Path, suffix: str | None) -> str:
+    """The stem of a coordinate file, without what its program always puts behind the micrograph's."""
+    if file.suffix.lower() == _EMAN2_SUFFIX and not suffix:
+        from cryobox.formats.eman2 import INFO
+
+        return file.stem.removesuffix(INFO)
+    return file.stem
 
 
 def _join(source: str, files: list[Path], micrographs: Micrographs | None, recipe: Recipe) -> Particles:
@@ -338,7 +406,8 @@ def _micrograph_names(
     if micrographs is not None:
         known = [stem(name) for name in micrographs.names]
         known += [without_uid(name) for name in micrographs.names]
-    names, suffix = strip_shared_suffix([file.stem for file in files], known, recipe.coordinate_suffix, source=source)
+    stems = [_bare_stem(file, recipe.coordinate_suffix) for file in files]
+    names, suffix = strip_shared_suffix(stems, known, recipe.coordinate_suffix, source=source)
     seen: dict[str, Path] = {}
     for name, file in zip(names, files, strict=True):
         if seen.setdefault(name, file) != file:

@@ -1,15 +1,29 @@
-"""What a file is, in a few lines: for `cryobox info`."""
+"""What a file or folder is, in a few lines: for `cryobox info`."""
 
 from __future__ import annotations
 
+import json
 import os
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from cryobox.errors import InputError
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from cryobox.formats.mrc import Sections
+    from cryobox.particles import Particles
 
 __all__ = ["describe_file"]
 
 SHOWN_COLUMNS = 200
+_RECORD = "job.json"
+_COUNTS = (("picks", "picks"), ("extracted", "extracted"), ("micrographs", "micrographs"))
+_STACK_SUFFIXES = (".mrcs", ".mrcs.gz", ".mrcs.bz2")
+_BLANK = 4096  # bytes
+_STACKED_VOLUMES = 401  # space group of MRC2014 for several volumes in one file
 
 
 def describe_file(path: Path) -> list[str]:
@@ -22,35 +36,63 @@ def describe_file(path: Path) -> list[str]:
     """
     name = path.name.lower()
     if os.path.isdir(path):
-        raise InputError(f"{path}: is a folder, expected a micrograph, a stack or a table")
+        return _describe_folder(path)
     if not os.path.exists(path):
         raise InputError(f"{path}: no such file")
     if name.endswith((".cs", ".csg")):
         return _describe_cs(path)
     if name.endswith(".star"):
         return _describe_star(path)
-    if name.endswith((".box", ".cbox", ".txt", ".csv", ".tsv")):
-        return _describe_picks(path)
-    return _describe_image(path)
+    if name.endswith(".json"):
+        return _describe_json(path)
+    return _describe_other(path)
+
+
+def _describe_other(path: Path) -> list[str]:
+    from cryobox.formats.images import IMAGE_SUFFIXES
+
+    if path.name.lower().endswith(IMAGE_SUFFIXES):
+        return _describe_image(path)
+    return [_describe_picks(path, _read_picks(path))]
 
 
 def _describe_image(path: Path) -> list[str]:
-    from cryobox.formats.images import read_header
-    from cryobox.formats.mrc import read_stack_header
+    from cryobox.formats.images import is_tiff, read_header
+    from cryobox.formats.mrc import read_sections
 
     try:
         header = read_header(str(path))
-    except InputError as error:
-        try:
-            (count, side, _), dtype, _, pixel_size = read_stack_header(str(path))
-        except InputError:
-            raise error from None
-        return [f"{path}: stack of {count} images of {side} x {side}, {dtype.name}, {_angstrom(pixel_size)}"]
+    except InputError:
+        if is_tiff(str(path)):
+            raise
+        sections = read_sections(str(path))  # and where that is no MRC file either, its error says why
+        what = _sections(path, sections)
+        return _image_lines(path, what, sections.dtype, sections.pixel_size, sections.warnings, "")
     ny, nx = header.shape
-    order = " (big-endian)" if header.dtype.byteorder == ">" else ""
-    what = f"{path}: micrograph of {ny} x {nx} pixels (ny x nx), {header.dtype.name}{order}"
-    first = f"{what}, {_angstrom(header.pixel_size)}, {header.file_size} bytes"
-    return [first, *(f"  warning: {warning}" for warning in header.warnings)]
+    kind = "stack of 1 image" if path.name.lower().endswith(_STACK_SUFFIXES) else "micrograph"
+    size = f", {header.file_size} bytes"
+    return _image_lines(
+        path, f"{kind} of {ny} x {nx} pixels (ny x nx)", header.dtype, header.pixel_size, header.warnings, size
+    )
+
+
+def _image_lines(
+    path: Path, what: str, dtype: np.dtype[Any], pixel_size: float, warnings: tuple[str, ...], more: str
+) -> list[str]:
+    order = " (big-endian)" if dtype.byteorder == ">" else ""
+    first = f"{path}: {what}, {dtype.name}{order}, {_angstrom(pixel_size)}{more}"
+    return [first, *(f"  warning: {warning}" for warning in warnings)]
+
+
+def _sections(path: Path, header: Sections) -> str:
+    """A stack, a volume or several of these: the space group says which."""
+    nz, ny, nx = header.shape
+    if header.space_group < 1 or path.name.lower().endswith(_STACK_SUFFIXES):
+        return f"stack of {nz} images of {ny} x {nx} pixels (ny x nx)"
+    each = header.volume_sections
+    if header.space_group >= _STACKED_VOLUMES and 1 <= each < nz and nz % each == 0:
+        return f"stack of {nz // each} volumes of {each} x {ny} x {nx} pixels (nz x ny x nx)"
+    return f"volume of {nz} x {ny} x {nx} pixels (nz x ny x nx)"
 
 
 def _angstrom(pixel_size: float) -> str:
@@ -74,6 +116,8 @@ def _describe_cs(path: Path) -> list[str]:
 def _describe_star(path: Path) -> list[str]:
     from cryobox.formats.star_table import read_blocks
 
+    if _is_blank(path):
+        return [f"{path}: empty file: no picks"]
     blocks = read_blocks(path)
     lines = [f"{path}: STAR file of {len(blocks)} blocks"]
     for name, block in blocks.items():
@@ -83,13 +127,103 @@ def _describe_star(path: Path) -> list[str]:
     return lines
 
 
-def _describe_picks(path: Path) -> list[str]:
-    from cryobox.formats import read_coordinate_file
+def _is_blank(path: Path) -> bool:
+    """Whether a file holds blanks at most; RELION writes 0 bytes where it found no picks."""
+    try:
+        with path.open("rb") as file:
+            return not file.read(_BLANK).strip() and not file.read(1)
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read: {error.strerror or error}") from error
 
-    y, x, score, _ = read_coordinate_file(path)
-    line = f"{path}: {len(y)} picks"
-    if len(y):
-        line += f", x from {x.min():g} to {x.max():g}, y from {y.min():g} to {y.max():g}"
-    if score is not None and len(y):
-        line += f", scores from {score.min():g} to {score.max():g}"
-    return [line]
+
+def _read_picks(path: Path) -> Particles:
+    """Picks as `extract` reads them, of a file or a folder."""
+    from cryobox.formats import read_particles
+    from cryobox.options import Recipe
+
+    return read_particles(path, recipe=Recipe(box=256))  # the box has no part in reading
+
+
+def _describe_picks(path: Path, picks: Particles) -> str:
+    where = len(picks.micrograph_names)
+    line = f"{path}: {len(picks)} picks"
+    if where != 1:
+        line += f" on {where} micrographs"
+    if len(picks):
+        line += f", x {_range(picks.x)}, y {_range(picks.y)}"
+    if picks.score is not None and len(picks):
+        line += f", scores {_range(picks.score)}"
+    return line
+
+
+def _range(values: NDArray[np.float64]) -> str:
+    import numpy as np
+
+    finite = values[np.isfinite(values)]
+    if not len(finite):
+        return "without a finite number"
+    odd = len(values) - len(finite)
+    return f"from {finite.min():g} to {finite.max():g}" + (f" ({odd} not finite)" if odd else "")
+
+
+def _describe_folder(folder: Path) -> list[str]:
+    """A finished run, a folder of picks or one of micrographs."""
+    try:
+        os.scandir(folder).close()
+    except OSError as error:
+        raise InputError(f"{folder}: cannot be read: {error.strerror or error}") from error
+    try:
+        return _describe_run(folder, folder / _RECORD)
+    except InputError:  # none there, or CryoSPARC's, which has the same name
+        return _describe_contents(folder)
+
+
+def _describe_contents(folder: Path) -> list[str]:
+    from cryobox.formats import has_coordinate_files, read_micrographs
+
+    try:
+        found = read_micrographs(folder)
+        lines = [f"{folder}: {len(found)} micrographs, from {found.names[0]} to {found.names[-1]}"]
+    except InputError:
+        lines = []
+    try:
+        if has_coordinate_files(folder):
+            lines.insert(0, _describe_picks(folder, _read_picks(folder)))
+    except InputError as error:
+        if not lines:
+            raise
+        lines.append(f"  its other files cannot be read as picks: {error}")  # motion correction leaves STAR files there
+    if not lines:
+        raise InputError(f"{folder}: holds no {_RECORD} of a finished run, no coordinate files and no micrographs")
+    return lines
+
+
+def _describe_json(path: Path) -> list[str]:
+    """The record of a run, whatever it is called, or EMAN2's picks."""
+    try:
+        return _describe_run(path, path)
+    except InputError:
+        if path.name.lower() == _RECORD:
+            raise
+        return [_describe_picks(path, _read_picks(path))]
+
+
+def _describe_run(path: Path, record: Path) -> list[str]:
+    """A run by its record, of which nothing is believed: `cryobox verify` checks it."""
+    try:
+        job = json.loads(record.read_bytes())
+        recipe = job["recipe"]
+        sizes = " and ".join(str(int(size)) for size in recipe["sizes"])
+        counts = ", ".join(f"{int(job[key])} {word}" for key, word in _COUNTS)
+        lines = [f"{path}: finished run of cryobox {job['cryobox']}: {counts}"]
+        lines.append(f"  box {int(recipe['box'])} pixels, stored as {sizes}, {recipe['dtype']}")
+        lines += [f"  {int(count)} rejected: {reason}" for reason, count in job["rejected"].items()]
+        lines += [f"  table {table}" for table in job["tables"]]
+        if job["incomplete"]:
+            lines.append(f"  {len(job['incomplete'])} micrographs incomplete")
+    except OSError as error:
+        raise InputError(f"{record}: cannot be read: {error.strerror or error}") from error
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise InputError(f"{record}: not the {_RECORD} of a finished run: {reason}") from error
+    return lines
