@@ -32,13 +32,13 @@ IMAGE_SUFFIXES = (".mrc", ".map", ".mrc.gz", ".mrc.bz2", ".tif", ".tiff")
 _STACK_SUFFIXES = (".mrcs",)  # one micrograph each if a user names them, but never found in a folder by chance
 _TABLE_SUFFIXES = (".star", ".cs", ".csg")
 _TEXT_SUFFIXES = (".txt", ".csv", ".tsv")
-_BOX_SUFFIXES = (".box", ".cbox")
 _COORD_SUFFIXES = (".coord", ".coords")
 _XMIPP_SUFFIXES = (".pos", ".xmd")
 _EMAN2_SUFFIX = ".json"
 _COORDINATE_SUFFIXES = (
     ".star",
-    *_BOX_SUFFIXES,
+    ".box",
+    ".cbox",
     *_TEXT_SUFFIXES,
     _EMAN2_SUFFIX,
     *_XMIPP_SUFFIXES,
@@ -122,14 +122,16 @@ def read_coordinate_file(path: str | Path) -> tuple[Any, Any, Any, Any]:
         from cryobox.formats import star
 
         return star.read_coordinates(path)
-    if kind in _BOX_SUFFIXES:
+    if kind in (".box", ".cbox"):
         from cryobox.formats import box
 
         return (*(box.read_box(path) if kind == ".box" else box.read_cbox(path)), None)
     if kind in _TEXT_SUFFIXES:
         from cryobox.formats import csv
 
-        return *_of_one_micrograph(path, *csv.read_coordinates(path)), None
+        y, x, score, names = csv.read_coordinates(path)
+        _check_one_image(path, list(dict.fromkeys(names or [])))
+        return y, x, score, None
     if kind == _EMAN2_SUFFIX:
         from cryobox.formats import eman2
 
@@ -137,7 +139,9 @@ def read_coordinate_file(path: str | Path) -> tuple[Any, Any, Any, Any]:
     if kind in _XMIPP_SUFFIXES:
         from cryobox.formats import xmipp
 
-        return *_of_one_micrograph(path, *xmipp.read_xmipp(path)), None
+        y, x, score, names = xmipp.read_xmipp(path)
+        _check_one_image(path, list(dict.fromkeys(names or [])))
+        return y, x, score, None
     if kind in _COORD_SUFFIXES:
         from cryobox.formats import coords
 
@@ -145,13 +149,12 @@ def read_coordinate_file(path: str | Path) -> tuple[Any, Any, Any, Any]:
     raise InputError(f"{path}: not a known type of coordinates; expected {', '.join(_COORDINATE_SUFFIXES)}")
 
 
-def _of_one_micrograph(path: str | Path, y: Any, x: Any, score: Any, names: list[str] | None) -> tuple[Any, Any, Any]:
-    if names is not None and len(set(names)) > 1:
+def _check_one_image(path: str | Path, names: list[str]) -> None:
+    if len(names) > 1:
         raise InputError(
-            f"{path}: has picks of {len(set(names))} images ({names[0]}, ...), expected those of one micrograph; "
+            f"{path}: has picks of {len(names)} images ({names[0]}, ...), expected those of one micrograph; "
             "name this file itself as the picks"
         )
-    return y, x, score
 
 
 def read_micrographs(spec: str | Path, *, root: Path | None = None) -> Micrographs:
@@ -339,11 +342,13 @@ def _name_from(path: str, root: Path | None) -> str:
 def _read_folder(
     folder: Path, micrographs: Micrographs | None, recipe: Recipe, ready: Callable[[str], bool] | None
 ) -> Particles:
+    from cryobox.formats.coordinate_files import is_of_micrograph
+
     files: dict[str, list[Path]] = {}
     for entry in sorted(folder.iterdir()):
         kind = entry.suffix.lower()
         wanted = kind in _COORDINATE_SUFFIXES and not entry.name.startswith(".") and entry.is_file()
-        if wanted and _belongs_to_micrograph(entry, recipe.coordinate_suffix) and (ready is None or ready(str(entry))):
+        if wanted and is_of_micrograph(entry, recipe.coordinate_suffix) and (ready is None or ready(str(entry))):
             files.setdefault(kind, []).append(entry)
     if not files:
         raise InputError(f"{folder}: holds no coordinate files; expected {', '.join(_COORDINATE_SUFFIXES)}")
@@ -351,40 +356,6 @@ def _read_folder(
         kinds = ", ".join(f"{len(paths)} {kind}" for kind, paths in files.items())
         raise InputError(f"{folder}: holds coordinate files of several types ({kinds}); expected one type")
     return _join(str(folder), next(iter(files.values())), micrographs, recipe)
-
-
-def has_coordinate_files(folder: str | Path) -> bool:
-    """Whether a folder holds any file that `read_particles` would read there."""
-    return any(
-        entry.suffix.lower() in _COORDINATE_SUFFIXES
-        and not entry.name.startswith(".")
-        and entry.is_file()
-        and _belongs_to_micrograph(entry, None)
-        for entry in Path(folder).iterdir()
-    )
-
-
-def _belongs_to_micrograph(file: Path, suffix: str | None) -> bool:
-    """Whether a file in a folder of coordinate files is one: EMAN2 and Xmipp keep others of the same type there."""
-    kind = file.suffix.lower()
-    if kind == _EMAN2_SUFFIX:  # project.json
-        from cryobox.formats.eman2 import INFO
-
-        return file.stem.endswith(suffix or INFO)
-    if kind == ".xmd":  # config.xmd
-        from cryobox.formats.xmipp import holds_picks
-
-        return holds_picks(file)
-    return True
-
-
-def _bare_stem(file: Path, suffix: str | None) -> str:
-    """The stem of a coordinate file, without what its program always puts behind the micrograph's."""
-    if file.suffix.lower() == _EMAN2_SUFFIX and not suffix:
-        from cryobox.formats.eman2 import INFO
-
-        return file.stem.removesuffix(INFO)
-    return file.stem
 
 
 def _join(source: str, files: list[Path], micrographs: Micrographs | None, recipe: Recipe) -> Particles:
@@ -400,13 +371,14 @@ def _micrograph_names(
 ) -> tuple[list[str], tuple[str, ...]]:
     """The stems of the micrographs that coordinate files belong to."""
     from cryobox.formats.box import strip_shared_suffix
+    from cryobox.formats.coordinate_files import stem_of_micrograph
     from cryobox.matching import stem, without_uid
 
     known: list[str] = []
     if micrographs is not None:
         known = [stem(name) for name in micrographs.names]
         known += [without_uid(name) for name in micrographs.names]
-    stems = [_bare_stem(file, recipe.coordinate_suffix) for file in files]
+    stems = [stem_of_micrograph(file, recipe.coordinate_suffix) for file in files]
     names, suffix = strip_shared_suffix(stems, known, recipe.coordinate_suffix, source=source)
     seen: dict[str, Path] = {}
     for name, file in zip(names, files, strict=True):

@@ -179,7 +179,7 @@ def _describe_folder(folder: Path) -> list[str]:
 
 
 def _describe_contents(folder: Path) -> list[str]:
-    from cryobox.formats import has_coordinate_files, read_micrographs
+    from cryobox.formats import read_micrographs
 
     try:
         found = read_micrographs(folder)
@@ -187,15 +187,11 @@ def _describe_contents(folder: Path) -> list[str]:
     except InputError:
         lines = []
     try:
-        if has_coordinate_files(folder):
-            lines.insert(0, _describe_picks(folder, _read_picks(folder)))
+        return [_describe_picks(folder, _read_picks(folder)), *lines]
     except InputError as error:
-        if not lines:
-            raise
-        lines.append(f"  its other files cannot be read as picks: {error}")  # motion correction leaves STAR files there
-    if not lines:
-        raise InputError(f"{folder}: holds no {_RECORD} of a finished run, no coordinate files and no micrographs")
-    return lines
+        if lines:  # motion correction leaves STAR files beside its micrographs, which are no picks
+            return lines
+        raise InputError(f"{error}; it holds no micrographs and no {_RECORD} of a finished run, either") from error
 
 
 def _describe_json(path: Path) -> list[str]:
