@@ -171,8 +171,8 @@ def test_a_finished_run_is_described_by_folder_and_by_record(tmp_path: Path) -> 
         ("job.json", '{"recipe":{"sizes":"ab"}}', r"not the job\.json of a finished run: "),
         ("job.json", "[" * 100_000, r"not the job\.json of a finished run: "),
         ("picks.star.gz", "", r"not a known type of picks; .*; unpack it first: tables are not read compressed"),
-        ("movie.eer", "", r"not a known type of picks"),
-        ("notes.md", "", r"not a known type of picks; expected \.star, .* or a folder of them"),
+        ("movie.eer", "", r"not a known type .*; an EER movie must be motion-corrected first"),
+        ("notes.md", "", r"not a known type of picks; expected \.star, .* or a folder of them; or an image: \.mrc, "),
         ("settings.json", '{"a":1}', r"not EMAN2's file about a micrograph"),
     ],
 )

@@ -125,7 +125,4 @@ def is_tiff(path: str) -> bool:
         return True
     if name.endswith(_MRC_SUFFIXES):
         return False
-    movie = "; an EER movie must be motion-corrected first" if name.endswith(".eer") else ""
-    raise MicrographError(
-        f"{path}: not a kind of micrograph file; expected a name in {', '.join(IMAGE_SUFFIXES)}{movie}"
-    )
+    raise MicrographError(f"{path}: not a kind of micrograph file; expected a name in {', '.join(IMAGE_SUFFIXES)}")
