@@ -113,7 +113,8 @@ def run(
     Parameters
     ----------
     picks : path
-        `.star`, `.cs`, `.csg`, `.box`, `.cbox`, `.txt`, `.csv`, or a folder of per-micrograph files.
+        `.star`, `.cs`, `.csg`, `.box`, `.cbox`, `.txt`, `.csv`, `.json` (EMAN2), `.pos`, `.xmd` (Xmipp), `.coord`,
+        `.coords`, or a folder of per-micrograph files.
     micrographs : path
         `.star`, `.cs`, `.csg`, a folder, a glob or one image.
     out : path

@@ -511,7 +511,10 @@ def test_a_hostile_star_file_takes_seconds_and_memory_of_its_size(
     assert len(process.stderr) < 5000, "a message is read by people"
 
 
-@pytest.mark.parametrize("suffix", [".box", ".cbox", ".txt", ".csv", ".tsv", ".star", ".cs", ".csg"])
+@pytest.mark.parametrize(
+    "suffix",
+    [".box", ".cbox", ".txt", ".csv", ".tsv", ".star", ".cs", ".csg", ".json", ".pos", ".xmd", ".coord", ".coords"],
+)
 @pytest.mark.parametrize(
     "data",
     [

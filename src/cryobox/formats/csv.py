@@ -16,7 +16,7 @@ from cryobox.formats.box import check_no_helices
 from cryobox.formats.star_picks import check_flat
 from cryobox.particles import Particles
 
-__all__ = ["read_coordinates", "read_particles"]
+__all__ = ["plain_particles", "read_coordinates", "read_particles"]
 
 # Header names without case and punctuation. All of these programs mean the center.
 _X = ("xcoord", "xcoordinate", "coordinatex", "rlncoordinatex", "centerx", "xcenter", "x")
@@ -34,7 +34,17 @@ def read_particles(path: str | Path) -> Particles:
     InputError
         If columns are missing, rows are ragged, or a value is not a number; the message names the line.
     """
-    y, x, score, names = read_coordinates(path)
+    return plain_particles(path, *read_coordinates(path))
+
+
+def plain_particles(
+    path: str | Path,
+    y: NDArray[np.float64],
+    x: NDArray[np.float64],
+    score: NDArray[np.float64] | None,
+    names: list[str] | None,
+) -> Particles:
+    """Picks without a table of their own; `names` has the image of each, or is None: one, named as the file."""
     index: dict[str, int] = {}
     if names is None:
         micrograph, index = np.zeros(len(y), np.intp), {Path(path).stem: 0}
