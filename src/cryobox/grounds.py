@@ -72,13 +72,18 @@ def settle(
         warnings += header.warnings
     scale = _grid_scale(particles, match, shape, recipe)
     pixel_size = _pixel_sizes(particles, micrographs, match, usable, scale, recipe, warnings)
-    unreadable = {row: str(found) for row, found in headers.items() if isinstance(found, MicrographError)}
+    incomplete = {row: str(found) for row, found in headers.items() if isinstance(found, MicrographError)}
+    incomplete |= _contradicting_shapes(particles, micrographs, match, shape, scale)
+    full = recipe.limit is not None and len(headers) == recipe.limit
+    for name, why in particles.unread.items():
+        if match[name] >= 0 and not (full and match[name] > max(headers)):
+            incomplete.setdefault(int(match[name]), why)
     return Grounds(
         shape=shape,
         pixel_size=pixel_size,
         scale=scale,
         headers=usable,
-        incomplete=unreadable | _contradicting_shapes(particles, micrographs, match, shape, scale),
+        incomplete=incomplete,
         looked_at=np.fromiter(headers, dtype=np.intp, count=len(headers)),
         warnings=tuple(warnings),
     )

@@ -301,7 +301,8 @@ def select(particles: Particles, micrograph: NDArray[np.intp], decided: Decided,
     if recipe.min_score is not None:
         if particles.score is None:
             raise OptionError(f"{particles.source}: has no scores, so --min-score cannot be used")
-        refused.append((~(particles.score >= recipe.min_score), Reason.SCORE))
+        refused.append((np.isnan(particles.score), Reason.NO_SCORE))
+        refused.append((particles.score < recipe.min_score, Reason.SCORE))
     return _rejected(np.full(len(particles), ACCEPTED, dtype=np.int8), *refused)
 
 
