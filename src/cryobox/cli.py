@@ -9,7 +9,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
@@ -26,7 +26,7 @@ from cryobox.options import Recipe, RunOptions
 if TYPE_CHECKING:
     from concurrent.futures import Executor
 
-    from cryobox.inputs import Given
+    from cryobox.inputs import Given, Picks
     from cryobox.job import RunResult
 
 __all__ = ["app", "main"]
@@ -105,7 +105,8 @@ def extract(
     context: typer.Context,
     out: Annotated[Path, typer.Option("--out", "-o", help="Output folder", rich_help_panel=TABLES)],
     picks: Annotated[
-        Path | None, typer.Argument(help=".star, .cs, .csg, .box, .cbox, .txt, .csv, or a folder of them")
+        list[str] | None,
+        typer.Argument(help=".star, .cs, .csg, .box, .cbox, .txt, .csv, or a folder of them; several are appended"),
     ] = None,
     micrographs: Annotated[
         str | None,
@@ -195,6 +196,14 @@ def extract(
     coord_suffix: Annotated[
         str | None, typer.Option(help="Coordinate files: text after the micrograph's stem", rich_help_panel=TABLES)
     ] = _default("coordinate_suffix"),
+    strip_suffix: Annotated[
+        str | None,
+        typer.Option(help="Text at the end of names that is not compared, as _DW", rich_help_panel=TABLES),
+    ] = _default("strip_suffix"),
+    strip_prefix: Annotated[
+        str | None,
+        typer.Option(help="The same at the beginning, as denoised_", rich_help_panel=TABLES),
+    ] = _default("strip_prefix"),
     pixel_size: Annotated[
         float | None, typer.Option(help="Å per pixel, where nothing else says it", rich_help_panel=TABLES)
     ] = _default("pixel_size"),
@@ -337,6 +346,8 @@ def extract(
         "pixel_size": ("pixel_size", pixel_size),
         "coordinate_scale": ("coord_scale", coord_scale),
         "coordinate_suffix": ("coord_suffix", coord_suffix),
+        "strip_prefix": ("strip_prefix", strip_prefix),
+        "strip_suffix": ("strip_suffix", strip_suffix),
         "tiff_flip": ("tiff_no_flip", not tiff_no_flip),
     }
     recorded = record.get("recipe", {})
@@ -372,7 +383,7 @@ def extract(
     if idle_timeout is not None and not watch:
         raise OptionError("--idle-timeout ends --watch; give both")
     if check_orientation:
-        _check_orientation(Path(given.picks), given.micrographs, recipe, root)
+        _check_orientation(given.picks, given.micrographs, recipe, root)
     if dry_run:
         _dry_run(given, recipe, verbose=verbose, as_json=json_events)
         return
@@ -669,14 +680,13 @@ def _read_record(path: Path) -> dict[str, Any]:
     return record
 
 
-def _given(record: Mapping[str, Any], picks: Path | None, micrographs: str | None, root: Path | None) -> Given:
+def _given(record: Mapping[str, Any], picks: Sequence[str] | None, micrographs: str | None, root: Path | None) -> Given:
     """The inputs: as given, else as the record has them, from the directory in which it was made."""
-    from cryobox.inputs import Given
+    from cryobox.inputs import Given, picks_paths
 
+    _refuse_images(picks or ())
     old = Given.from_dict(record["inputs"]) if "inputs" in record else None
-    missing = [
-        name for name, value in (("PICKS", picks), ("--micrographs", micrographs)) if value is None and old is None
-    ]
+    missing = [name for name, value in (("PICKS", picks), ("--micrographs", micrographs)) if not value and old is None]
     if missing:
         raise OptionError(f"{' and '.join(missing)} must be given, or --from with the job.json of an earlier run")
 
@@ -684,14 +694,29 @@ def _given(record: Mapping[str, Any], picks: Path | None, micrographs: str | Non
         assert old is not None
         return os.path.relpath(os.path.join(old.directory, text)) if not os.path.isabs(text) else text
 
-    if root is None and picks is None and old is not None and old.root is not None:
+    if root is None and not picks and old is not None and old.root is not None:
         root = Path(recorded(old.root))
+    named = tuple(picks or map(recorded, picks_paths(old.picks) if old else ()))
     return Given(
-        picks=str(picks) if picks is not None else recorded(old.picks if old else ""),
+        picks=named[0] if len(named) == 1 else named,
         micrographs=micrographs if micrographs is not None else recorded(old.micrographs if old else ""),
         root=None if root is None else str(root),
         directory=os.getcwd(),
     )
+
+
+def _refuse_images(picks: Sequence[str]) -> None:
+    """Images where picks are expected: the shell made them of a pattern that was meant for --micrographs."""
+    from cryobox.formats import IMAGE_SUFFIXES
+
+    images = [name for name in picks if name.lower().endswith((*IMAGE_SUFFIXES, ".mrcs"))]
+    if images:
+        pattern = os.path.join(os.path.dirname(images[0]), f"*{os.path.splitext(images[0])[1]}")
+        raise OptionError(
+            f"{images[0]}{f' and {len(images) - 1} more' if images[1:] else ''}: micrographs where PICKS are expected; "
+            f"if this was a pattern for --micrographs, put it in quotes, or the shell makes many words of it: "
+            f"-m '{pattern}'"
+        )
 
 
 def _choose_sizes(
@@ -768,7 +793,7 @@ def _sizes(box: int, fcrop: int | None, small: int | None) -> tuple[int, ...]:
     return (first,) if small is None else (first, small)
 
 
-def _check_orientation(picks: Path, micrographs: str, recipe: Recipe, root: Path | None, *, say: bool = False) -> None:
+def _check_orientation(picks: Picks, micrographs: str, recipe: Recipe, root: Path | None, *, say: bool = False) -> None:
     from cryobox.inputs import prepare
     from cryobox.orientation import check_orientation
 

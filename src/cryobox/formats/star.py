@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
+from io import BytesIO
 from pathlib import Path
 from typing import BinaryIO, Literal
 
@@ -36,6 +38,7 @@ from cryobox.formats.star_optics import (
     micrograph_optics,
     row_pixel_size,
     rows_of_picks,
+    unique_groups,
 )
 from cryobox.formats.star_table import (
     Chosen,
@@ -61,6 +64,7 @@ from cryobox.paths import find_file, search_places
 __all__ = [
     "StarTable",
     "join_coordinates",
+    "join_tables",
     "read_coordinates",
     "read_micrographs",
     "read_particles",
@@ -256,7 +260,7 @@ def join_coordinates(
     tables = [star for *_, star in parts if star is not None]
     star = None
     if tables and len(tables) == len(parts):
-        star, note = _join_tables(source, tables)
+        star, note = join_tables(source, tables)
         warnings = (*warnings, *note)
     return Particles(
         family="star" if star is not None else "plain",
@@ -272,7 +276,7 @@ def join_coordinates(
     )
 
 
-def _join_tables(source: str, stars: Sequence[StarTable]) -> tuple[StarTable, tuple[str, ...]]:
+def join_tables(source: str, stars: Sequence[StarTable]) -> tuple[StarTable, tuple[str, ...]]:
     """Put the rows of several files under each other; a column that a file lacks is 0 there, as RELION has it.
 
     (The scale factor of a CTF is 1 there, which is what its absence means.)
@@ -309,7 +313,12 @@ def _join_tables(source: str, stars: Sequence[StarTable]) -> tuple[StarTable, tu
         lengths=np.concatenate(lengths),
         adjacent=adjacent,
     )
-    without = np.concatenate([np.full(len(star.table), DEFOCUS not in star.table) for star in stars])
+    without = np.concatenate(
+        [
+            np.full(len(star.table), DEFOCUS not in star.table) if star.lacks_defocus is None else star.lacks_defocus
+            for star in stars
+        ]
+    )
     optics, group = _join_optics(stars)
     joined = StarTable(
         table=table,
@@ -318,7 +327,7 @@ def _join_tables(source: str, stars: Sequence[StarTable]) -> tuple[StarTable, tu
         lacks_defocus=without if 0 < without.sum() < len(without) else None,
         in_rows=_join_values(stars),
     )
-    note = f"{source}: not every coordinate file has {', '.join(sorted(lacking))}; written as 0 where it is missing"
+    note = f"{source}: not every file has {', '.join(sorted(lacking))}; written as 0 where it is missing"
     return joined, (note,) if lacking else ()
 
 
@@ -606,8 +615,22 @@ def write_rejected(path: str | Path, particles: Particles, micrographs: Microgra
         names = [encode(name) for name in (*micrographs.names, *particles.micrograph_names)]
         own = len(micrographs) + particles.micrograph[extracted.rows]
         made[_NAME] = Lookup(np.where(extracted.micrograph < 0, own, extracted.micrograph), names)
+    if star is not None and star.group is not None and star.in_rows is not None:
+        star, numbers = _numbered_anew(star)
+        made[GROUP] = Lookup(numbers[extracted.rows], [str(k).encode() for k in range(len(star.optics) + 1)])
     made[_REJECTED] = _reasons(extracted.reasons or ("",) * len(extracted))
     _write_rows_of(path, star, "particles", extracted.rows, made)
+
+
+def _numbered_anew(star: StarTable) -> tuple[StarTable, Codes]:
+    """A table of joined files with one data_optics, and the number of the group of each row; 0 where it has none."""
+    assert star.group is not None
+    rows, place = unique_groups(star.optics)
+    rows = [row | {GROUP: str(k)} for k, row in enumerate(rows, 1)]
+    text = BytesIO()
+    _write_optics(text, rows)
+    number_of = np.array([*(k + 1 for k in place), 0], np.intp)  # the last: rows without a group, -1
+    return replace(star, optics=tuple(rows), optics_raw=text.getvalue()), number_of[star.group]
 
 
 def write_incomplete(
