@@ -52,7 +52,9 @@ def join_particles(parts: Sequence[Particles], *, refresh_ctf: bool = False) -> 
     """
     if len(parts) == 1:
         return parts[0]
-    families = {part.family: part.source for part in reversed(parts)}
+    families: dict[str, str] = {}
+    for part in parts:
+        families.setdefault(part.family, part.source)
     if len(families) > 1:
         kinds = ", ".join(f"{source} {_FAMILIES[family]}" for family, source in families.items())
         raise InputError(
