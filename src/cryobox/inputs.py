@@ -136,7 +136,7 @@ def prepare(
     )
     table = formats.read_micrographs(given.micrographs, root=root)
     parts = formats.read_several(paths, micrographs=table, recipe=recipe, root=root, ready=ready)
-    particles = join_particles(parts, refresh_ctf=recipe.refresh_ctf)
+    particles = join_particles(parts)
     if len(particles) == 0:
         raise InputError(f"{particles.source}: holds no picks")
     match, step = _match(parts, table, recipe)

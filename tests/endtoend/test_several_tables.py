@@ -292,6 +292,32 @@ def test_exposure_groups_of_one_number_stay_apart_where_their_optics_differ(grou
     assert any("exposure group 1 of" in text and "it is group 2 here" in text for text in result.warnings)
 
 
+def test_picks_without_a_ctf_beside_others_with_one_get_their_exposures(groups: Dataset, tmp_path: Path) -> None:
+    n = groups.count // 2
+    fitted = ctf(n, cs_mm=2.6) | {"ctf/exp_group_id": np.ones(n, np.uint32), "ctf/note": np.full(n, b"kept")}
+    first, second = halves(groups, tmp_path, **fitted)
+    _, table = cs_run(groups, tmp_path, first, second)
+    assert verify(tmp_path / "out").problems == ()
+    exposures = np.load(groups.micrographs.with_suffix(".cs"))
+    defocus = dict(zip(exposures["uid"].tolist(), exposures["ctf/df1_A"].tolist(), strict=True))
+    own = np.isin(table["uid"], np.load(second)["uid"])
+    assert 0 < own.sum() < len(own)
+    assert set(table["ctf/df1_A"][own].tolist()) == {12345}
+    of_files = [defocus[uid] for uid in table["location/micrograph_uid"][~own].tolist()]
+    assert table["ctf/df1_A"][~own].tolist() == of_files
+    assert set(table["ctf/note"].tolist()) == {b"kept", b""}
+    assert [set(table["ctf/exp_group_id"][rows].tolist()) for rows in (own, ~own)] == [{1}, {2}]
+
+
+def test_picks_without_a_ctf_need_exposures_that_have_one(groups: Dataset, tmp_path: Path) -> None:
+    first, second = halves(groups, tmp_path, **ctf(groups.count // 2))
+    with pytest.raises(
+        InputError, match=r"some of these tables have a CTF \(ctf/df1_A\), others have none, and .* none"
+    ):
+        cryobox.run([first, second], micrographs=str(groups.folder / "motioncorrected"), out=tmp_path / "out",
+                    root=groups.folder, recipe=cryobox.Recipe(box=64), options=FAST)  # fmt: skip
+
+
 def even_rows(dataset: Dataset, path: Path, **changes: Any) -> Path:
     """The even rows with more columns."""
     table = np.load(dataset.picks.with_suffix(".cs"))[::2]

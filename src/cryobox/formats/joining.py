@@ -19,7 +19,7 @@ from cryobox.formats.star_table import Table as StarRows
 from cryobox.formats.star_table import listed
 from cryobox.particles import Alignment, Particles
 
-__all__ = ["join_particles"]
+__all__ = ["join_particles", "unite_rows"]
 
 _NAME = "_rlnMicrographName"
 _IMAGE = "_rlnImageName"
@@ -32,14 +32,8 @@ _OPTICS = (
 )  # fmt: skip
 
 
-def join_particles(parts: Sequence[Particles], *, refresh_ctf: bool = False) -> Particles:
+def join_particles(parts: Sequence[Particles]) -> Particles:
     """Append tables of picks, in the order given.
-
-    Parameters
-    ----------
-    parts : sequence of Particles
-    refresh_ctf : bool
-        All CTF values come from the micrographs, so that picks need none.
 
     A micrograph that several of them name stands several times in `micrograph_names`, once for each: their names, uids
     and grids may differ.
@@ -47,8 +41,7 @@ def join_particles(parts: Sequence[Particles], *, refresh_ctf: bool = False) -> 
     Raises
     ------
     InputError
-        If they are of different families, a particle is in two of them, their columns cannot be united, or only some
-        `.cs` tables have a CTF.
+        If they are of different families, a particle is in two of them, or their columns cannot be united.
     """
     if len(parts) == 1:
         return parts[0]
@@ -64,10 +57,11 @@ def join_particles(parts: Sequence[Particles], *, refresh_ctf: bool = False) -> 
     source = listed([part.source for part in parts], 3)
     warnings = tuple(text for part in parts for text in part.warnings)
     table: Any = None
+    lacks_ctf: NDArray[np.bool_] | None = None
     if parts[0].family == "star":
         table, alignments, notes = _join_star(source, parts)
     elif parts[0].family == "cs":
-        table, alignments, notes = _join_cs(source, parts, refresh_ctf)
+        table, lacks_ctf, alignments, notes = _join_cs(source, parts)
     else:
         alignments, notes = (), ()
     offsets = np.cumsum([0, *(len(part.micrograph_names) for part in parts)])
@@ -86,6 +80,7 @@ def join_particles(parts: Sequence[Particles], *, refresh_ctf: bool = False) -> 
         score=_filled([p.score for p in parts], [len(p) for p in parts], np.nan),
         alignments=alignments,
         copy_of=_join_copies(parts),
+        lacks_ctf=lacks_ctf,
         table=table,
         warnings=(*warnings, *notes),
     )
@@ -198,8 +193,8 @@ def _without(star: StarTable, tag: str) -> StarTable:
 
 
 def _join_cs(
-    source: str, parts: Sequence[Particles], refresh_ctf: bool
-) -> tuple[CsTable, tuple[Alignment, ...], tuple[str, ...]]:
+    source: str, parts: Sequence[Particles]
+) -> tuple[CsTable, NDArray[np.bool_] | None, tuple[Alignment, ...], tuple[str, ...]]:
     from cryobox.formats.cs import alignments_of
 
     tables: list[CsTable] = [part.table for part in parts]
@@ -209,32 +204,47 @@ def _join_cs(
     has = {field: [field in (table.dtype.names or ()) for table in tables] for field in fields}
     some = [field for field in fields if not all(has[field])]
     notes: list[str] = []
-    if DEFOCUS_FIELD in some and refresh_ctf:
-        fields = [field for field in fields if not field.startswith("ctf/")]
-        some = [field for field in some if not field.startswith("ctf/")]
-    if DEFOCUS_FIELD in some:
-        with_ctf, without = (sources[has[DEFOCUS_FIELD].index(there)] for there in (True, False))
-        raise InputError(
-            f"{with_ctf} has a CTF ({DEFOCUS_FIELD}), {without} has none; extract them apart, or take all CTF "
-            f"values from the micrographs with --refresh-ctf"
-        )
     if halves := [field for field in some if field.endswith("/split")]:
         without = sources[has[halves[0]].index(False)]
         notes.append(f"{source}: {', '.join(halves)} (half-sets) left out, since {without} has none")
         fields = [field for field in fields if field not in halves]
         some = [field for field in some if field not in halves]
-    if some:
-        notes.append(f"{source}: not every table has {', '.join(some)}; written as 0 where it is missing")
-    dtype = [(field, _common(field, sources, tables)) for field in fields]
-    joined = np.zeros(sum(map(len, tables)), dtype=dtype)
+    apart = [field for field in some if not (DEFOCUS_FIELD in some and field.startswith("ctf/"))]
+    if apart:  # rows without a CTF get their micrograph's
+        notes.append(f"{source}: not every table has {', '.join(apart)}; written as 0 where it is missing")
+    joined = _unite(fields, sources, tables)
+    lacks = None
+    if DEFOCUS_FIELD in some:
+        lacks = np.repeat(np.logical_not(has[DEFOCUS_FIELD]), [len(table) for table in tables])
+        joined[DEFOCUS_FIELD][lacks] = np.nan  # where a row is left out, this is all that says so
+    notes += _part_groups(source, sources, joined, [len(table) for table in tables])
+    return joined, lacks, alignments_of(source, joined), tuple(notes)
+
+
+def unite_rows(first_where: NDArray[np.bool_], first: CsTable, second: CsTable) -> CsTable:
+    """Rows of two tables in one: those of `first` where the mask says so, those of `second` elsewhere.
+
+    Columns that only one has are 0 in the other. Exposure groups of one number stay apart where their optics differ.
+    """
+    tables, sources = (first, second), ("the picks", "the micrographs")
+    fields = list(dict.fromkeys(field for table in tables for field in table.dtype.names or ()))
+    joined = _unite(fields, sources, tables)
+    _part_groups("", sources, joined, [len(first), len(second)])
+    order = np.argsort(np.concatenate([np.flatnonzero(first_where), np.flatnonzero(~first_where)]))
+    rows: CsTable = joined[order]
+    return rows
+
+
+def _unite(fields: Sequence[str], sources: Sequence[str], tables: Sequence[CsTable]) -> CsTable:
+    """The tables under each other."""
+    joined = np.zeros(sum(map(len, tables)), dtype=[(field, _common(field, sources, tables)) for field in fields])
     at = 0
     for table in tables:
         for field in fields:
             if field in (table.dtype.names or ()):
                 joined[field][at : at + len(table)] = _as_kind(table[field], joined.dtype[field])
         at += len(table)
-    notes += _part_groups(source, sources, joined, [len(table) for table in tables])
-    return joined, alignments_of(source, joined), tuple(notes)
+    return joined
 
 
 def _check_uids(sources: Sequence[str], tables: Sequence[CsTable]) -> None:
