@@ -638,6 +638,7 @@ def main(arguments: list[str] | None = None) -> NoReturn:
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # names of files may hold bytes that are no text
     try:
+        _refuse_expanded(sys.argv[1:] if arguments is None else arguments)
         app(arguments)
     except BrokenPipeError:
         # Whoever read the output has gone; nothing more can be said, and Python must not try when it ends.
@@ -707,16 +708,31 @@ def _given(record: Mapping[str, Any], picks: Sequence[str] | None, micrographs: 
 
 def _refuse_images(picks: Sequence[str]) -> None:
     """Images where picks are expected: the shell made them of a pattern that was meant for --micrographs."""
-    from cryobox.formats import IMAGE_SUFFIXES
-
-    images = [name for name in picks if name.lower().endswith((*IMAGE_SUFFIXES, ".mrcs"))]
-    if images:
-        pattern = os.path.join(os.path.dirname(images[0]), f"*{os.path.splitext(images[0])[1]}")
+    if images := [name for name in picks if _is_image(name)]:
         raise OptionError(
             f"{images[0]}{f' and {len(images) - 1} more' if images[1:] else ''}: micrographs where PICKS are expected; "
-            f"if this was a pattern for --micrographs, put it in quotes, or the shell makes many words of it: "
-            f"-m '{pattern}'"
+            f"{_quote_hint(images[0])}"
         )
+
+
+def _refuse_expanded(words: Sequence[str]) -> None:
+    """Several images behind --micrographs, which takes one word."""
+    for option, *images in zip(words, words[1:], words[2:], strict=False):
+        if option in ("-m", "--micrographs") and all(map(_is_image, images)):
+            raise OptionError(f"{option} {' '.join(images)} ...: takes one word; {_quote_hint(images[0])}")
+
+
+def _is_image(name: str) -> bool:
+    from cryobox.formats import IMAGE_SUFFIXES
+
+    return name.lower().endswith((*IMAGE_SUFFIXES, ".mrcs"))
+
+
+def _quote_hint(image: str) -> str:
+    pattern = os.path.join(os.path.dirname(image), f"*{os.path.splitext(image)[1]}")
+    return (
+        f"if this was a pattern of micrographs, put it in quotes, or the shell makes many words of it: -m '{pattern}'"
+    )
 
 
 def _choose_sizes(

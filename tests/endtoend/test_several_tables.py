@@ -194,10 +194,13 @@ def test_a_source_takes_several_tables(folder: Path) -> None:
 def test_a_pattern_that_the_shell_expanded_gets_a_hint(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (folder / "one.star").write_text(BARE + "M/a.mrc 100 80\n")
     assert run_main("extract", "one.star", "-m", "M/a.mrc", "M/b.mrc", "-o", "out", "--box", "32") == 2
-    assert "M/b.mrc: micrographs where PICKS are expected" in (said := capsys.readouterr().err)
+    assert "-m M/a.mrc M/b.mrc ...: takes one word" in (said := capsys.readouterr().err)
     assert "put it in quotes, or the shell makes many words of it: -m 'M/*.mrc'" in said
     assert run_main("extract", "M/a.mrc", "M/b.mrc", "-m", "mics.star", "-o", "out", "--box", "32") == 2
     assert "M/a.mrc and 1 more: micrographs where PICKS are expected" in capsys.readouterr().err
+    for command in (["info", "one.star"], ["convert", "one.star", "one.cs"]):
+        assert run_main(*command, "--micrographs", "M/a.mrc", "M/b.mrc") == 2
+        assert "-m 'M/*.mrc'" in capsys.readouterr().err
 
 
 def test_options_for_reading_that_cannot_apply_are_refused(folder: Path) -> None:

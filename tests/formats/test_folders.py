@@ -94,6 +94,8 @@ def test_the_list_of_a_relion_job_is_followed(tmp_path: Path, monkeypatch: pytes
     found = read(job, *MOVIES)
     assert found.micrograph_names == MOVIES
     assert by_micrograph(found, *MOVIES) == WANTED
+    with_root = formats.read_particles(job, micrographs=micrographs(*MOVIES), recipe=Recipe(box=64), root=tmp_path)
+    assert with_root.micrograph_names == MOVIES
     moved = tmp_path / "elsewhere/deep/down/copy"
     fill(moved, PER_MICROGRAPH | {f"{name}.star": head + rows.replace("job004", "job999")})
     monkeypatch.chdir(moved)
@@ -250,3 +252,11 @@ def test_coordinate_files_may_be_named_one_by_one(tmp_path: Path) -> None:
     paths = [job / "Dataset1/001_autopick.star", job / "Dataset2/001_autopick.star"]
     (found,) = formats.read_several(paths, micrographs=micrographs(*DATASETS), recipe=Recipe(box=64))
     assert by_micrograph(found, *DATASETS) == {DATASETS[0]: [1], DATASETS[1]: [2]}
+
+
+def test_kinds_that_a_pattern_of_the_shell_mixes_are_refused(tmp_path: Path) -> None:
+    folder = fill(tmp_path / "g", {"a.star": star(1), "a_old.star": star(2)})
+    with pytest.raises(
+        InputError, match=r"are several kinds of picks: 1 \*\.star, 1 \*_old\.star; name the files of one"
+    ):
+        formats.read_several(sorted(folder.iterdir()), micrographs=micrographs("a.mrc"), recipe=Recipe(box=64))

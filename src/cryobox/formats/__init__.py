@@ -35,7 +35,6 @@ IMAGE_SUFFIXES = (".mrc", ".map", ".mrc.gz", ".mrc.bz2", ".tif", ".tiff")
 _STACK_SUFFIXES = (".mrcs",)  # one micrograph each if a user names them, but never found in a folder by chance
 _TABLE_SUFFIXES = (".star", ".cs", ".csg")
 _TEXT_SUFFIXES = (".txt", ".csv", ".tsv")
-QUOTE_HINT = "; a pattern such as '*.mrc' must stand in quotes, or the shell makes many words of it"
 _COORDINATE_SUFFIXES = (".star", ".box", ".cbox", *_TEXT_SUFFIXES)
 
 
@@ -143,7 +142,7 @@ def _read_table(path: Path, root: Path | None) -> Particles:
 
         return star.join_coordinates(str(path), [path.stem], [read_coordinate_file(path)])
     if _is_image(str(path), (*IMAGE_SUFFIXES, *_STACK_SUFFIXES)):
-        raise InputError(f"{path}: is an image, expected picks{QUOTE_HINT}")
+        raise InputError(f"{path}: is an image, expected a file or folder of picks")
     raise InputError(
         f"{path}: not a known type of picks; expected {', '.join((*_TABLE_SUFFIXES, *_COORDINATE_SUFFIXES[1:]))} "
         "or a folder of them"
@@ -396,6 +395,7 @@ def _read_folder(
         micrographs=micrographs,
         suffix=suffix,
         strip=strip_of(recipe),
+        root=root,
         ready=ready,
     )
     if found.table is not None:

@@ -83,6 +83,7 @@ def find_picks(
     micrographs: Micrographs | None,
     suffix: str | None,
     strip: Strip = NO_STRIP,
+    root: Path | None = None,
     ready: Callable[[str], bool] | None = None,
 ) -> Found:
     """Find the one kind of picks that a folder and those below it hold.
@@ -97,6 +98,8 @@ def find_picks(
     suffix : str, optional
         What the user says that coordinate files end with; only such files count.
     strip : Strip
+    root : Path, optional
+        Where the files of a list are looked for.
     ready : callable, optional
         Which files may be read now.
 
@@ -123,7 +126,7 @@ def find_picks(
         if len(kinds) > 1:
             raise _several(folder, [(f"*{text}{k}", files) for k, files in kinds.items()])
         return _of_files(folder, chosen, types, warnings, ready)
-    return _the_only_kind(folder, paths, types, _known(micrographs, strip), ready)
+    return _the_only_kind(folder, paths, types, _known(micrographs, strip), root, ready)
 
 
 def _without_longer_kinds(chosen: Sequence[Path], text: str, types: Sequence[str], known: frozenset[str]) -> list[Path]:
@@ -166,6 +169,7 @@ def _the_only_kind(
     paths: Sequence[Path],
     types: Sequence[str],
     known: frozenset[str],
+    root: Path | None,
     ready: Callable[[str], bool] | None,
 ) -> Found:
     kinds: dict[tuple[str, str], list[Path]] = {}
@@ -190,7 +194,7 @@ def _the_only_kind(
     if len(lists) == 1:
         if ready is not None and not ready(str(lists[0])):
             raise InputError(f"{lists[0]}: is still being written")
-        if not kinds or _some_file_exists(lists[0]):
+        if not kinds or _some_file_exists(lists[0], root):
             return Found(table=lists[0])
         lists = []
     for path in unknown["coordinates"]:
@@ -241,6 +245,8 @@ def names_of_files(
     InputError
         If two files belong to one micrograph.
     """
+    if folder is None and suffix is None and len(files) > 1:
+        _check_one_kind(source, files, types, _known(micrographs, strip))
     text, kind = split_suffix(suffix, types)
     if wrong := [path.name for path in files if kind and _type(path, types) != kind]:
         raise InputError(
@@ -267,6 +273,18 @@ def names_of_files(
     if not taken or suffix or taken in RELION_SUFFIXES:
         return names, ()
     return names, (f"{source}: {taken!r} taken off the names of the coordinate files to find their micrographs",)
+
+
+def _check_one_kind(source: str, files: Sequence[Path], types: Sequence[str], known: frozenset[str]) -> None:
+    """Files that were named one by one, as the shell makes them of a pattern."""
+    kinds: Counter[str] = Counter()
+    for path in files:
+        rest = _behind_micrograph(without_extension(path, types), known)
+        if rest is not None:
+            kinds[f"*{rest}{_type(path, types)}"] += 1
+    if len(kinds) > 1:
+        shown = ", ".join(f"{count} {label}" for label, count in kinds.items())
+        raise InputError(f"{source}: are several kinds of picks: {shown}; name the files of one kind")
 
 
 def _check_folders(
@@ -407,9 +425,9 @@ def _several_names(path: Path) -> bool:
     return any("_rlnMicrographName" in table and len(table.codes("_rlnMicrographName")[1]) > 1 for table in tables)
 
 
-def _some_file_exists(path: Path) -> bool:
+def _some_file_exists(path: Path, root: Path | None) -> bool:
     """Whether a list names files that can be found; one that was copied without its project does not."""
-    places = search_places(path, None)
+    places = search_places(path, root)
     for block in read_blocks(path).values():
         table = block.table()
         if "_rlnMicrographCoordinates" in table:
