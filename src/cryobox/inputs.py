@@ -69,7 +69,7 @@ class Given:
         """
         try:
             values = {field.name: record[field.name] for field in dataclasses.fields(cls)}
-            if not isinstance(values["picks"], str):
+            if isinstance(values["picks"], list) and all(isinstance(path, str) for path in values["picks"]):
                 values["picks"] = tuple(values["picks"])
             return cls(**values)
         except (KeyError, TypeError) as error:
@@ -135,7 +135,8 @@ def prepare(
         directory=os.getcwd(),
     )
     table = formats.read_micrographs(given.micrographs, root=root)
-    parts = formats.read_several(paths, micrographs=table, recipe=recipe, root=root, ready=ready)
+    read = formats.read_several(paths, micrographs=table, recipe=recipe, root=root, ready=ready)
+    parts = [part for part in read if len(part)] or read[:1]  # what an empty table lacks, no row lacks
     particles = join_particles(parts)
     if len(particles) == 0:
         raise InputError(f"{particles.source}: holds no picks")
@@ -153,8 +154,9 @@ def prepare(
         micrograph=plan.micrograph[plan.rows],
         pixel_size=plan.pixel_size,
     )
+    empty = tuple(f"{part.source}: holds no picks" for part in read if len(parts) < len(read) and not len(part))
     notes = (f"micrographs are matched to picks by {step}", *plan.notes)
-    plan = replace(plan, warnings=(*plan.warnings, *checks), notes=notes)
+    plan = replace(plan, warnings=(*empty, *plan.warnings, *checks), notes=notes)
     return Inputs(given=given, particles=particles, micrographs=table, plan=plan)
 
 

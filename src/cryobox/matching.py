@@ -194,7 +194,7 @@ def _find(
                 )
             number = fits[0]
             other = owner.get(number, new.setdefault(number, i))
-            if other != i:
+            if picks[other] != picks[i]:
                 raise InputError(
                     f"{picks_source}: names {picks[other]!r} and {picks[i]!r} both fit micrograph "
                     f"{micrographs[number]!r} by {words}; write the full names"

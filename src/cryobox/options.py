@@ -47,10 +47,9 @@ def _positive(name: str, value: float | None, unit: str) -> None:
         raise OptionError(f"{name} must be a positive number{unit}; got {value!r}")
 
 
-def _part_of_a_name(name: str, text: str | None) -> None:
+def _part_of_a_name(option: str, text: str | None) -> None:
     if text is not None and (not text or "/" in text):
-        raise OptionError(f"--{name.replace('coordinate', 'coord').replace('_', '-')} must be a part of a file's name, "
-                          f"without folders; got {text!r}")  # fmt: skip
+        raise OptionError(f"{option} must be a part of a file's name, without folders; got {text!r}")
 
 
 LARGEST_BOX = 32768  # pixels; the core refuses more, since a transform would need gigabytes
@@ -174,8 +173,9 @@ class Recipe:
         _positive("min_separation_angstrom", self.min_separation_angstrom, " of Å")
         _positive("pixel_size", self.pixel_size, " of Å per pixel")
         _positive("coordinate_scale", self.coordinate_scale, "")
-        for name in ("coordinate_suffix", "strip_prefix", "strip_suffix"):
-            _part_of_a_name(name, getattr(self, name))
+        _part_of_a_name("--coord-suffix", self.coordinate_suffix)
+        _part_of_a_name("--strip-prefix", self.strip_prefix)
+        _part_of_a_name("--strip-suffix", self.strip_suffix)
         if self.ctf_average and not self.refresh_ctf:
             raise OptionError("--ctf-average says how --refresh-ctf may work; give both, or neither")
         if self.min_score is not None and math.isnan(self.min_score):

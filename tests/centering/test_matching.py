@@ -85,6 +85,11 @@ def test_a_bare_name_beside_its_full_name_is_an_error() -> None:
         match(["a/m.mrc", "m"], ["a/m.mrc"])
 
 
+def test_one_name_may_stand_twice() -> None:
+    """Rows of a .cs table that differ in a uid that nothing else has."""
+    assert match(["x/a.mrc", "x/a.mrc"], ["a.mrc"]) == ([0, 0], "file name")
+
+
 def test_equal_ends_of_paths_are_not_guessed() -> None:
     with pytest.raises(InputError, match=r"pick name 'c/Movies/m' fits two micrographs by file stem"):
         match(["c/Movies/m"], ["a/Movies/m.mrc", "b/Movies/m.mrc"])

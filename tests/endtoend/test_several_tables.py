@@ -108,6 +108,14 @@ def test_half_sets_that_only_some_tables_have_are_dropped_with_a_warning(folder:
     assert columns(folder / "both/particles.star")["_rlnRandomSubset"] == ["1", "2"]
 
 
+def test_an_empty_table_takes_nothing_away(folder: Path) -> None:
+    (folder / "one.star").write_text(BARE + "_rlnRandomSubset\nM/a.mrc 100 80 1\n")
+    (folder / "two.star").write_text(BARE)
+    result = extract("two.star", "one.star")
+    assert columns(folder / "out/particles.star")["_rlnRandomSubset"] == ["1"]
+    assert "two.star: holds no picks" in result.warnings
+
+
 def test_shifts_are_those_of_the_row(folder: Path) -> None:
     (folder / "one.star").write_text(BARE + "_rlnOriginXAngst\n_rlnOriginYAngst\nM/a.mrc 100 80 6.0 -3.0\n")
     (folder / "two.star").write_text(BARE + "M/b.mrc 90 70\n")

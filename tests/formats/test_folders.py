@@ -260,3 +260,7 @@ def test_kinds_that_a_pattern_of_the_shell_mixes_are_refused(tmp_path: Path) -> 
         InputError, match=r"are several kinds of picks: 1 \*\.star, 1 \*_old\.star; name the files of one"
     ):
         formats.read_several(sorted(folder.iterdir()), micrographs=micrographs("a.mrc"), recipe=Recipe(box=64))
+    with pytest.raises(InputError, match=r"a\.star does not end with '_old'; name the files of one kind"):
+        formats.read_several(
+            sorted(folder.iterdir()), micrographs=micrographs("a.mrc"), recipe=Recipe(box=64, coordinate_suffix="_old")
+        )

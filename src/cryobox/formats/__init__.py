@@ -89,7 +89,8 @@ def read_several(
 
     from cryobox.formats.joining import join_particles
 
-    _check_distinct_paths(paths)
+    if len(paths) > 1:
+        _check_distinct_paths(paths)
     found: list[Particles] = []
     files: list[tuple[int, Path]] = []  # tables that belong to one micrograph each, called as the file
     by_name = False
@@ -101,7 +102,7 @@ def read_several(
             particles = _read_table(path, root)
             if particles.micrograph_names == (path.stem,) and particles.family != "cs":
                 files.append((len(found), path))
-                by_name = True
+            by_name |= bool(files) or not len(particles)
         found.append(particles)
     if recipe.coordinate_suffix is not None and not by_name:
         raise OptionError(

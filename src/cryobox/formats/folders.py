@@ -248,10 +248,12 @@ def names_of_files(
     if folder is None and suffix is None and len(files) > 1:
         _check_one_kind(source, files, types, _known(micrographs, strip))
     text, kind = split_suffix(suffix, types)
-    if wrong := [path.name for path in files if kind and _type(path, types) != kind]:
-        raise InputError(
-            f"{source}: no coordinate file has a name that ends with {suffix!r}; got for example {wrong[0]!r}"
-        )
+    if wrong := [path.name for path in files if not _ends(path, text, kind, types)]:
+        if len(wrong) == len(files):
+            raise InputError(
+                f"{source}: no coordinate file has a name that ends with {suffix!r}; got for example {wrong[0]!r}"
+            )
+        raise InputError(f"{source}: {wrong[0]} does not end with {suffix!r}; name the files of one kind")
     bare = [without_extension(path, types) for path in files]
     taken = ""
     if suffix is None or text:

@@ -209,9 +209,9 @@ def _join_cs(
         notes.append(f"{source}: {', '.join(halves)} (half-sets) left out, since {without} has none")
         fields = [field for field in fields if field not in halves]
         some = [field for field in some if field not in halves]
-    apart = [field for field in some if not (DEFOCUS_FIELD in some and field.startswith("ctf/"))]
-    if apart:  # rows without a CTF get their micrograph's
-        notes.append(f"{source}: not every table has {', '.join(apart)}; written as 0 where it is missing")
+    anew = ("blob/", "ctf/") if DEFOCUS_FIELD in some else ("blob/",)  # rows without a CTF get their micrograph's
+    if apart := [field for field in some if not field.startswith(anew)]:
+        notes.append(f"{source}: not every table has {listed(apart, 10)}; written as 0 where it is missing")
     joined = _unite(fields, sources, tables)
     lacks = None
     if DEFOCUS_FIELD in some:

@@ -298,8 +298,8 @@ def join_tables(source: str, stars: Sequence[StarTable]) -> tuple[StarTable, tup
                 length[:, i] = table.lengths[:, column]
             elif len(table):
                 place[:, i] = 3 if tag == "_rlnCtfScalefactor" else 1
-                if DEFOCUS in table or not is_ctf_tag(tag):  # else the rows get their micrograph's
-                    lacking.add(tag)
+                if tag not in (_IMAGE, _NAME, GROUP) and (DEFOCUS in table or not is_ctf_tag(tag)):
+                    lacking.add(tag)  # others are written anew, or come from the micrograph
         starts.append(place)
         lengths.append(length)
         begin += len(table.data) + 1
