@@ -130,6 +130,24 @@ def test_picks_of_micrographs_that_the_table_lacks_are_no_other_kind(tmp_path: P
     assert by_micrograph(read(job, *MOVIES), *MOVIES) == {**WANTED, "": [3]}
 
 
+def test_picks_of_unknown_micrographs_with_another_suffix_are_another_kind(tmp_path: Path) -> None:
+    job = fill(tmp_path / "j", PER_MICROGRAPH | {"Movies/c_manualpick.star": star(3)})
+    with pytest.raises(
+        InputError, match=r"2 Movies/\*_autopick\.star, 1 Movies/\*\.star; say which with --coord-suffix _a"
+    ):
+        read(job, *MOVIES)
+    assert by_micrograph(read(job, *MOVIES, suffix="_autopick"), *MOVIES) == WANTED
+
+
+def test_a_suffix_of_relion_is_no_part_of_what_the_names_differ_by(tmp_path: Path) -> None:
+    job = fill(tmp_path / "j", PER_MICROGRAPH)
+    weighted = tuple(name.replace(".mrc", "_DW.mrc") for name in MOVIES)
+    with pytest.raises(InputError, match=r"without '_DW' 2 of 2 would match: give --strip-suffix _DW"):
+        by_micrograph(read(job, *weighted), *weighted)
+    found = read(job, *weighted, strip_suffix="_DW")
+    assert found.micrograph_names == ("Movies/a", "Movies/b")
+
+
 GAUTOMATCH = {
     "a_automatch.star": star(1), "a_nonunique.star": star(2), "a_rejected.star": star(3),
     "b_automatch.star": star(4), "b_nonunique.star": star(5), "b_rejected.star": star(6),

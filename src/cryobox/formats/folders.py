@@ -12,7 +12,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Literal, get_args
 
 from cryobox.errors import InputError
 from cryobox.formats.box import strip_shared_suffix
@@ -173,7 +173,7 @@ def _the_only_kind(
     ready: Callable[[str], bool] | None,
 ) -> Found:
     kinds: dict[tuple[str, str], list[Path]] = {}
-    unknown: dict[_What, list[Path]] = {"coordinates": [], "table": [], "list": [], "empty": [], "nothing": []}
+    unknown: dict[_What, list[Path]] = {what: [] for what in get_args(_What)}
     strangers = []
     for path in paths:
         rest = _behind_micrograph(without_extension(path, types), known)
@@ -189,7 +189,7 @@ def _the_only_kind(
         else:
             unknown[_what(path, types)].append(path)
     if not known:  # then names say nothing
-        unknown["coordinates"] += unknown.pop("empty")
+        unknown["coordinates"] += unknown["empty"]
     lists, tables = unknown["list"], unknown["table"]
     if len(lists) == 1:
         if ready is not None and not ready(str(lists[0])):
@@ -198,9 +198,7 @@ def _the_only_kind(
             return Found(table=lists[0])
         lists = []
     for path in unknown["coordinates"]:
-        kind = _type(path, types)
-        same = [(rest, other) for rest, other in kinds if other == kind]
-        kinds.setdefault(same[0] if same else ("", kind), []).append(path)
+        kinds.setdefault(("", _type(path, types)), []).append(path)  # not what others end with: of another kind
     wholes = [*lists, *tables]
     if wholes and (kinds or len(wholes) > 1):
         every = [(_inside(folder, path), [path]) for path in wholes]
@@ -259,6 +257,9 @@ def names_of_files(
     if suffix is None or text:
         known = [] if micrographs is None else sorted(_known(micrographs, strip))
         bare, taken = strip_shared_suffix(bare, known, text or None, source=source)
+        if known and not taken and not set(known).intersection(bare):  # a suffix all the same, whatever else differs
+            taken = next((end for end in RELION_SUFFIXES if all(name.endswith(end) for name in bare)), "")
+            bare = [name.removesuffix(taken) for name in bare]
     stems = Counter(stem(name) for name in (() if micrographs is None else micrographs.names))
     names = []
     for name, path in zip(bare, files, strict=True):
