@@ -140,6 +140,7 @@ def prepare(
     particles = join_particles(parts)
     if len(particles) == 0:
         raise InputError(f"{particles.source}: holds no picks")
+    _check_options_apply(particles, table, recipe)
     match, step = _match(parts, table, recipe)
     rows = micrographs_with_picks(particles, match, recipe.limit)
     with ThreadPoolExecutor(HEADER_THREADS) as pool:
@@ -164,11 +165,25 @@ def _match(parts: Sequence[Particles], table: Micrographs, recipe: Recipe) -> tu
     """The row in the micrographs' table of each micrograph of each table of picks, and how it was found."""
     strip = formats.strip_of(recipe)
     check_strip([name for part in parts for name in part.micrograph_names], table.names, strip)
-    if not recipe.tiff_flip and not any(path.lower().endswith((".tif", ".tiff")) for path in table.paths):
-        raise InputError(f"{table.source}: holds no TIFF files, so --tiff-no-flip cannot apply; leave it out")
     found = [match_micrographs(part, table, strip) for part in parts if part.micrograph_names]
     steps = dict.fromkeys(step for _, step in found)
     return np.concatenate([np.empty(0, np.intp), *(match for match, _ in found)]), "; ".join(steps)
+
+
+def _check_options_apply(particles: Particles, table: Micrographs, recipe: Recipe) -> None:
+    """Refuse options about reading that this input gives nothing to do.
+
+    Raises
+    ------
+    InputError, OptionError
+    """
+    if not recipe.tiff_flip and not any(path.lower().endswith((".tif", ".tiff")) for path in table.paths):
+        raise InputError(f"{table.source}: holds no TIFF files, so --tiff-no-flip cannot apply; leave it out")
+    if recipe.coordinate_scale != 1.0 and particles.from_fractions:
+        raise OptionError(
+            f"{particles.source}: positions are parts of the micrograph's sides and fit any binning, so --coord-scale "
+            f"{recipe.coordinate_scale:g} cannot apply; leave it out"
+        )
 
 
 def read_pixel_size(micrographs: str | os.PathLike[str], *, root: Path | None = None) -> float:

@@ -225,6 +225,13 @@ def test_options_for_reading_that_cannot_apply_are_refused(folder: Path) -> None
         extract("one.star", strip_prefix="M/")
 
 
+def test_fractions_are_not_scaled(groups: Dataset, tmp_path: Path) -> None:
+    with pytest.raises(
+        cryobox.OptionError, match=r"picks\.csg: positions are parts .* so --coord-scale 2 cannot apply"
+    ):
+        cs_run(groups, tmp_path, groups.picks, coordinate_scale=2.0)
+
+
 # CryoSPARC ------------------------------------------------------------------------------------------------------------
 
 
