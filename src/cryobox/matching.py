@@ -226,7 +226,7 @@ def _stripped(names: Sequence[str], strip: Strip, source: str) -> list[str]:
                 continue  # they were the same before, and the steps tell them apart or say so
             raise InputError(
                 f"{source}: {names[other]!r} and {names[i]!r} are both {text!r} without {_listed(strip)}; two names "
-                f"never become one: leave one of them out of the table, or rename it"
+                f"never become one: leave one of them out (of a folder, a pattern in quotes chooses), or rename it"
             )
     return short
 

@@ -399,17 +399,20 @@ def _what(path: Path, types: Sequence[str]) -> _What:
     if not data.strip():
         return "empty"
     kind = _type(path, types)
-    if kind in (".star", ".cbox"):
-        return _what_star(path, data) if kind == ".star" else "coordinates"
-    if kind in (".txt", ".csv", ".tsv"):
-        from cryobox.formats import csv
+    if kind == ".star":
+        return _what_star(path, data)
+    if kind in (".box", ".cbox"):
+        return "coordinates"
+    from cryobox.formats import csv, read_coordinate_file
 
-        try:
-            *_, names = csv.read_coordinates(path)
-        except InputError:
-            return "nothing"
-        return "table" if names is not None and len(set(names)) > 1 else "coordinates"
-    return "coordinates"
+    try:
+        if kind not in (".txt", ".csv", ".tsv"):
+            read_coordinate_file(path)
+            return "coordinates"
+        *_, names = csv.read_coordinates(path)
+    except InputError:
+        return "nothing"
+    return "table" if names is not None and len(set(names)) > 1 else "coordinates"
 
 
 def _what_star(path: Path, data: bytes) -> _What:
