@@ -9,7 +9,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
@@ -26,7 +26,7 @@ from cryobox.options import Recipe, RunOptions
 if TYPE_CHECKING:
     from concurrent.futures import Executor
 
-    from cryobox.inputs import Given
+    from cryobox.inputs import Given, Picks
     from cryobox.job import RunResult
 
 __all__ = ["app", "main"]
@@ -105,9 +105,10 @@ def extract(
     context: typer.Context,
     out: Annotated[Path, typer.Option("--out", "-o", help="Output folder", rich_help_panel=TABLES)],
     picks: Annotated[
-        Path | None,
+        list[str] | None,
         typer.Argument(
-            help=".star, .cs, .csg, .box, .cbox, .txt, .csv, .json, .pos, .xmd, .coords, or a folder of them"
+            help=".star, .cs, .csg, .box, .cbox, .txt, .csv, .json, .pos, .xmd, .coords, or a folder of them; "
+            "several are appended"
         ),
     ] = None,
     micrographs: Annotated[
@@ -198,6 +199,14 @@ def extract(
     coord_suffix: Annotated[
         str | None, typer.Option(help="Coordinate files: text after the micrograph's stem", rich_help_panel=TABLES)
     ] = _default("coordinate_suffix"),
+    strip_suffix: Annotated[
+        str | None,
+        typer.Option(help="Text at the end of names that is not compared, as _DW", rich_help_panel=TABLES),
+    ] = _default("strip_suffix"),
+    strip_prefix: Annotated[
+        str | None,
+        typer.Option(help="The same at the beginning, as denoised_", rich_help_panel=TABLES),
+    ] = _default("strip_prefix"),
     pixel_size: Annotated[
         float | None, typer.Option(help="Å per pixel, where nothing else says it", rich_help_panel=TABLES)
     ] = _default("pixel_size"),
@@ -340,6 +349,8 @@ def extract(
         "pixel_size": ("pixel_size", pixel_size),
         "coordinate_scale": ("coord_scale", coord_scale),
         "coordinate_suffix": ("coord_suffix", coord_suffix),
+        "strip_prefix": ("strip_prefix", strip_prefix),
+        "strip_suffix": ("strip_suffix", strip_suffix),
         "tiff_flip": ("tiff_no_flip", not tiff_no_flip),
     }
     recorded = record.get("recipe", {})
@@ -375,7 +386,7 @@ def extract(
     if idle_timeout is not None and not watch:
         raise OptionError("--idle-timeout ends --watch; give both")
     if check_orientation:
-        _check_orientation(Path(given.picks), given.micrographs, recipe, root)
+        _check_orientation(given.picks, given.micrographs, recipe, root)
     if dry_run:
         _dry_run(given, recipe, verbose=verbose, as_json=json_events)
         return
@@ -630,6 +641,7 @@ def main(arguments: list[str] | None = None) -> NoReturn:
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # names of files may hold bytes that are no text
     try:
+        _refuse_expanded(sys.argv[1:] if arguments is None else arguments)
         app(arguments)
     except BrokenPipeError:
         # Whoever read the output has gone; nothing more can be said, and Python must not try when it ends.
@@ -672,14 +684,13 @@ def _read_record(path: Path) -> dict[str, Any]:
     return record
 
 
-def _given(record: Mapping[str, Any], picks: Path | None, micrographs: str | None, root: Path | None) -> Given:
+def _given(record: Mapping[str, Any], picks: Sequence[str] | None, micrographs: str | None, root: Path | None) -> Given:
     """The inputs: as given, else as the record has them, from the directory in which it was made."""
-    from cryobox.inputs import Given
+    from cryobox.inputs import Given, picks_paths
 
+    _refuse_images(picks or ())
     old = Given.from_dict(record["inputs"]) if "inputs" in record else None
-    missing = [
-        name for name, value in (("PICKS", picks), ("--micrographs", micrographs)) if value is None and old is None
-    ]
+    missing = [name for name, value in (("PICKS", picks), ("--micrographs", micrographs)) if not value and old is None]
     if missing:
         raise OptionError(f"{' and '.join(missing)} must be given, or --from with the job.json of an earlier run")
 
@@ -687,13 +698,43 @@ def _given(record: Mapping[str, Any], picks: Path | None, micrographs: str | Non
         assert old is not None
         return os.path.relpath(os.path.join(old.directory, text)) if not os.path.isabs(text) else text
 
-    if root is None and picks is None and old is not None and old.root is not None:
+    if root is None and not picks and old is not None and old.root is not None:
         root = Path(recorded(old.root))
+    named = tuple(picks or map(recorded, picks_paths(old.picks) if old else ()))
     return Given(
-        picks=str(picks) if picks is not None else recorded(old.picks if old else ""),
+        picks=named[0] if len(named) == 1 else named,
         micrographs=micrographs if micrographs is not None else recorded(old.micrographs if old else ""),
         root=None if root is None else str(root),
         directory=os.getcwd(),
+    )
+
+
+def _refuse_images(picks: Sequence[str]) -> None:
+    """Images where picks are expected: the shell made them of a pattern that was meant for --micrographs."""
+    if images := [name for name in picks if _is_image(name)]:
+        raise OptionError(
+            f"{images[0]}{f' and {len(images) - 1} more' if images[1:] else ''}: micrographs where PICKS are expected; "
+            f"{_quote_hint(images[0])}"
+        )
+
+
+def _refuse_expanded(words: Sequence[str]) -> None:
+    """Several images behind --micrographs, which takes one word."""
+    for option, *images in zip(words, words[1:], words[2:], strict=False):
+        if option in ("-m", "--micrographs") and all(map(_is_image, images)):
+            raise OptionError(f"{option} {' '.join(images)} ...: takes one word; {_quote_hint(images[0])}")
+
+
+def _is_image(name: str) -> bool:
+    from cryobox.formats import IMAGE_SUFFIXES
+
+    return name.lower().endswith((*IMAGE_SUFFIXES, ".mrcs"))
+
+
+def _quote_hint(image: str) -> str:
+    pattern = os.path.join(os.path.dirname(image), f"*{os.path.splitext(image)[1]}")
+    return (
+        f"if this was a pattern of micrographs, put it in quotes, or the shell makes many words of it: -m '{pattern}'"
     )
 
 
@@ -771,7 +812,7 @@ def _sizes(box: int, fcrop: int | None, small: int | None) -> tuple[int, ...]:
     return (first,) if small is None else (first, small)
 
 
-def _check_orientation(picks: Path, micrographs: str, recipe: Recipe, root: Path | None, *, say: bool = False) -> None:
+def _check_orientation(picks: Picks, micrographs: str, recipe: Recipe, root: Path | None, *, say: bool = False) -> None:
     from cryobox.inputs import prepare
     from cryobox.orientation import check_orientation
 

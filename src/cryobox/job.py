@@ -37,7 +37,7 @@ from cryobox.folder.layout import stack_folder
 from cryobox.folder.publish import publish_file
 from cryobox.formats.images import read_header
 from cryobox.formats.names import check_writable
-from cryobox.inputs import Inputs, prepare
+from cryobox.inputs import Inputs, Picks, picks_paths, prepare
 from cryobox.options import Recipe, RunOptions
 from cryobox.plan import Plan, Task
 from cryobox.records import job_record, sealed
@@ -97,7 +97,7 @@ class RunResult:
 
 
 def run(
-    picks: str | os.PathLike[str],
+    picks: Picks,
     *,
     micrographs: str | os.PathLike[str],
     out: str | os.PathLike[str],
@@ -113,9 +113,9 @@ def run(
 
     Parameters
     ----------
-    picks : path
+    picks : path, or sequence of paths
         `.star`, `.cs`, `.csg`, `.box`, `.cbox`, `.txt`, `.csv`, `.json` (EMAN2), `.pos`, `.xmd` (Xmipp), `.coord`,
-        `.coords`, or a folder of per-micrograph files.
+        `.coords`, or a folder of per-micrograph files. Several of one family are appended.
     micrographs : path
         `.star`, `.cs`, `.csg`, a folder, a glob or one image.
     out : path
@@ -145,7 +145,7 @@ def run(
     began = time.perf_counter()
     check_engine(executor, options)
     inputs = prepare(picks, micrographs=micrographs, recipe=recipe, root=None if root is None else Path(root))
-    check_stack_paths(Path(out), [picks, micrographs])
+    check_stack_paths(Path(out), inputs.given.paths)
     if on_plan is not None:
         on_plan(inputs.plan)
     return carry_out_plan(
@@ -277,7 +277,7 @@ def merge(folder: str | os.PathLike[str], *, options: RunOptions | None = None) 
 
 
 def watch(
-    picks: str | os.PathLike[str],
+    picks: Picks,
     *,
     micrographs: str | os.PathLike[str],
     out: str | os.PathLike[str],
@@ -328,10 +328,11 @@ def watch(
     while not stop.is_set():
         last, began = patience.over(), time.perf_counter()
         arrivals.pending.clear()
-        waits = [] if last else [name for name in (picks, micrographs) if Path(name).is_file()]
+        named = (*picks_paths(picks), os.fspath(micrographs))
+        waits = [] if last else [name for name in named if os.path.isfile(name)]
         try:
-            if not all(arrivals.ready(os.fspath(name)) for name in waits):
-                raise InputError(f"{' or '.join(map(str, waits))}: is still being written")
+            if not all(arrivals.ready(name) for name in waits):
+                raise InputError(f"{' or '.join(waits)}: is still being written")
             inputs = prepare(
                 picks,
                 micrographs=micrographs,
@@ -340,7 +341,7 @@ def watch(
                 ready=None if last else arrivals.ready,
                 look=read_header if last else arrivals.look,
             )
-            check_stack_paths(Path(out), [picks, micrographs])
+            check_stack_paths(Path(out), inputs.given.paths)
         except InputError as error:
             if last:
                 raise

@@ -318,7 +318,7 @@ def check_whole(folder: Path, parts: Parts, inputs: Inputs) -> dict[str, TaskRes
     old = [index for index, run in parts.runs.items() if run.get("plan") != plan or run.get("changed") != changed]
     if old:
         raise OutputError(
-            f"{folder}: {inputs.given.picks}, {inputs.given.micrographs} or a micrograph changed after "
+            f"{folder}: {', '.join(inputs.given.paths)} or a micrograph changed after "
             f"{_shards(old, parts.count, verb='')} last ran; run {'it' if len(old) == 1 else 'them'} again (what is "
             f"still good is kept), then merge"
         )
@@ -373,7 +373,7 @@ def fingerprint(plan: Plan) -> str:
 def _changed(given: Given) -> list[list[int] | None]:
     """Size and time of change of the tables that were named, where they are files."""
     found: list[list[int] | None] = []
-    for name in (given.picks, given.micrographs):
+    for name in given.paths:
         path = Path(given.directory, name)
         status = path.stat() if path.is_file() else None
         found.append([status.st_size, status.st_mtime_ns] if status else None)
