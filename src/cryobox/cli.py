@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import json
 import os
@@ -10,7 +11,6 @@ import sys
 import threading
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
@@ -26,7 +26,7 @@ from cryobox.options import Recipe, RunOptions
 if TYPE_CHECKING:
     from concurrent.futures import Executor
 
-    from cryobox.inputs import Given
+    from cryobox.inputs import Given, Recorded
     from cryobox.job import RunResult
 
 __all__ = ["app", "main"]
@@ -312,6 +312,12 @@ def extract(
         _require_report()
     record = _read_record(replay) if replay is not None else {}
     given = _given(record, picks, micrographs, root)
+    recorded = _recorded(record, replay, picks, micrographs)
+    if replay is not None and _holds(out, replay):
+        raise OptionError(f"{replay}: would be replaced by the record of this run; choose another --out")
+    if given.directory != os.getcwd():
+        out = out.absolute()
+        context.with_resource(contextlib.chdir(given.directory))
     display = choose_display(json_events=json_events, quiet=quiet, verbose=verbose, root=given.root)
     asked = {
         "dtype": ("float16", "float16" if float16 else "float32"),
@@ -339,15 +345,15 @@ def extract(
         "coordinate_suffix": ("coord_suffix", coord_suffix),
         "tiff_flip": ("tiff_no_flip", not tiff_no_flip),
     }
-    recorded = record.get("recipe", {})
+    old_recipe = record.get("recipe", {})
     values: dict[str, Any] = {field: value for field, (_, value) in asked.items()}
-    values |= {f: v for f, v in recorded.items() if f in values and not _was_given(context, asked[f][0])}
+    values |= {f: v for f, v in old_recipe.items() if f in values and not _was_given(context, asked[f][0])}
     if target_resolution is not None:
         if target_pixel_size is not None:
             raise OptionError("give --target-pixel-size or --target-resolution, not both")
         target_pixel_size = target_resolution / 2
     box, sizes, why = _choose_sizes(
-        given, recorded, box=box, diameter=diameter, fcrop=fcrop, small=small, target=target_pixel_size,
+        given, old_recipe, box=box, diameter=diameter, fcrop=fcrop, small=small, target=target_pixel_size,
         pixel_size=values["pixel_size"],
     )  # fmt: skip
     for line in why if say else ():
@@ -372,9 +378,11 @@ def extract(
     if idle_timeout is not None and not watch:
         raise OptionError("--idle-timeout ends --watch; give both")
     if check_orientation:
-        _check_orientation(Path(given.picks), given.micrographs, recipe, root)
+        _check_orientation(
+            Path(given.picks), given.micrographs, recipe, None if given.root is None else Path(given.root)
+        )
     if dry_run:
-        _dry_run(given, recipe, verbose=verbose, as_json=json_events)
+        _dry_run(given, recipe, recorded, verbose=verbose, as_json=json_events)
         return
     from cryobox import job
 
@@ -389,7 +397,7 @@ def extract(
                 task |= {"every": every, "idle_timeout": idle_timeout, "on_round": said.round, "on_wait": said.wait}
                 result = job.watch(given.picks, **task)
             else:
-                result = job.run(given.picks, on_plan=display.plan, **task)
+                result = job.run(given.picks, on_plan=display.plan, recorded=recorded, **task)
         finally:
             display.close()
     display.end(result)
@@ -654,6 +662,14 @@ def _was_given(context: typer.Context, parameter: str) -> bool:
     return source is not None and source.name in ("COMMANDLINE", "ENVIRONMENT")
 
 
+def _holds(out: Path, record: Path) -> bool:
+    """Whether `record`, or the folder that stands for its `job.json`, is that of the output folder."""
+    try:
+        return os.path.samefile(out / "job.json", record / "job.json" if record.is_dir() else record)
+    except OSError:
+        return False
+
+
 def _read_record(path: Path) -> dict[str, Any]:
     """The `job.json` of an earlier run; a folder stands for the one inside it."""
     if path.is_dir():
@@ -670,28 +686,54 @@ def _read_record(path: Path) -> dict[str, Any]:
 
 
 def _given(record: Mapping[str, Any], picks: Path | None, micrographs: str | None, root: Path | None) -> Given:
-    """The inputs: as given, else as the record has them, from the directory in which it was made."""
+    """The inputs: as given, else as the record has them; relative ones start in `Given.directory`.
+
+    That is the directory of the recorded run where its files are used, since names in its tables start there.
+    """
     from cryobox.inputs import Given
 
     old = Given.from_dict(record["inputs"]) if "inputs" in record else None
-    missing = [
-        name for name, value in (("PICKS", picks), ("--micrographs", micrographs)) if value is None and old is None
-    ]
-    if missing:
+    missing = [name for name, value in (("PICKS", picks), ("--micrographs", micrographs)) if value is None]
+    here = os.getcwd()
+    if old is None and missing:
         raise OptionError(f"{' and '.join(missing)} must be given, or --from with the job.json of an earlier run")
+    if old is None or not missing:
+        return Given(
+            picks=str(picks), micrographs=str(micrographs), root=None if root is None else str(root), directory=here
+        )
+    if not os.path.isdir(old.directory):
+        raise InputError(f"{old.directory}: the run of --from was started there, and the folder is not there any more")
+    elsewhere = not os.path.samefile(old.directory, here)
+    if elsewhere and len(missing) == 1 and root is None and old.root is None:
+        raise OptionError(
+            f"--from repeats a run of {old.directory}, and {'--micrographs' if micrographs else 'PICKS'} is given "
+            f"here: names in tables would start in two folders; run this in {old.directory}, or give --root"
+        )
 
-    def recorded(text: str) -> str:
-        assert old is not None
-        return os.path.relpath(os.path.join(old.directory, text)) if not os.path.isabs(text) else text
+    def given_here(text: str) -> str:
+        return os.path.abspath(text) if elsewhere else text
 
-    if root is None and picks is None and old is not None and old.root is not None:
-        root = Path(recorded(old.root))
     return Given(
-        picks=str(picks) if picks is not None else recorded(old.picks if old else ""),
-        micrographs=micrographs if micrographs is not None else recorded(old.micrographs if old else ""),
-        root=None if root is None else str(root),
-        directory=os.getcwd(),
+        picks=old.picks if picks is None else given_here(str(picks)),
+        micrographs=old.micrographs if micrographs is None else given_here(micrographs),
+        root=old.root if root is None else given_here(str(root)),
+        directory=old.directory if elsewhere else here,
     )
+
+
+def _recorded(
+    record: Mapping[str, Any], source: Path | None, picks: Path | None, micrographs: str | None
+) -> Recorded | None:
+    """What the recorded run had read, as far as its files are used again."""
+    from cryobox.inputs import Recorded
+
+    if source is None or (picks is not None and micrographs is not None):
+        return None
+    if not isinstance(record.get("files"), dict):
+        told = "does not say what that run read, so its files cannot be compared with those that are there now"
+        print(f"cryobox: warning: {source}: {told}", file=sys.stderr)
+        return None
+    return Recorded(source=str(source), files=record["files"], picks=picks is None, micrographs=micrographs is None)
 
 
 def _choose_sizes(
@@ -781,11 +823,11 @@ def _check_orientation(picks: Path, micrographs: str, recipe: Recipe, root: Path
         print(f"cryobox: warning: {found.warning}", file=sys.stderr)
 
 
-def _dry_run(given: Given, recipe: Recipe, *, verbose: bool, as_json: bool) -> None:
+def _dry_run(given: Given, recipe: Recipe, recorded: Recorded | None, *, verbose: bool, as_json: bool) -> None:
     from cryobox.inputs import prepare
 
     root = None if given.root is None else Path(given.root)
-    plan = prepare(given.picks, micrographs=given.micrographs, recipe=recipe, root=root).plan
+    plan = prepare(given.picks, micrographs=given.micrographs, recipe=recipe, root=root, recorded=recorded).plan
     if as_json:
         choose_display(json_events=True).plan(plan)
         return
@@ -808,7 +850,7 @@ def _shard(text: str | None) -> tuple[int, int] | None:
     return parse_shard(text)
 
 
-@contextmanager
+@contextlib.contextmanager
 def _executor(dask: str | None, mpi: bool, task_timeout: float | None) -> Iterator[Executor | None]:
     """The executor that was asked for; None: threads of this process."""
     if dask is not None and mpi:
@@ -844,7 +886,7 @@ class _Rounds:
             print(f"{time.strftime('%H:%M:%S')} waiting: {reason}", file=sys.stderr, flush=True)
 
 
-@contextmanager
+@contextlib.contextmanager
 def _stop_on_signal() -> Iterator[threading.Event]:
     """An event that the first SIGINT or SIGTERM sets; a second one ends the process the usual way."""
     stop = threading.Event()

@@ -204,8 +204,8 @@ class Recipe:
             raise InputError(f"{source}: holds no recipe that this version can read: {error}") from error
 
     def fingerprint(self) -> str:
-        """A short hash of everything in the recipe; equal recipes have equal fingerprints."""
-        text = json.dumps(self.as_dict(), sort_keys=True)
+        """A short hash of what an image may depend on: everything in the recipe but how many micrographs are used."""
+        text = json.dumps(self.as_dict() | {"limit": None}, sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 

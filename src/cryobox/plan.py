@@ -12,7 +12,6 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from cryobox import __version__
 from cryobox.boxes import is_fast, neighbors
 from cryobox.centering import inside, mirror, overlaps, place, round_half_away, too_close, truncate
 from cryobox.errors import InputError, MicrographError, OptionError
@@ -20,6 +19,7 @@ from cryobox.matching import match_names, match_uids, stem
 from cryobox.micrograph import PIXEL_SIZE_ERROR, PIXEL_SIZE_WARNING, ImageHeader, Micrographs
 from cryobox.options import Recipe, Style, check_background_radius
 from cryobox.particles import Alignment, Particles, Reason
+from cryobox.records import BITS
 
 __all__ = ["REASONS", "Output", "Plan", "Task", "build_plan", "match_micrographs", "micrographs_with_picks"]
 
@@ -614,7 +614,7 @@ def _task(
     identity = json.dumps(
         [
             micrographs.names[row], path, header.file_size, header.mtime_ns, list(header.shape), header.dtype.str,
-            fingerprint, [[o.path, o.size, o.pixel_size, o.background_radius] for o in outputs], __version__,
+            fingerprint, [[o.path, o.size, o.pixel_size, o.background_radius] for o in outputs], BITS,
         ]
     )  # fmt: skip
     return Task(

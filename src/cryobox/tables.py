@@ -18,7 +18,15 @@ from cryobox.micrograph import Micrographs
 from cryobox.particles import Alignment, Extracted, Particles, Reason
 from cryobox.plan import REASONS, Plan
 
-__all__ = ["TABLE_NAMES", "Outcome", "stack_text", "tables_present", "withdraw_tables", "write_tables"]
+__all__ = [
+    "TABLE_NAMES",
+    "Outcome",
+    "names_of_tables",
+    "stack_text",
+    "tables_present",
+    "withdraw_tables",
+    "write_tables",
+]
 
 TABLE_NAMES = ("particles", "particles_small")
 _ALL = (*TABLE_NAMES, "rejected", "micrographs_incomplete")
@@ -101,7 +109,7 @@ def withdraw_tables(folder: Path, *, keep: Collection[str] = (), fsync: bool = T
     OutputError
     """
     removed = False
-    for name in ("job.json", *(f"{name}{suffix}" for name in _ALL for suffix in _SUFFIXES)):
+    for name in ("job.json", *names_of_tables()):
         if name in keep:
             continue
         try:
@@ -116,9 +124,14 @@ def withdraw_tables(folder: Path, *, keep: Collection[str] = (), fsync: bool = T
         sync_folder(folder)
 
 
+def names_of_tables() -> list[str]:
+    """Names that output tables may have."""
+    return [f"{name}{suffix}" for name in _ALL for suffix in _SUFFIXES]
+
+
 def tables_present(folder: Path) -> list[str]:
     """Names of output tables that the folder holds."""
-    return [f"{name}{suffix}" for name in _ALL for suffix in _SUFFIXES if (folder / f"{name}{suffix}").exists()]
+    return [name for name in names_of_tables() if (folder / name).exists()]
 
 
 def write_tables(

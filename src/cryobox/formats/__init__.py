@@ -10,6 +10,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from cryobox.errors import InputError, OptionError
+from cryobox.formats.files_read import note
 
 if TYPE_CHECKING:
     import numpy as np
@@ -68,6 +69,7 @@ def read_particles(
     if os.path.isdir(path):  # not Path's: that one raises where a name is too long or a folder may not be looked into
         return _read_folder(path, micrographs, recipe, ready)
     _check_exists(path, "picks")
+    note(path)
     kind = path.suffix.lower()
     if kind in (".cs", ".csg"):
         from cryobox.formats import cs
@@ -98,6 +100,7 @@ def read_particles(
 def read_coordinate_file(path: str | Path) -> tuple[Any, Any, Any, Any]:
     """Read y, x, score (or None) and, for STAR, the table of the picks of one micrograph, whatever the type."""
     _check_exists(Path(path), "coordinates")
+    note(path)
     kind = Path(path).suffix.lower()
     if kind == ".star":
         from cryobox.formats import star
@@ -141,6 +144,7 @@ def read_micrographs(spec: str | Path, *, root: Path | None = None) -> Micrograp
     if kind in _TABLE_SUFFIXES and os.path.isfile(path):
         from cryobox.formats import cs, star
 
+        note(path)
         if kind == ".star":
             return star.read_micrographs(path, root=root)
         return cs.read_micrographs(path, root=root)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ from cryobox.errors import InputError
 from cryobox.inputs import Given, Inputs, prepare
 from cryobox.options import Recipe
 from cryobox.plan import STACK_FOLDERS, Plan
+from cryobox.records import BITS, FORMAT
 from cryobox.tables import Outcome
 from cryobox.verification.findings import Problems, Verification
 from cryobox.verification.images import Images, Sample
@@ -73,10 +74,11 @@ def verify(
     check_digest(out / "job.json", record, problems)
     basis = trusted(record, ledgers)
     check_beginnings(out / "job.json", record, basis, ledgers, problems)
-    if basis["cryobox"] != __version__:
+    if (basis["records"], basis["bits"]) != (FORMAT, BITS):
         problems.add(
             f"{out / 'job.json'}: was written by cryobox {basis['cryobox']}, this is {__version__}; verify it with "
-            f"that version, since another one may name and round differently"
+            f"that version, since this one names or rounds differently (records of kind {basis['records']}, images of "
+            f"kind {basis['bits']}; here {FORMAT} and {BITS})"
         )
         return Verification(rows=0, images=0, refused=0, worst=0.0, problems=problems.texts())
     given = Given.from_dict(basis["inputs"] or {})
@@ -103,7 +105,7 @@ def _check(
     check_lines(ledgers, plan, problems)
     results = recorded_results(ledgers, out, plan, problems)
     whole = len(results) == len(plan.tasks)
-    _check_headers(out, plan, results, version=__version__, problems=problems)
+    _check_headers(out, plan, results, versions=ledgers.versions, problems=problems)
     _find_strangers(out, plan, problems)
     if not whole:
         problems.add(
@@ -133,7 +135,7 @@ def _check(
 
 
 def _check_headers(
-    out: Path, plan: Plan, results: Mapping[str, TaskResult], *, version: str, problems: Problems
+    out: Path, plan: Plan, results: Mapping[str, TaskResult], *, versions: Sequence[str], problems: Problems
 ) -> None:
     for task in plan.tasks:
         found = results.get(task.id)
@@ -142,7 +144,7 @@ def _check_headers(
         count = len(task.corners) - len(found.refused)
         for output, stack in zip(task.outputs, found.stacks, strict=False):
             check_header(
-                out / output.path, output, count, stack, dtype=task.recipe.dtype, version=version, problems=problems
+                out / output.path, output, count, stack, dtype=task.recipe.dtype, versions=versions, problems=problems
             )
 
 

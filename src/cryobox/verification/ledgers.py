@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from cryobox import __version__
 from cryobox.engine.ledger import ledger_path, read_ledger
 from cryobox.engine.shards import fingerprint
 from cryobox.engine.task import StackInfo, TaskResult
@@ -35,6 +36,7 @@ class Ledgers:
     head: dict[str, Any]
     run: dict[str, Any]
     results: dict[str, TaskResult]
+    versions: tuple[str, ...]  # of cryobox, that have worked here; this one where none is told
 
 
 def read_ledgers(out: Path) -> Ledgers:
@@ -49,10 +51,20 @@ def read_ledgers(out: Path) -> Ledgers:
     paths = tuple(p for p in (*sorted(out.glob("ledger.*-of-*.jsonl")), path) if p.exists())
     head: dict[str, Any] = {}
     results: dict[str, TaskResult] = {}
+    versions: list[str] = []
     for one in paths:
         head, found = read_ledger(one)
         results |= found
-    return Ledgers(path=path, paths=paths, head=head, run=head.get("run", {}), results=results)
+        heads = (record.get("head", record) for _, record in _lines(one))
+        versions += [str(head["cryobox"]) for head in heads if "cryobox" in head]
+    return Ledgers(
+        path=path,
+        paths=paths,
+        head=head,
+        run=head.get("run", {}),
+        results=results,
+        versions=tuple(dict.fromkeys(versions)) or (__version__,),
+    )
 
 
 def check_lines(ledgers: Ledgers, plan: Plan, problems: Problems) -> None:
