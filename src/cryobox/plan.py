@@ -270,10 +270,14 @@ def build_plan(
         alignments = _moved_alignments(particles, move, pixel_size[micrograph])
     moved = _moved(particles, recipe, alive, scale, center, leading)
     rows, window, first_row, task_micrograph, corners = _group(reason, micrograph, corner, particles.copy_of)
-    names = stack_names([micrographs.names[m] for m in task_micrograph])
+    # Named among all that have picks, so that a larger limit leaves names as they are.
+    named = np.union1d(task_micrograph, micrographs_with_picks(particles, match, None)).tolist()
+    stacks = dict(zip(named, stack_names([micrographs.names[m] for m in named]), strict=True))
     fingerprint = recipe.fingerprint()
     tasks = tuple(
-        _task(recipe, fingerprint, micrographs, int(m), usable[int(m)], float(pixel_size[m]), corners[t], names[t])
+        _task(
+            recipe, fingerprint, micrographs, int(m), usable[int(m)], float(pixel_size[m]), corners[t], stacks[int(m)]
+        )
         for t, m in enumerate(task_micrograph)
     )
     notes = [f"{len(tasks)} micrographs have picks to cut; {len(micrographs) - len(headers)} have none or are left out"]

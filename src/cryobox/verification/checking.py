@@ -112,7 +112,7 @@ def _check(
             f"{out}: the tables and job.json's counts are not compared, since records are missing in the ledger"
         )
         return Verification(rows=0, images=0, refused=0, worst=0.0, problems=problems.texts())
-    check_run(ledgers, plan, problems)
+    check_run(ledgers, inputs, problems)
     outcome = Outcome(plan, results)
     names = compare_tables(out, inputs, outcome, root, problems)
     check_counts(out / "job.json", record, inputs, outcome, results, names, problems)

@@ -15,6 +15,7 @@ from cryobox import __version__
 from cryobox.engine.ledger import ledger_path, read_ledger
 from cryobox.engine.shards import fingerprint
 from cryobox.engine.task import StackInfo, TaskResult
+from cryobox.inputs import Inputs
 from cryobox.particles import Reason
 from cryobox.plan import Plan, Task
 from cryobox.records import is_sealed
@@ -95,12 +96,17 @@ def _lines(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
         yield number, json.loads(line)
 
 
-def check_run(ledgers: Ledgers, plan: Plan, problems: Problems) -> None:
-    """The last run on the ledger had this plan."""
+def check_run(ledgers: Ledgers, inputs: Inputs, problems: Problems) -> None:
+    """The last run on the ledger had these inputs and this plan."""
     if ledgers.path not in ledgers.paths:
         problems.add(f"{ledgers.path}: is not there")
         return
-    for key, expected in (("plan", fingerprint(plan)), ("tasks", len(plan.tasks))):
+    plan = inputs.plan
+    for key, expected in (
+        ("content", inputs.content),
+        ("plan", fingerprint(plan)),
+        ("tasks", len(plan.tasks)),
+    ):
         if ledgers.run.get(key) != expected:
             problems.add(
                 f"{ledgers.path}: run.{key} is {ledgers.run.get(key)}, expected {expected}; did the picks or the table "
