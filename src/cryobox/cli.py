@@ -704,10 +704,16 @@ def _given(record: Mapping[str, Any], picks: Path | None, micrographs: str | Non
     if not os.path.isdir(old.directory):
         raise InputError(f"{old.directory}: the run of --from was started there, and the folder is not there any more")
     elsewhere = not os.path.samefile(old.directory, here)
+    began = os.path.join(old.directory, old.root or ".")
+    if root is not None and os.path.realpath(root) != os.path.realpath(began):
+        raise OptionError(
+            f"--root {root}: names in tables of the run of --from started in {began}; leave --root out, or give PICKS and "
+            f"--micrographs too"
+        )
     if elsewhere and len(missing) == 1 and root is None and old.root is None:
         raise OptionError(
             f"--from repeats a run of {old.directory}, and {'--micrographs' if micrographs else 'PICKS'} is given "
-            f"here: names in tables would start in two folders; run this in {old.directory}, or give --root"
+            f"here: names in tables would start in two folders; run this in {old.directory}, or give --root with it"
         )
 
     def given_here(text: str) -> str:
