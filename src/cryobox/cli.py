@@ -707,8 +707,8 @@ def _given(record: Mapping[str, Any], picks: Path | None, micrographs: str | Non
     began = os.path.join(old.directory, old.root or ".")
     if root is not None and os.path.realpath(root) != os.path.realpath(began):
         raise OptionError(
-            f"--root {root}: names in tables of the run of --from started in {began}; leave --root out, or give PICKS and "
-            f"--micrographs too"
+            f"--root {root}: names in tables of the run of --from started in {began}; leave --root out, or give PICKS "
+            f"and --micrographs too"
         )
     if elsewhere and len(missing) == 1 and root is None and old.root is None:
         raise OptionError(
