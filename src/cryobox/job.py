@@ -19,7 +19,6 @@ from cryobox.engine.gpu import memory_of_a_worker, ready_devices
 from cryobox.engine.ledger import Ledger, ledger_path
 from cryobox.engine.progress import ProgressCallback, Tally
 from cryobox.engine.shards import (
-    TABLE_FOLDER,
     check_whole,
     fingerprint,
     part_name,
@@ -38,7 +37,7 @@ from cryobox.formats.images import read_header
 from cryobox.formats.names import check_writable
 from cryobox.inputs import Inputs, Recorded, prepare
 from cryobox.options import Recipe, RunOptions
-from cryobox.plan import STACK_FOLDERS, Plan, Task
+from cryobox.plan import STACK_FOLDERS, TABLE_FOLDER, Plan, Task
 from cryobox.records import BITS, FORMAT, job_record, sealed
 from cryobox.tables import Outcome, names_of_tables, stack_text, tables_present, withdraw_tables, write_tables
 

@@ -28,6 +28,7 @@ ACCEPTED = -1  # in `Plan.reason`; other values are indices into REASONS
 
 ASPECT_TOLERANCE = 0.01  # two binnings of one field of view: sides in the same ratio within this
 STACK_FOLDERS = ("stacks", "stacks_small")
+TABLE_FOLDER = "shards"  # in the output folder: the tables of each shard
 MAX_NAME_BYTES = 255
 _NAME_OVERHEAD = 96  # bytes left for "_particles", the suffix and what a temporary name adds
 

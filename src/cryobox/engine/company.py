@@ -13,12 +13,12 @@ from pathlib import Path
 from typing import Any
 
 from cryobox.engine.ledger import Ledger, check_same, ledger_path, read_forgiving, read_ledger, remove_recorded
-from cryobox.engine.shards import TABLE_FOLDER, check_same_inputs, part_name, parts_present
+from cryobox.engine.shards import check_same_inputs, part_name, parts_present
 from cryobox.engine.task import TaskResult, remove_temporary
 from cryobox.errors import OutputError
 from cryobox.folder.lock import hold_idle_part
 from cryobox.folder.publish import sync_folder
-from cryobox.plan import Task
+from cryobox.plan import TABLE_FOLDER, Task
 
 __all__ = ["Company", "look_around", "make_room_elsewhere"]
 
@@ -113,11 +113,17 @@ def look_around(
         The message names what differs.
     """
     company = Company(folder=folder, shard=shard, own={}, kept={}, removed={})
-    for other in (None, *parts_present(folder)):
+    whole: Mapping[str, Any] = {}
+    shards = parts_present(folder)
+    if shard is None and not shards and not overwrite:
+        return company  # `Ledger` looks at what is there
+    for other in (None, *shards):
         path = ledger_path(folder, part_name(other))
         if not path.exists():
             continue
         old, results = read_forgiving(path) if overwrite else read_ledger(path)
+        if other is None:
+            whole = old.get("run") or {}
         if other == shard:
             company.own.update(results)
         try:
@@ -125,7 +131,7 @@ def look_around(
                 _check_beside_shard(folder, shard, other, old, head, run)
             elif other is not None:
                 check_same(folder, old, head)
-                _check_beside_whole(folder, other, run)
+                _check_beside_whole(folder, other, whole, run)
         except OutputError:
             if not overwrite:
                 raise
@@ -137,10 +143,11 @@ def look_around(
     return company
 
 
-def _check_beside_whole(folder: Path, other: tuple[int, int], run: Mapping[str, Any]) -> None:
+def _check_beside_whole(
+    folder: Path, other: tuple[int, int], before: Mapping[str, Any], run: Mapping[str, Any]
+) -> None:
     """Only where the shards were merged, and inputs are the same, is what they made that of a whole run."""
-    merged = read_forgiving(ledger_path(folder, ""))[0].get("run", {})
-    if merged.get("merged") and all(merged.get(key) == run[key] for key in ("content", "plan")):
+    if before.get("merged") and all(before.get(key) == run[key] for key in ("content", "plan")):
         return
     raise OutputError(
         f"{folder}: holds shard {other[0]} of {other[1]}, this is a whole run; where the shards are done, cryobox "

@@ -26,7 +26,6 @@ from cryobox.options import Recipe
 from cryobox.plan import Plan, Task
 
 __all__ = [
-    "TABLE_FOLDER",
     "Parts",
     "check_same_inputs",
     "check_whole",
@@ -40,8 +39,6 @@ __all__ = [
     "run_record",
     "share",
 ]
-
-TABLE_FOLDER = "shards"  # in the output folder: the tables of each shard
 
 # What cutting costs beside reading, as bytes read in the same time, for each pixel of a window: measured on one core,
 # a 4096 x 4096 float32 micrograph (67 MB) is read in about 15 ms, and a 400 -> 128 crop takes about 0.4 ms.

@@ -22,7 +22,7 @@ from cryobox.formats.images import PixelReader, room
 from cryobox.formats.mrc import StackWriter
 from cryobox.gpu import pinned, resident
 from cryobox.particles import Reason
-from cryobox.plan import STACK_FOLDERS, Output, Task
+from cryobox.plan import STACK_FOLDERS, TABLE_FOLDER, Output, Task
 
 __all__ = ["Setting", "StackInfo", "TaskResult", "do_task", "remove_temporary"]
 
@@ -302,9 +302,12 @@ def remove_temporary(folder: Path, part: str) -> None:
     ------
     OutputError
     """
-    ours = re.compile(rf"\..*\.{re.escape(part or 'all')}\.[^.]*\.\d+\.\d+\.tmp", re.DOTALL)
+    places = dict.fromkeys((folder, *(folder / name for name in STACK_FOLDERS)), part or "all")
+    if part:
+        places[folder / TABLE_FOLDER / part] = "all"  # tables bear no part: nobody else writes there
     try:
-        for place in (folder, *(folder / name for name in STACK_FOLDERS)):
+        for place, whose in places.items():
+            ours = re.compile(rf"\..*\.{re.escape(whose)}\.[^.]*\.\d+\.\d+\.tmp", re.DOTALL)
             for path in place.iterdir() if place.is_dir() else ():
                 if not ours.fullmatch(path.name):
                     continue
