@@ -22,8 +22,8 @@ import pytest
 
 import cryobox
 import star_tables
-from cryobox.errors import InputError, LockError, OutputError
-from cryobox.job import merge
+from cryobox.errors import InputError, LockError, OptionError, OutputError
+from cryobox.job import merge, watch
 from cryobox.verification import verify
 from reliability.scene import Scene, contents, make_scene
 
@@ -397,3 +397,79 @@ def test_names_of_stacks_stay_when_a_limit_grows(scene: Scene) -> None:
     assert extract(scene).resumed == 1
     assert set(first) < {path.name for path in (scene.folder / "out" / "stacks").iterdir()}
     assert verify(scene.folder / "out").problems == ()
+
+
+# Members of a group --------------------------------------------------------------------------------------------------
+
+
+def group(scene: Scene, folder: Path) -> Path:
+    """Picks as CryoSPARC exports them: a `.csg` that names two `.cs` files."""
+    n = 3 * len(scene.names)
+    uid = np.arange(1, n + 1, dtype="<u8")
+    location = np.zeros(
+        n,
+        [
+            ("uid", "<u8"),
+            ("location/micrograph_path", "S20"),
+            ("location/micrograph_shape", "<u4", (2,)),
+            ("location/center_x_frac", "<f4"),
+            ("location/center_y_frac", "<f4"),
+        ],
+    )
+    location["uid"], location["location/micrograph_shape"] = uid, (96, 96)
+    location["location/micrograph_path"] = [scene.names[i % len(scene.names)].encode() for i in range(n)]
+    location["location/center_x_frac"], location["location/center_y_frac"] = 0.4 + 0.01 * np.arange(n), 0.5
+    stats = np.zeros(n, [("uid", "<u8"), ("pick_stats/ncc_score", "<f4")])
+    stats["uid"], stats["pick_stats/ncc_score"] = uid[::-1], 0.5
+    folder.mkdir(exist_ok=True)
+    for name, table in (("particles.cs", location), ("stats.cs", stats)):
+        with open(folder / name, "wb") as file:
+            np.save(file, table)
+    slots = {"location": "particles.cs", "pick_stats": "stats.cs"}
+    (folder / "J8.csg").write_text(
+        "results:\n"
+        + "".join(
+            f"  {slot}:\n    metafile: '>{name}'\n    num_items: {n}\n    type: particle.{slot}\n"
+            for slot, name in slots.items()
+        )
+    )
+    return folder / "J8.csg"
+
+
+def extract_group(picks: Path, shard: tuple[int, int] | None = None, *, overwrite: bool = False) -> cryobox.RunResult:
+    options = cryobox.RunOptions(workers=1, fsync=False, shard=shard, overwrite=overwrite)
+    return cryobox.run(picks, micrographs="mics", out="out", recipe=RECIPE, options=options)
+
+
+def test_a_member_of_a_group_that_changed_is_noticed_by_shards_and_merge(scene: Scene) -> None:
+    picks = group(scene, scene.folder / "J8")
+    for index in (1, 2):
+        extract_group(picks, (index, 2))
+    table = np.load(picks.parent / "stats.cs")
+    table["pick_stats/ncc_score"] = 0.75
+    with open(picks.parent / "stats.cs", "wb") as file:
+        np.save(file, table)
+    with pytest.raises(OutputError, match="a file that they name or a micrograph changed after shards 1, 2 of 2"):
+        merge(scene.folder / "out")
+    with pytest.raises(OutputError, match="the tables or coordinate files have another content now"):
+        extract_group(picks, (1, 2))
+
+
+@pytest.mark.parametrize("overwrite", [False, True])
+@pytest.mark.parametrize("shard", [None, (1, 2)])
+def test_a_member_of_a_group_in_the_place_of_a_table_is_never_replaced(
+    scene: Scene, shard: tuple[int, int] | None, overwrite: bool
+) -> None:
+    picks = group(scene, scene.folder / "out")
+    before = (picks.parent / "particles.cs").read_bytes()
+    with pytest.raises(OutputError, match="particles.cs: is an input and would be replaced or removed"):
+        extract_group(picks, shard, overwrite=overwrite)
+    assert (picks.parent / "particles.cs").read_bytes() == before
+    assert sorted(path.name for path in picks.parent.iterdir()) == ["J8.csg", "particles.cs", "stats.cs"]
+
+
+def test_a_session_that_is_watched_cannot_be_a_shard(scene: Scene) -> None:
+    options = cryobox.RunOptions(shard=(1, 2))
+    with pytest.raises(OptionError, match="--watch cannot be a --shard"):
+        watch("picks.star", micrographs="micrographs.star", out="out", recipe=RECIPE, options=options)
+    assert not (scene.folder / "out").exists()
