@@ -124,8 +124,7 @@ def test_merge_refuses_inputs_that_changed_until_all_shards_ran_anew(project: Pa
         run_shard(project, 2, 2)
     for index in (1, 2):
         assert run_shard(project, index, 2, overwrite=True).resumed == 0
-    again = run_shard(project, 1, 2)
-    assert again.resumed == again.micrographs
+    assert run_shard(project, 1, 2).bytes_written == 0  # no dead end
     merge(project / "out", options=FAST)
     (project / "out").rename(project / "shards")
     extract(project)

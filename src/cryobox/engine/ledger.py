@@ -262,7 +262,8 @@ def check_same(folder: Path, old: Mapping[str, Any], new: Mapping[str, Any], *, 
     old_recipe, new_recipe = old.get("recipe") or {}, new["recipe"]
     for key in sorted(set(old_recipe) | set(new_recipe)):
         before, now = old_recipe.get(key), new_recipe.get(key)
-        if before == now or (may_grow and key == "limit" and before is not None and (now is None or now > before)):
+        grown = key == "limit" and isinstance(before, int) and (now is None or now > before)
+        if before == now or (grown and may_grow):
             continue
         raise OutputError(
             f"{folder}: holds a run with {key} = {before}, now it is {now}; choose another folder, or start anew with "
