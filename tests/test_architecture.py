@@ -130,6 +130,25 @@ def test_every_public_name_can_be_had() -> None:
     assert set(cryobox.__all__) <= set(dir(cryobox))
 
 
+def packages() -> list[str]:
+    return [module for module, path in MODULES.items() if path.name == "__init__.py"]
+
+
+@pytest.mark.parametrize("package", packages())
+def test_no_module_bears_the_name_of_a_public_name_of_its_package(package: str) -> None:
+    """Importing such a module would put it in the place of the function."""
+    depth = package.count(".") + 1
+    modules = {
+        name.rsplit(".", 1)[1] for name in MODULES if name.startswith(f"{package}.") and name.count(".") == depth
+    }
+    tree = ast.parse(MODULES[package].read_text())
+    offered = {node.name for node in tree.body if isinstance(node, ast.FunctionDef | ast.ClassDef)}
+    for node in tree.body:
+        if isinstance(node, ast.Assign) and any(getattr(target, "id", "") == "__all__" for target in node.targets):
+            offered |= set(ast.literal_eval(node.value))
+    assert modules & offered == set()
+
+
 def test_a_name_that_does_not_exist_is_an_attribute_error() -> None:
     import cryobox
 

@@ -105,7 +105,10 @@ def extract(
     context: typer.Context,
     out: Annotated[Path, typer.Option("--out", "-o", help="Output folder", rich_help_panel=TABLES)],
     picks: Annotated[
-        Path | None, typer.Argument(help=".star, .cs, .csg, .box, .cbox, .txt, .csv, or a folder of them")
+        Path | None,
+        typer.Argument(
+            help=".star, .cs, .csg, .box, .cbox, .txt, .csv, .json, .pos, .xmd, .coords, or a folder of them"
+        ),
     ] = None,
     micrographs: Annotated[
         str | None,
@@ -548,7 +551,7 @@ def convert(
 
 @app.command()
 def info(
-    file: Annotated[Path | None, typer.Argument(help="A micrograph, a stack or a table")] = None,
+    file: Annotated[Path | None, typer.Argument(help="A micrograph, a stack, a table, picks, or a folder")] = None,
     devices: Annotated[bool, typer.Option("--devices", help="List the GPUs of this host, or say why none")] = False,
     micrographs: Annotated[
         str | None, typer.Option("--micrographs", "-m", help="Check how the picks in FILE fit these")
@@ -556,7 +559,7 @@ def info(
     box: Annotated[int, typer.Option(help="Box for that check, pixels: about 1.5 x the particle")] = 256,
     root: Annotated[Path | None, typer.Option(help="Where relative paths in tables start")] = None,
 ) -> None:
-    """Say what FILE is: a micrograph's or stack's header, or a table's rows and columns.
+    """Say what FILE is: the header of an image, a table's rows and columns, picks and where they lie, a folder, a run.
 
     With --micrographs: whether the picks in FILE fit these as given, or better flipped or swapped.
     """

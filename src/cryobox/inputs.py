@@ -190,7 +190,8 @@ def prepare(
     with noting() as of_picks:
         particles = formats.read_particles(given.picks, micrographs=table, recipe=recipe, root=root, ready=ready)
     if len(particles) == 0:
-        raise InputError(f"{particles.source}: holds no picks")
+        empty = os.path.isfile(given.picks) and not Path(given.picks).read_bytes().strip()
+        raise InputError(f"{particles.source}: holds no picks" + (": the file is empty" if empty else ""))
     match, step = match_micrographs(particles, table)
     rows = micrographs_with_picks(particles, match, recipe.limit)
     with ThreadPoolExecutor(HEADER_THREADS) as pool:

@@ -113,7 +113,8 @@ def run(
     Parameters
     ----------
     picks : path
-        `.star`, `.cs`, `.csg`, `.box`, `.cbox`, `.txt`, `.csv`, or a folder of per-micrograph files.
+        `.star`, `.cs`, `.csg`, `.box`, `.cbox`, `.txt`, `.csv`, `.json` (EMAN2), `.pos`, `.xmd` (Xmipp), `.coord`,
+        `.coords`, or a folder of per-micrograph files.
     micrographs : path
         `.star`, `.cs`, `.csg`, a folder, a glob or one image.
     out : path
@@ -198,12 +199,13 @@ def carry_out_plan(
         _cut(todo, setting, options, engine, ledger, tally, incidents, stop)
         cut = time.perf_counter()
         results = {task.id: ledger.finished[task.id] for task in tasks if task.id in ledger.finished}
+        first = options.shard is None or options.shard[0] == 1
         result = RunResult(
             out=folder,
             picks=int(mine.sum()),
             extracted=sum(found.kept for found in results.values()),
             rejected=plan.counts(),
-            micrographs=len(tasks) + (len(plan.incomplete) if options.shard is None or options.shard[0] == 1 else 0),
+            micrographs=len(tasks) + (len(plan.incomplete) if first else 0),
             warnings=(
                 *plan.warnings,
                 *lost,
@@ -223,7 +225,7 @@ def carry_out_plan(
         )
         if len(results) < len(tasks):
             return result
-        return _finish(inputs, Outcome(plan, results, mine), result, options, began)
+        return _finish(inputs, Outcome(plan, results, mine, without_picks=first), result, options, began)
 
 
 def merge(folder: str | os.PathLike[str], *, options: RunOptions | None = None) -> RunResult:

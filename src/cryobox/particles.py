@@ -18,6 +18,7 @@ class Reason(StrEnum):
     EDGE = "box over the edge"
     OUTSIDE = "box outside the micrograph"
     COORDINATE = "coordinate is not a finite number"
+    NO_SCORE = "no score"
     SCORE = "score below the minimum"
     SEPARATION = "too close to a better pick"
     NO_MICROGRAPH = "no such micrograph"
@@ -76,11 +77,16 @@ class Particles:
     grid_pixel_size : ndarray, shape (len(micrograph_names),), float64, optional
         Å per pixel of that grid; nan where unknown.
     score : ndarray, shape (n,), float64, optional
+        nan: this pick has none.
+    tube : ndarray, shape (n,), int64, optional
+        Of "plain" picks of filaments the number of each within its micrograph, from 1; 0: of no filament.
     alignments : tuple of Alignment
     copy_of : ndarray, shape (n,), optional
         Rows with equal values are copies of one particle (symmetry expansion); int64 codes, -1: a particle of its own.
     table : object
         What the format keeps for writing every other column back; only the format's module looks inside.
+    unread : dict of int to str
+        Entries of `micrograph_names` whose picks are not to be had, with the reason.
     warnings : tuple of str
     """
 
@@ -95,9 +101,11 @@ class Particles:
     grid_shape: NDArray[np.int64] | None = None
     grid_pixel_size: NDArray[np.float64] | None = None
     score: NDArray[np.float64] | None = None
+    tube: NDArray[np.int64] | None = None
     alignments: tuple[Alignment, ...] = ()
     copy_of: NDArray[np.int64] | None = None
     table: Any = None
+    unread: dict[int, str] = field(default_factory=dict)
     warnings: tuple[str, ...] = ()
 
     def __len__(self) -> int:

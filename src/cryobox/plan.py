@@ -222,6 +222,10 @@ def build_plan(
     scale = _grid_scale(particles, match, shape, recipe)
     pixel_size = _pixel_sizes(particles, micrographs, match, usable, scale, recipe, warnings)
     incomplete |= _contradicting_shapes(particles, micrographs, match, shape, scale)
+    full = recipe.limit is not None and len(headers) == recipe.limit
+    for name, why in particles.unread.items():
+        if match[name] >= 0 and not (full and match[name] > max(headers)):
+            incomplete.setdefault(int(match[name]), why)
 
     micrograph = match[particles.micrograph] if len(particles) else np.empty(0, dtype=np.intp)
     reason = np.full(len(particles), ACCEPTED, dtype=np.int8)
@@ -241,7 +245,8 @@ def build_plan(
     if recipe.min_score is not None:
         if particles.score is None:
             raise OptionError(f"{particles.source}: has no scores, so --min-score cannot be used")
-        reject(~(particles.score >= recipe.min_score), Reason.SCORE)
+        reject(np.isnan(particles.score), Reason.NO_SCORE)
+        reject(particles.score < recipe.min_score, Reason.SCORE)
 
     center = np.zeros((len(particles), 2), dtype=np.int64)
     move = np.zeros((len(particles), 2), dtype=np.float64)

@@ -43,6 +43,8 @@ class Outcome:
         By task id; all tasks that `only` concerns.
     only : ndarray of bool, optional
         The picks to be told of (one shard's); the others are neither extracted nor rejected.
+    without_picks : bool
+        Whether micrographs of which no pick is known, since their coordinate file is missing, are told of, too.
 
     Attributes
     ----------
@@ -58,7 +60,14 @@ class Outcome:
         Micrographs that could not be used.
     """
 
-    def __init__(self, plan: Plan, results: Mapping[str, TaskResult], only: NDArray[np.bool_] | None = None) -> None:
+    def __init__(
+        self,
+        plan: Plan,
+        results: Mapping[str, TaskResult],
+        only: NDArray[np.bool_] | None = None,
+        *,
+        without_picks: bool = True,
+    ) -> None:
         windows = np.array([len(task.corners) for task in plan.tasks], dtype=np.int64)
         offset = np.concatenate([[0], np.cumsum(windows)])
         code = np.full(offset[-1], -1, dtype=np.int8)
@@ -84,6 +93,8 @@ class Outcome:
         told = np.ones(len(reason), dtype=np.bool_) if only is None else only
         if only is not None:
             rows = set(np.unique(plan.micrograph[only]).tolist())
+            if without_picks:
+                rows |= set(self.incomplete) - set(np.unique(plan.micrograph).tolist())
             self.incomplete = {row: why for row, why in self.incomplete.items() if row in rows}
         self.rows = np.flatnonzero((reason < 0) & told)
         self.slot = all_slots[self.rows]

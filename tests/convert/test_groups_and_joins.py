@@ -272,6 +272,15 @@ def test_a_field_that_travelled_with_one_of_two_joined_tables_is_not_taken_from_
     assert groups[0] == groups[1] != groups[2] != groups[3]
 
 
+def without(table: np.ndarray, *gone: str) -> np.ndarray:
+    """A table that lacks some fields."""
+    names = [name for name in table.dtype.names if name not in gone]
+    found = np.zeros(len(table), [(name, table.dtype[name]) for name in names])
+    for name in names:
+        found[name] = table[name]
+    return found
+
+
 def union(*tables: np.ndarray) -> np.ndarray:
     """Tables one after the other, with the fields of all, filled with zeros."""
     kinds: dict[str, Any] = {}
@@ -389,3 +398,176 @@ def test_an_alignment_that_is_gone_leaves_no_unit_and_no_slot(folder: Path) -> N
     convert("b.star", "b.cs")
     assert not [name for name in read_table(folder / "b.cs").dtype.names if name.startswith("alignments3D")]
     assert "alignments3D" not in (folder / "b.csg").read_text()
+
+
+def test_a_row_of_a_joined_table_that_keeps_its_exposure_group_is_not_moved(folder: Path) -> None:
+    for name in "xy":
+        star(folder, [DEFOCUS | {"_rlnImageName": f"{i}@{name}.mrcs"} for i in (1, 2)],
+             **MICROSCOPE | {"rlnOpticsGroupName": name})  # fmt: skip
+        convert("a.star", f"{name}.cs")
+    joined = np.concatenate([read_table(folder / f"{name}.cs") for name in "xy"])
+    for field in ("ctf/exp_group_id", "location/exp_group_id"):
+        if field in joined.dtype.names:
+            joined[field] = [5, 5, 1, 2]
+    save(folder / "j.cs", joined)
+    convert("j.cs", "j.star")
+    names = by_row(folder / "j.star", "_rlnOpticsGroupName")
+    assert names[0] == names[1]
+    assert names[2] == "y"
+    assert len(set(names)) == 3
+
+
+def test_groups_without_particles_of_a_table_that_lost_a_column_of_ours(folder: Path) -> None:
+    star(folder, [DEFOCUS | {"_rlnNote": "n"}] * 2, **MICROSCOPE)
+
+    def add(groups: Rows, rows: Rows) -> None:
+        groups.append(groups[0] | {"_rlnOpticsGroup": "7", "_rlnOpticsGroupName": "empty"})
+
+    change_star(folder, "a.star", "b.star", add)
+    convert("b.star", "b.cs")
+    table = read_table(folder / "b.cs")
+    save(folder / "c.cs", without(table, "cryobox/star/_rlnNote"))
+    convert("c.cs", "c.star")
+    groups = {row["_rlnOpticsGroupName"]: row for row in blocks(folder / "c.star")["optics"][1]}
+    assert set(groups) == {"g", "empty"}
+    assert groups["empty"]["_rlnOpticsGroup"] == "7"
+    assert groups["empty"]["_rlnVoltage"] == "300"
+
+
+def test_origins_of_both_kinds_keep_those_in_angstrom_when_the_images_change(folder: Path) -> None:
+    origins = {"_rlnOriginXAngst": "3.155893", "_rlnOriginYAngst": "-2.262981", "_rlnOriginX": "1", "_rlnOriginY": "2"}
+    star(folder, [origins])
+    convert("a.star", "a.cs")
+    change_cs(folder, "a.cs", "b.cs", blob__psize_A=1.59)
+    convert("b.cs", "b.star")
+    (row,) = blocks(folder / "b.star")["particles"][1]
+    assert (row["_rlnOriginXAngst"], row["_rlnOriginYAngst"]) == ("3.155893", "-2.262981")
+    assert "_rlnOriginX" not in row
+
+
+@pytest.mark.parametrize(("name", "same"), [("h", False), ("g", True)])
+def test_an_id_of_two_joined_tables_is_two_exposure_groups_unless_optics_groups_of_one_name_have_it(
+    folder: Path, name: str, same: bool
+) -> None:
+    groups, rows = [], []
+    for number, own in ((1, "g"), (2, name)):
+        star(folder, [DEFOCUS | {"_rlnImageName": f"{i}@{number}.mrcs"} for i in (1, 2)],
+             **MICROSCOPE | {"rlnOpticsGroupName": own})  # fmt: skip
+        convert("a.star", "a.cs")
+        change_cs(folder, "a.cs", "b.cs", ctf__exp_group_id=[1, 7])
+        convert("b.cs", "b.star")
+        found = blocks(folder / "b.star")
+        assert found["optics"][1][0]["_rlnOpticsGroupName"] == own
+        groups.append(found["optics"][1][0] | {"_rlnOpticsGroup": str(number)})
+        rows.append(found["particles"][1][0] | {"_rlnOpticsGroup": str(number)})
+    write_star(folder / "j.star", groups, rows)
+    convert("j.star", "j.cs")
+    one, other = read_table(folder / "j.cs")["ctf/exp_group_id"].tolist()
+    assert one == 1
+    assert (one == other) == same
+
+
+def test_a_half_set_that_a_join_left_out_says_nothing_of_the_alignment(folder: Path) -> None:
+    rows = [ALIGNED | {"_rlnRandomSubset": str(i), "_rlnMaxValueProbDistribution": "0.5"} for i in (1, 2)]
+    star(folder, rows)
+    convert("a.star", "x.cs")
+    star(folder, [ALIGNED | {"_rlnMaxValueProbDistribution": "0.25", "_rlnImageName": "1@t.mrcs"}])
+    convert("a.star", "y.cs")
+    save(folder / "j.cs", common(read_table(folder / "x.cs"), read_table(folder / "y.cs")))
+    convert("j.cs", "j.star")
+    joined = blocks(folder / "j.star")["particles"][1]
+    assert [row["_rlnMaxValueProbDistribution"] for row in joined] == ["0.5", "0.5", "0.25"]
+    assert "_rlnRandomSubset" not in joined[0]
+
+
+def test_what_was_said_of_no_alignment_is_not_said_of_a_new_one_where_a_column_of_ours_is_gone(folder: Path) -> None:
+    star(folder, [{"_rlnNote": "n", "_rlnNormCorrection": "1.5"}] * 2)
+    convert("a.star", "a.cs")
+    left = without(read_table(folder / "a.cs"), "cryobox/star/_rlnNote")
+    aligned = np.zeros(0, [("alignments3D/shift", "<f4", (2,)), ("alignments3D/psize_A", "<f4"),
+                           ("alignments3D/pose", "<f4", (3,))])  # fmt: skip
+    save(folder / "b.cs", union(left, aligned))
+    convert("b.cs", "b.star")
+    rows = blocks(folder / "b.star")["particles"][1]
+    assert [float(row.get("_rlnNormCorrection", "0")) for row in rows] == [0, 0]
+
+
+def test_coordinates_that_a_cs_had_no_place_for_come_with_their_micrographs(folder: Path) -> None:
+    star(folder, [{"_rlnMicrographName": "m/a.mrc", "_rlnCoordinateX": "50", "_rlnCoordinateY": "25"}])
+    convert("a.star", "a.cs")
+    table = read_table(folder / "a.cs")
+    assert "location/center_x_frac" not in table.dtype.names
+    save(folder / "b.cs", union(table, np.zeros(0, [("x/f", "<f4")])))
+    convert("b.cs", "b.star")
+    micrograph(folder / "m" / "a.mrc", (100, 200), 1.06)
+    change_star(folder, "b.star", "c.star", set_row(0, rlnCoordinateX="100"))
+    convert("c.star", "c.cs")
+    after = read_table(folder / "c.cs")
+    assert after["location/center_x_frac"].tolist() == [0.5]
+    assert after["location/micrograph_shape"].tolist() == [[100, 200]]
+    assert after["location/micrograph_path"].tolist() == [b">m/a.mrc"]
+
+
+def test_segments_of_two_micrographs_that_become_one_tube_are_where_the_columns_say(folder: Path) -> None:
+    cs(folder, 2, ("location/micrograph_path", "S9", [b">m/a.mrc", b">m/b.mrc"]),
+       ("filament/filament_uid", "<u8", [7, 8]), ("filament/position_A", "<f4", [30, 60]))  # fmt: skip
+    convert("a.cs", "a.star")
+    change_star(folder, "a.star", "b.star", set_row(1, rlnMicrographName="m/a.mrc"))
+    convert("b.star", "b.cs")
+    table = read_table(folder / "b.cs")
+    assert len(set(table["filament/filament_uid"].tolist())) == 1
+    assert len(set(table["filament/position_A"].tolist())) == 1
+
+
+def test_rows_that_a_join_gave_an_alignment_of_zeros_have_none(folder: Path) -> None:
+    aligned = cs(folder, 1, ("alignments3D/shift", ("<f4", (2,)), 1), ("alignments3D/psize_A", "<f4", 2),
+                 ("alignments3D/pose", ("<f4", (3,)), (0.1, 0.2, 0.3)))  # fmt: skip
+    star(folder, [{"_rlnNote": "n"}])
+    convert("a.star", "b.cs")
+    save(folder / "j.cs", union(aligned, read_table(folder / "b.cs")))
+    convert("j.cs", "j.star")
+    assert [float(row["_rlnOriginXAngst"]) for row in blocks(folder / "j.star")["particles"][1]] == [2, 0]
+    convert("j.star", "k.cs")
+    after, before = read_table(folder / "k.cs"), read_table(folder / "j.cs")
+    for field in ("alignments3D/shift", "alignments3D/psize_A", "alignments3D/pose"):
+        np.testing.assert_array_equal(after[field], before[field])
+
+
+@pytest.mark.parametrize("tag", ["_rlnOpticsGroup", "_rlnOpticsGroupName", "_rlnImageSize", "_rlnImagePixelSize"])
+@pytest.mark.parametrize("more", [(), ("cryobox/state",), ("cryobox/state", "cryobox/optics_row")])
+def test_a_column_of_the_groups_that_is_gone_is_what_the_fields_say(
+    folder: Path, tag: str, more: tuple[str, ...]
+) -> None:
+    star(folder, [DEFOCUS] * 2, **MICROSCOPE)
+    convert("a.star", "a.cs")
+    save(folder / "b.cs", without(read_table(folder / "a.cs"), f"cryobox/optics/{tag}", *more))
+    convert("b.cs", "b.star")
+    assert [float(text) for text in by_row(folder / "b.star", "_rlnImagePixelSize")] == pytest.approx([1.06] * 2)
+    assert by_row(folder / "b.star", "_rlnImageSize") == ["32", "32"]
+    assert by_row(folder / "b.star", "_rlnVoltage") == ["300", "300"]
+
+
+def test_angles_are_those_of_one_table_where_one_of_them_is_gone(folder: Path) -> None:
+    angles = {"_rlnAngleRot": "-23", "_rlnAngleTilt": "220", "_rlnAnglePsi": "17"}  # the fields say 157, 140, -163
+    star(folder, [angles])
+    convert("a.star", "a.cs")
+    save(folder / "b.cs", without(read_table(folder / "a.cs"), "cryobox/star/_rlnAnglePsi"))
+    convert("b.cs", "b.star")
+    (row,) = blocks(folder / "b.star")["particles"][1]
+    assert [float(row[tag]) for tag in angles] == pytest.approx([157, 140, -163], abs=1e-4)
+
+
+def test_a_micrograph_that_is_another_one_is_named_where_the_coordinates_are_gone(folder: Path) -> None:
+    cs(folder, 2, ("location/micrograph_path", "S9", b">m/a.mrc"),
+       ("location/micrograph_shape", ("<u4", (2,)), (100, 200)),
+       ("location/center_x_frac", "<f4", 0.5), ("location/center_y_frac", "<f4", 0.5))  # fmt: skip
+    convert("a.cs", "a.star")
+
+    def rename(groups: Rows, rows: Rows) -> None:
+        rows[1]["_rlnMicrographName"] = "m/b.mrc"
+        for row in rows:
+            del row["_rlnCoordinateX"], row["_rlnCoordinateY"]
+
+    change_star(folder, "a.star", "b.star", rename)
+    convert("b.star", "b.cs")
+    assert read_table(folder / "b.cs")["location/micrograph_path"].tolist() == [b">m/a.mrc", b">m/b.mrc"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,7 @@ from hypothesis import strategies as st
 
 from cryobox.errors import InputError
 from cryobox.formats.box import read_box, read_cbox, strip_shared_suffix
+from cryobox.formats.csv import read_coordinates
 
 CBOX = """data_global
 
@@ -79,6 +81,34 @@ def test_a_bad_box_file_is_refused_with_its_line(tmp_path: Path, text: str, mess
         read_box(path)
 
 
+@pytest.mark.parametrize(
+    ("marks", "line"),
+    [(("-1", "-2"), 1), (("-3", "-1", "-2"), 2), (("-1.0", "-2.0", "-1.0"), 1), (("-2", "-1"), 1), (("-3", "-2"), 2),
+     (("0.5", "-1", "-2", "0.7"), 2)],
+)  # fmt: skip
+def test_ends_of_helices_are_never_particles(tmp_path: Path, marks: tuple[str, ...], line: int) -> None:
+    path = write(tmp_path / "a.box", "".join(f"70\t80\t64\t64\t{mark}\n" for mark in marks))
+    with pytest.raises(InputError, match=rf"a\.box: line {line}: a fifth value of -[12] marks an end of a helix"):
+        read_box(path)
+
+
+def test_scores_that_happen_to_be_marks_are_scores(tmp_path: Path) -> None:
+    score = read_box(write(tmp_path / "a.box", "1 2 4 4 3.25\n1 2 4 4 -1\n1 2 4 4 0.5\n1 2 4 4 -2\n"))[2]
+    assert score is not None
+    assert score.tolist() == [3.25, -1, 0.5, -2]
+
+
+@pytest.mark.parametrize(
+    "line", ["#helix: (100.0, 120.0),(160.0, 130.0),64", "#helix: [10, 12],[16, 13],6", "# Helix:"]
+)
+def test_a_file_of_helical_segments_is_named_in_its_refusal(tmp_path: Path, line: str) -> None:
+    text = f"#micrograph: a.mrc\n#segment length: 64\n{line}\n100.0 120.0\n120.0 123.0\n"
+    for name, read in (("a.box", read_box), ("a.txt", read_coordinates)):
+        with pytest.raises(InputError, match=rf"{name}: line 3: '{re.escape(line)}' heads the segments of a helix"):
+            read(write(tmp_path / name, text))
+    assert len(read_coordinates(write(tmp_path / "centers.txt", text.replace(line, "# removed")))[0]) == 2
+
+
 @given(st.lists(st.tuples(*[st.floats(-1e4, 1e4)] * 4), max_size=20))
 def test_any_boxes_give_their_centers(tmp_path_factory: pytest.TempPathFactory, boxes: list[tuple[float, ...]]) -> None:
     text = "".join(" ".join(map(repr, box)) + "\n" for box in boxes)
@@ -88,10 +118,48 @@ def test_any_boxes_give_their_centers(tmp_path_factory: pytest.TempPathFactory, 
 
 
 def test_cbox_coordinates_are_corners_and_confidence_is_the_score(tmp_path: Path) -> None:
-    y, x, score = read_cbox(write(tmp_path / "a.cbox", CBOX))
+    y, x, score, filament = read_cbox(write(tmp_path / "a.cbox", CBOX))
     assert y.tolist() == [216.25, 36.0]
     assert x.tolist() == [132.5, 22.0]
     np.testing.assert_array_equal(score, [0.75, np.nan])
+    assert filament is None
+
+
+FILAMENTS = CBOX.replace("_Angle #11\n", "_Angle #11\n_filamentid #12\n").replace("<NA>\n", "<NA> {}\n")
+
+
+def test_the_filaments_of_a_cbox_are_counted_from_one(tmp_path: Path) -> None:
+    found = [
+        read_cbox(write(tmp_path / "a.cbox", FILAMENTS.replace("{}", one, 1).replace("{}", two)))[3]
+        for one, two in (("0.0", "1.0"), ("7", "<NA>"), ("<NA>", "<NA>"))
+    ]
+    assert [None if column is None else column.tolist() for column in found] == [[1, 2], [8, 0], None]
+
+
+@pytest.mark.parametrize("value", ["-1", "0.5", "inf"])
+def test_a_filament_that_is_no_number_from_zero_is_an_error(tmp_path: Path, value: str) -> None:
+    path = write(tmp_path / "a.cbox", FILAMENTS.replace("{}", value))
+    with pytest.raises(
+        InputError, match=rf"data_cryolo, row 1: _filamentid is {value}, expected a whole number from 0"
+    ):
+        read_cbox(path)
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", "\n \n", "data_global\n\n_cbox_format_version 1.0\n", "data_cryolo\n", CBOX[: CBOX.index("100.5")],
+     "# nothing\n"],
+)  # fmt: skip
+def test_an_empty_cbox_means_no_picks(tmp_path: Path, text: str) -> None:
+    y, x, *_ = read_cbox(write(tmp_path / "none.cbox", text))
+    assert (len(y), len(x)) == (0, 0)
+
+
+def test_a_cbox_of_a_tomogram_is_refused(tmp_path: Path) -> None:
+    flat = CBOX.replace("<NA> 64", "5 64")
+    assert len(read_cbox(write(tmp_path / "flat.cbox", flat))[0]) == 2
+    with pytest.raises(InputError, match=r"deep\.cbox: _CoordinateZ goes from 5 to 9: these are picks in tomograms"):
+        read_cbox(write(tmp_path / "deep.cbox", flat.replace("5 64", "9 64", 1)))
 
 
 def test_a_cbox_without_its_block_or_columns_is_refused(tmp_path: Path) -> None:

@@ -415,6 +415,24 @@ def test_positions_are_fractions_of_the_shape_and_shifts_become_y_x(tmp_path: Pa
     assert particles.copy_of.tolist() == [0, 0]
 
 
+def test_shifts_without_the_size_of_their_pixels_are_told(tmp_path: Path) -> None:
+    for shift, told in ((0, 0), (1.5, 1)):
+        table = picks(2, **{"alignments2D/shift": (("<f4", (2,)), shift)})
+        particles = cs.read_particles(saved(tmp_path / "t.cs", table))
+        assert particles.alignments == ()
+        assert (
+            len([text for text in particles.warnings if "alignments2D/shift has no alignments2D/psize_A" in text])
+            == told
+        )
+
+
+@pytest.mark.parametrize("axis", "xy")
+def test_half_a_location_is_an_error(tmp_path: Path, axis: str) -> None:
+    path = saved(tmp_path / "t.cs", picks(2, **{f"location/center_{axis}_frac": None}))
+    with pytest.raises(InputError, match=f"missing location/center_{axis}_frac; the table has"):
+        cs.read_particles(path)
+
+
 def test_rows_of_one_micrograph_are_found_wherever_they_stand(tmp_path: Path) -> None:
     particles = cs.read_particles(saved(tmp_path / "t.cs", picks(5)))
     assert particles.micrograph.tolist() == [0, 1, 0, 1, 0]

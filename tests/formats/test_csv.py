@@ -67,9 +67,15 @@ def test_numbers_without_a_header_are_x_y_and_perhaps_a_score(tmp_path: Path) ->
 
 
 @pytest.mark.parametrize(
+    "text", ["", " \n\n", "# a remark\n", "x,y\n", "image_name\tx_coord\ty_coord\tscore\n", "\ufeff"]
+)
+def test_a_text_file_without_rows_means_no_picks(tmp_path: Path, text: str) -> None:
+    assert len(read_particles(write(tmp_path / "none.txt", text))) == 0
+
+
+@pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("", r"the file is empty"),
         (b"\x80\x81", r"not a table of coordinates: it holds bytes that are not UTF-8 text"),
         ("a\0b", r"not a table of coordinates: it holds zero bytes"),
         ("name,score\na,1\n", r"line 1: no column of x and y coordinates; .*got name, score"),

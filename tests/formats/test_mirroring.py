@@ -51,11 +51,11 @@ def micrographs(tmp_path: Path) -> Micrographs:
 
 def fitted(path: Path, optics: str = OPTICS, more: str = "") -> str:
     rows = "".join(
-        f"Motion/{name}.mrc {x} {y} 1 {u} {u - 500} {angle}{more and ' 12.5'}\n"
+        f"Motion/{name}.mrc {x} {y} 1 {u} {u - 500} {angle}{' 12.5' * len(more.split())}\n"
         for name, x, y, u, angle in (("a", 10, 20, 9000, "30.5"), ("b", 15, 25, 8000, "-12.25"), ("b", 5, 6, 7000, "0"))
     )
     tags = ["MicrographName", "CoordinateX", "CoordinateY", "OpticsGroup", "DefocusU", "DefocusV", "DefocusAngle"]
-    head = "".join(f"_rln{tag} #{i}\n" for i, tag in enumerate([*tags, *([more] if more else [])], 1))
+    head = "".join(f"_rln{tag} #{i}\n" for i, tag in enumerate([*tags, *more.split()], 1))
     return str(write(path, f"{optics}data_particles\n\nloop_\n{head}{rows}"))
 
 
@@ -97,7 +97,8 @@ def test_values_of_the_micrographs_stay_as_they_are(tmp_path: Path) -> None:
 def test_orientations_of_a_mirrored_copy_are_refused_unless_left_out(
     tmp_path: Path, micrographs: Micrographs, tag: str
 ) -> None:
-    picks = star.read_particles(fitted(tmp_path / "p.star", more=tag))
+    both = f"{tag} {tag.replace('X', 'Y')}" if "X" in tag else tag
+    picks = star.read_particles(fitted(tmp_path / "p.star", more=both))
     with pytest.raises(InputError, match=f"_rln{tag}.*--drop-alignments"):
         checked(picks, micrographs, flip_x=True)
     checked(picks, micrographs, flip_x=True, drop_alignments=True)

@@ -217,3 +217,14 @@ def test_a_strip_that_is_too_short_for_its_rows_is_an_error(tmp_path: Path) -> N
         raw.write((200).to_bytes(2, "little"))
     with pytest.raises(MicrographError, match=r"promises 9 x 14 uint16 \(252 bytes\), file holds 200; copied"):
         read_header(path)
+
+
+@pytest.mark.parametrize(("bits", "width"), [(12, 100), (4, 300), (1, 1200), (24, 50)])
+def test_samples_of_other_bits_than_whole_numbers_of_bytes_are_named(tmp_path: Path, bits: int, width: int) -> None:
+    """The file is whole: 150 bytes a row, packed."""
+    path = write(tmp_path, "m.tif", np.zeros((100, 150), "uint8"))
+    with tifffile.TiffFile(path, mode="r+b") as file:
+        file.pages[0].tags["ImageWidth"].overwrite(width)
+        file.pages[0].tags["BitsPerSample"].overwrite(bits)
+    with pytest.raises(MicrographError, match=rf"m\.tif: has samples of {bits} bits; expected 8, 16 or 32: convert it"):
+        read_header(path)

@@ -116,6 +116,17 @@ def _text(name: str) -> Target:
     return target
 
 
+def _info(folder: Path, data: bytes) -> None:
+    """What `cryobox info` says of a file of any kind; the first byte is the kind."""
+    from cryobox.formats import describe
+
+    kinds = ("mrc", "mrcs.gz", "star", "cs", "csg", "box", "csv", "json", "pos", "coords")
+    path = folder / f"t.{kinds[data[0] % len(kinds)] if data else kinds[0]}"
+    path.write_bytes(data[1:])
+    lines = describe(path)
+    assert str(path) in lines[0]
+
+
 def _ledger(folder: Path, data: bytes) -> None:
     from cryobox.engine.ledger import read_ledger
 
@@ -157,6 +168,11 @@ TARGETS: dict[str, Target] = {
     "cbox": _text("t.cbox"),
     "csv": _text("t.csv"),
     "txt": _text("t.txt"),
+    "eman2": _text("t_info.json"),
+    "xmipp": _text("t.pos"),
+    "xmd": _text("t.xmd"),
+    "coords": _text("t.coords"),
+    "info": _info,
     "ledger": _ledger,
     "plan_star": _plan("p.star"),
     "plan_cs": _plan("p.cs"),
@@ -242,7 +258,8 @@ def _star_seeds() -> list[bytes]:
         "rlnImageName": ["1@x.mrcs"],
     }
     quoted = (
-        "data_\n_a 'b c'\n\ndata_p\nloop_\n_rlnMicrographName\n_rlnCoordinateX\n_rlnCoordinateY\n'm.mrc' 20 20 # x\n"
+        "data_\n_a 'b c'\n\ndata_particles\nloop_\n_rlnMicrographName\n_rlnCoordinateX\n_rlnCoordinateY\n"
+        "'m.mrc' 20 20 # x\n"
     )
     return [
         synth.star_text({"optics": optics, "particles": picks}).encode(),
@@ -298,6 +315,11 @@ _CBOX = (
     b"data_cryolo\n\nloop_\n_CoordinateX #1\n_CoordinateY #2\n_Width #3\n_Height #4\n_Confidence #5\n"
     b"10 12 16 16 0.5\n30 12 16 16 <NA>\n"
 )
+_EMAN2 = b'{\n"boxes":[[20.0,22.5,"manual"],[30,12,"auto_local",0.5]],\n"quality":5\n}\n'
+_XMIPP = (
+    b"# XMIPP_STAR_1 *\n#\ndata_header\nloop_\n _pickingMicrographState\nManual\ndata_particles\nloop_\n _enabled\n"
+    b" _xcoor\n _ycoor\n _cost\n 1 20 22 0.5\n -1 30 12 1\n"
+)
 _CSG = (
     b"created: 2024-01-01 00:00:00\ngroup: {name: particles, type: particle}\nresults:\n"
     b"  location: {metafile: '>picks.cs', num_items: 3, type: particle.location}\nversion: v4.6.2\n"
@@ -314,6 +336,11 @@ _SEEDS: dict[str, list[bytes]] = {
     "cbox": [_CBOX],
     "csv": [_CSV, b"x;y\n1;2\n", b'"x","y"\n"1","2"\n'],
     "txt": [b"image_name\tx_coord\ty_coord\tscore\nm\t20\t22\t0.5\n", b"1 2\n3 4\n", b"1 2 0.5\n"],
+    "eman2": [_EMAN2, b'{"quality":5}', b'{"boxes":[[1,2],[3.5e0,-4,""]]}'],
+    "xmipp": [_XMIPP, b"# <X position> <Y position>\n1 2\n"],
+    "xmd": [_XMIPP, b"data_noname\nloop_\n _micrograph\n _xcoor\n _ycoor\nm.mrc 1 2\n"],
+    "coords": [b"x y density\n1 2 3\n", b"1 2\n3 4\n"],
+    "info": [b"\0" + _mrc_seeds()[0], b"\2" + _star_seeds()[0], b"\6" + _CSV, b"\7" + _EMAN2, b"\x08" + _XMIPP],
     "ledger": [b"".join(json.dumps(line).encode() + b"\n" for line in _LEDGER_LINES)],
     "plan_star": _star_seeds(),
     "plan_cs": _cs_seeds(),

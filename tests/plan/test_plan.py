@@ -108,6 +108,24 @@ def test_scores_are_needed_for_a_minimum_score() -> None:
         plan(particles([(100, 100)]), Recipe(box=64, min_score=1.0))
 
 
+def test_a_pick_without_a_score_is_rejected_by_a_minimum_and_the_minimum_itself_is_kept() -> None:
+    picks = particles([(100, 100), (100, 200), (200, 100)], score=np.array([0.5, np.nan, 0.4]))
+    assert reasons(plan(picks, Recipe(box=64, min_score=0.5))) == ["", Reason.NO_SCORE, Reason.SCORE]
+    assert reasons(plan(picks, Recipe(box=64, min_score=-1000))) == ["", Reason.NO_SCORE, ""]
+    assert reasons(plan(picks)) == ["", "", ""]
+
+
+def test_a_micrograph_whose_picks_are_not_to_be_had_is_incomplete() -> None:
+    picks = particles([(100, 100)], [0], unread={1: "b.star: no such file"})
+    assert plan(picks).incomplete == {1: "b.star: no such file"}
+    assert plan(picks, Recipe(box=64, limit=2)).incomplete == {1: "b.star: no such file"}
+    assert plan(picks, Recipe(box=64, limit=1)).incomplete == {}
+    elsewhere = particles(
+        [(100, 100)], [0], micrograph_names=("m/a.mrc", "m/c.mrc"), unread={1: "c.star: no such file"}
+    )
+    assert plan(elsewhere).incomplete == {}
+
+
 def test_separation_is_in_angstrom_and_after_recentering() -> None:
     picks = particles([(100, 100), (100, 130)], alignments=(aligned([(0, -12), (0, 12)], 2.0),), score=np.array([1, 2]))
     table = micrographs(pixel_size=np.full(2, 2.0))

@@ -83,8 +83,8 @@ WRONG: dict[str, tuple[str | bytes, str]] = {
     "blanks": (" \n \n", "the file is empty"),
     "no block": ("hello\n", "no line begins with data_"),
     "no rows": (HEAD, "holds no picks"),
-    "no columns": ("data_particles\n\nloop_\n", "no block has a column"),
-    "a block that is cut off": ("data_particles\n", "no block has a column"),
+    "no columns": ("data_particles\n\nloop_\n", "holds no picks"),
+    "a block that is cut off": ("data_particles\n", "holds no picks"),
     "a missing column": (HEAD.replace("_rlnCoordinateY #3\n", "") + "a 1\n", "no column _rlnCoordinateY"),
     "a row that is too short": (HEAD + ROWS + "mics/m0000.mrc 3\n", "line 9: 2 values, expected 3"),
     "a row that is too long": (HEAD + ROWS + "mics/m0000.mrc 3 4 5\n", "line 9: 4 values, expected 3"),
@@ -511,7 +511,10 @@ def test_a_hostile_star_file_takes_seconds_and_memory_of_its_size(
     assert len(process.stderr) < 5000, "a message is read by people"
 
 
-@pytest.mark.parametrize("suffix", [".box", ".cbox", ".txt", ".csv", ".tsv", ".star", ".cs", ".csg"])
+@pytest.mark.parametrize(
+    "suffix",
+    [".box", ".cbox", ".txt", ".csv", ".tsv", ".star", ".cs", ".csg", ".json", ".pos", ".xmd", ".coord", ".coords"],
+)
 @pytest.mark.parametrize(
     "data",
     [

@@ -125,6 +125,24 @@ def test_micrographs_that_could_not_be_used_are_listed_with_the_reason(tmp_path:
     assert "copied incompletely?" in html
 
 
+def test_a_micrograph_whose_coordinate_file_is_missing_has_a_row_with_the_reason(tmp_path: Path) -> None:
+    data = make_dataset(tmp_path, micrographs=2, picks=8)
+    coordinates = "data_\n\nloop_\n_rlnCoordinateX\n_rlnCoordinateY\n300 300\n"
+    (tmp_path / "one.star").write_text(coordinates)
+    rows = "".join(f"{path.name} {name}.star\n" for path, name in zip(data.images, ("one", "two"), strict=True))
+    (tmp_path / "list.star").write_text(
+        "data_coordinate_files\n\nloop_\n_rlnMicrographName\n_rlnMicrographCoordinates\n" + rows
+    )
+    run(tmp_path / "list.star", micrographs=data.micrographs, out=tmp_path / "out", recipe=RECIPE, root=tmp_path,
+        options=RunOptions(fsync=False))  # fmt: skip
+    html = write_report(tmp_path / "out").read_text()
+    assert "1 micrographs could not be used" in html
+    assert [row.problem for row in gather(tmp_path / "out").rows] == [
+        "",
+        f"{tmp_path}/two.star: no such file of coordinates",
+    ]
+
+
 def test_inputs_that_changed_are_told_not_papered_over(tmp_path: Path) -> None:
     data = make_dataset(tmp_path, micrographs=2, picks=8)
     run(data.picks, micrographs=data.micrographs, out=tmp_path / "out", recipe=RECIPE, root=tmp_path,

@@ -32,6 +32,7 @@ from cryobox.formats.columns import (
 )
 from cryobox.formats.cs_table import Table, as_bytes
 from cryobox.formats.star_optics import unique_groups
+from cryobox.formats.star_table import number
 
 __all__ = [
     "OF_BOTH",
@@ -118,14 +119,14 @@ def restored(native: Star, table: Table, again_of: Any) -> tuple[Star, dict[Topi
     optics = {field[len(KEPT_OPTICS) :]: exact(table[field]) for field in names if field.startswith(KEPT_OPTICS)}
     if not kept:
         return native, {}, False
-    marks = exact(table[STATE]) if STATE in names else ["-"]
+    marks = exact(table[STATE]) if STATE in names else [""] * len(table)
     whole = "_rlnImageName" in kept and all(text.startswith(OF_RELION) for text in marks)
-    if STATE in names and any(_signature_of(text) != _signature(names) for text in marks):
+    if any(_signature_of(text) != _signature(names) for text in marks):
         whole = False
         kept, optics = _without_gaps(kept, optics, native, [_signature_of(text) for text in marks], _signature(names))
     old = _old_star(native, kept, optics, table, whole=whole)
-    again = again_of(old)
-    changed = _changed_topics(table, again)
+    again = _with_group_numbers(again_of(old), optics)
+    changed = _changed_topics(table, again, whole=whole)
     lead = leading(names) or leading(list(again))  # an alignment that was removed is a change, too
     columns: dict[str, Texts] = {}
     for tag, texts in kept.items():
@@ -144,7 +145,7 @@ def restored(native: Star, table: Table, again_of: Any) -> tuple[Star, dict[Topi
             columns[tag] = texts
     if any(tag in kept and columns.get(tag) != kept[tag] for tag in ORIGINS_30):
         columns = {tag: texts for tag, texts in columns.items() if tag not in ORIGINS_30}
-        columns |= {tag: native.columns[tag] for tag in ORIGINS if tag in native.columns}
+        columns |= {tag: native.columns[tag] for tag in ORIGINS if tag in native.columns and tag not in columns}
     if TUBE in columns and TUBE in native.columns:
         mixed = ~same_filaments(tubes_of(columns, columns[TUBE]), tubes_of(columns, native.columns[TUBE]))
         columns[TUBE] = _mixed(columns[TUBE], native.columns[TUBE], _in_whole_micrographs(columns, mixed))
@@ -152,6 +153,14 @@ def restored(native: Star, table: Table, again_of: Any) -> tuple[Star, dict[Topi
     if optics:
         star = _with_optics(star, native, old, changed, table)
     return star, changed, whole
+
+
+def _with_group_numbers(again: Fields, optics: Mapping[str, Texts]) -> Fields:
+    """The fields with the groups' numbers that each table had: groups of joined tables got new ones."""
+    if GROUP not in optics:
+        return again
+    numbers = np.array([number(text) for text in optics[GROUP]], np.float64)
+    return again | {field: numbers for field in _EXPOSURE_GROUPS if field in again}
 
 
 def _native_texts(native: Star, tag: str) -> Texts | None:
@@ -169,7 +178,7 @@ def _rows_to_renew(
     different = changed[topic]
     if tag in ORIGINS_30:  # in pixels of the images
         different = (different | changed[Topic.IMAGE]) & _different(table, again, fields)
-    elif fields and topic is not Topic.PARTICLE:
+    elif fields and topic is not Topic.PARTICLE and not _left_out(fields, table.dtype.names or ()):
         different = different & _different(table, again, fields)
     elif fields:
         different = _different(table, again, fields)
@@ -219,6 +228,8 @@ def _without_gaps(
             new = [_empty(own) if neutral is None else neutral] * len(texts)
         return _mixed(texts, new, missing)
 
+    if not set(ANGLES) & set(native.columns) <= set(kept):  # other angles may say the same together
+        kept = {tag: texts for tag, texts in kept.items() if tag not in ANGLES}
     of_rows = {tag: filled(texts, _native_texts(native, tag), None) for tag, texts in kept.items()}
     of_groups = {tag: [texts[g] for g in native.group.tolist()] for tag, texts in native.optics.items()}
     found = {tag: filled(t, of_groups.get(tag), OPTICS_NEUTRAL.get(tag, "0")) for tag, t in optics.items()}
@@ -284,7 +295,9 @@ def direct_fields(tag: str, lead: str) -> tuple[str, ...]:
     return fixed.get(tag, ())
 
 
-_OF_ALIGNMENT = ("shift", "pose", "class", "split", "psize_A")
+_EXPOSURE_GROUPS = ("ctf/exp_group_id", "location/exp_group_id")
+_OF_ALIGNMENT = ("shift", "pose", "psize_A")
+_OPTIONAL = ("/class", "/split")  # of an alignment
 _TOPIC_FIELDS: dict[Topic, tuple[str, ...]] = {
     Topic.IMAGE: ("blob/path", "blob/idx", "blob/shape", "blob/psize_A"),
     Topic.LOCATION: (
@@ -302,25 +315,32 @@ _TOPIC_FIELDS: dict[Topic, tuple[str, ...]] = {
 def _fields_of(topic: Topic, lead: str, names: Iterable[str]) -> tuple[str, ...]:
     """What a topic's columns are made of."""
     if topic is Topic.ALIGNMENT:
-        return tuple(f"{lead}/{part}" for part in _OF_ALIGNMENT) if lead else ()
+        return (*(f"{lead}/{part}" for part in _OF_ALIGNMENT), *(lead + part for part in _OPTIONAL)) if lead else ()
     return _exposure_group(names) if topic is Topic.GROUP else _TOPIC_FIELDS[topic]
+
+
+def _checked(lead: str, names: Iterable[str]) -> list[tuple[Topic, tuple[str, ...]]]:
+    """What has a checksum of its own in a row's state: topics, and apart from theirs what an alignment may lack."""
+    optional = tuple(lead + part for part in _OPTIONAL)
+    topics = [(topic, tuple(f for f in _fields_of(topic, lead, names) if f not in optional)) for topic in Topic]
+    return [*topics, *((Topic.ALIGNMENT, (field,)) for field in optional)]
 
 
 def _exposure_group(names: Iterable[str]) -> tuple[str, ...]:
     """The field that tells which optics group a row is in; one that is removed says nothing of the groups."""
-    return tuple(name for name in ("ctf/exp_group_id", "location/exp_group_id") if name in names)[:1]
+    return tuple(name for name in _EXPOSURE_GROUPS if name in names)[:1]
 
 
 def state(fields: Mapping[str, NDArray[Any]], n: int, mark: str, kept: Iterable[str]) -> NDArray[np.bytes_]:
-    """A checksum of each row's fields for each topic.
+    """Checksums of each row's fields.
 
     Before these stand the letter that says whose table was kept, and a checksum of which columns were.
     """
     lead = leading(list(fields))
     columns: list[list[str]] = [[mark + _signature(kept)] * n]
     absent = _absent(lead)
-    for topic in Topic:
-        names = [name for name in _fields_of(topic, lead, fields) if name in fields or name in absent]
+    for _, of_topic in _checked(lead, fields):
+        names = [name for name in of_topic if name in fields or name in absent]
         rows = [_row_bytes(fields[name], n) if name in fields else [absent[name]] * n for name in names]
         columns.append([f"{zlib.crc32(b'|'.join(parts)):08x}" for parts in zip(*rows, strict=True)] or ["-" * 8] * n)
     return as_bytes(["".join(row) for row in zip(*columns, strict=True)])
@@ -341,7 +361,7 @@ def _row_bytes(values: NDArray[Any], n: int) -> list[bytes]:
     return [row.tobytes() for row in plain]
 
 
-def _changed_topics(table: Table, again: Fields) -> dict[Topic, Mask]:
+def _changed_topics(table: Table, again: Fields, *, whole: bool) -> dict[Topic, Mask]:
     """In which rows a topic says something else than what was kept, and than what the fields said beside it then."""
     found = _compared_topics(table, again)
     names = table.dtype.names or ()
@@ -349,14 +369,21 @@ def _changed_topics(table: Table, again: Fields) -> dict[Topic, Mask]:
         return found
     now = exact(state({name: table[name] for name in names}, len(table), OF_RELION, ()))
     then = exact(table[STATE])
-    pairs = list(zip(now, then, strict=True))
     # What was kept beside the fields of a `.cs` says nothing of these: only the state tells that they changed.
-    beside = np.array([not text.startswith(OF_RELION) for text in then], np.bool_)
-    return {
-        topic: (found[topic] | beside)
-        & np.array([a[9 + 8 * i : 17 + 8 * i] != b[9 + 8 * i : 17 + 8 * i] for a, b in pairs], np.bool_)
-        for i, topic in enumerate(Topic)
-    }
+    beside = np.array([not (whole and text.startswith(OF_RELION)) for text in then], np.bool_)
+    changed = {topic: np.zeros(len(table), np.bool_) for topic in Topic}
+    for i, (topic, fields) in enumerate(_checked(leading(names), names)):
+        if not _left_out(fields, names):
+            part = slice(9 + 8 * i, 17 + 8 * i)
+            changed[topic] |= np.array([a[part] != b[part] for a, b in zip(now, then, strict=True)], np.bool_)
+    return {topic: changed[topic] & (found[topic] | beside) for topic in Topic}
+
+
+def _left_out(fields: Sequence[str], names: Sequence[str]) -> bool:
+    """Whether this is a class or half set that is not there, though the alignment is: it says nothing of that."""
+    return any(
+        field.endswith(_OPTIONAL) and field not in names and f"{field.split('/')[0]}/shift" in names for field in fields
+    )
 
 
 def _compared_topics(table: Table, again: Fields) -> dict[Topic, Mask]:
@@ -377,7 +404,7 @@ def _different(table: Table, again: Fields, fields: Iterable[str]) -> Mask:
             there = now if then is None else then
             assert there is not None
             default = DEFAULTS.get(field)
-            if field.endswith(("/class", "/split")) and f"{field.rsplit('/', 1)[0]}/shift" in {*names} & {*again}:
+            if field.endswith(_OPTIONAL) and f"{field.rsplit('/', 1)[0]}/shift" in {*names} & {*again}:
                 default = 0  # of an alignment that was there before
             differs = np.ones(there.shape, np.bool_) if default is None else there != default
             if there.dtype.kind == "f":
@@ -431,7 +458,7 @@ def _with_optics(star: Star, native: Star, old: Star, changed: Mapping[Topic, Ma
     rows += [{tag: text for tag, text in row.items() if tag in said} for row in _unused(table).values()]
     groups, place_of = unique_groups(rows)
     tags = list(dict.fromkeys(tag for row in groups for tag in row))
-    optics = {tag: [row.get(tag, OPTICS_NEUTRAL.get(tag, "0")) for row in groups] for tag in tags}
+    optics = {tag: [_told(row, tag) for row in groups] for tag in tags}
     group = np.array(place_of, np.intp)[index]
     return replace(star, optics=optics, group=group, columns=_grouped(star, optics, group))
 
@@ -445,12 +472,17 @@ def _with_optics_as_it_was(star: Star, old: Star, table: Table) -> Star:
         return replace(star, optics=old.optics, group=old.group, columns=_as_written(star, old))
     place = {row: i for i, row in enumerate(sorted(set(rows)))}
     optics = {
-        tag: [unused[row][tag] if row in unused else texts[place[row]] for row in order]
+        tag: [_told(unused[row], tag) if row in unused else texts[place[row]] for row in order]
         for tag, texts in old.optics.items()
     }
     at = {row: i for i, row in enumerate(order)}
     group = np.array([at[row] for row in rows], np.intp)
     return replace(star, optics=optics, group=group, columns=_as_written(star, old))
+
+
+def _told(group: Mapping[str, str], tag: str) -> str:
+    """What a row of data_optics says, also where it does not have the column."""
+    return group.get(tag, OPTICS_NEUTRAL.get(tag, "0"))
 
 
 def _same_number(one: str, other: str) -> bool:
@@ -467,13 +499,13 @@ def _moved_groups(old: Star, moved: Mask, table: Table) -> tuple[NDArray[np.intp
     if not field:
         return named, new_name
     ids = table[field[0]].astype(np.int64)
-    for number in np.unique(ids[moved]).tolist():
-        rows = moved & (ids == number)
-        before = old.group[~moved & (ids == number)]
+    for own in np.unique(ids[moved]).tolist():
+        rows = moved & (ids == own)
+        before = old.group[~moved & (ids == own)]
         if len(before):
             named[rows] = before[0]
         else:
-            new_name[rows] = number
+            new_name[rows] = own
     return named, new_name
 
 

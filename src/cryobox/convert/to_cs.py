@@ -118,12 +118,12 @@ def _hash(text: str) -> int:
 
 def _locations(star: Star, grounds: Grounds, places: Places) -> Fields:
     known = grounds.shape.all(axis=1)
-    if not star.has(*COORDINATES, "_rlnMicrographName") or (len(star) and not known.any() and not grounds.in_table):
+    if not star.has("_rlnMicrographName") or (len(star) and not known.any() and not grounds.in_table):
         return {}
-    made: Fields = {
-        "location/micrograph_path": as_bytes(by_distinct(star.columns["_rlnMicrographName"], places.in_cs)),
-        "location/micrograph_shape": grounds.shape.astype(np.uint32),
-    }
+    made: Fields = {"location/micrograph_path": as_bytes(by_distinct(star.columns["_rlnMicrographName"], places.in_cs))}
+    if not star.has(*COORDINATES):
+        return made if grounds.in_table else {}
+    made["location/micrograph_shape"] = grounds.shape.astype(np.uint32)
     if np.isfinite(grounds.pixel_size).any():
         made["location/micrograph_psize_A"] = grounds.pixel_size.astype(np.float32)
     if grounds.uid is not None:
@@ -170,7 +170,8 @@ def _alignment_fields(star: Star, lead: str, unit: Floats) -> Fields:
     shift = []
     for tag, old in zip(ORIGINS, ORIGINS_30, strict=True):
         in_pixels = star.numbers(old) * pixel if star.has(old) else zero
-        shift.append((star.numbers(tag) if star.has(tag) else in_pixels) / unit)
+        moved = star.numbers(tag) if star.has(tag) else in_pixels
+        shift.append(np.divide(moved, unit, out=np.zeros(len(star)), where=unit != 0))  # 0: a join filled it in
     made: Fields = {
         f"{lead}/shift": np.column_stack(shift).astype(np.float32),
         f"{lead}/psize_A": unit.astype(np.float32),

@@ -81,13 +81,21 @@ _NEUTRAL = {
 def digests(star: Star, lead: str) -> Texts:
     """For each row what it says now, so that a later reader finds out in which parts it says something else.
 
-    The first letter tells which alignment the columns are: 3, 2, or 0 for none. At the end stands which fields travel
-    along, so that in joined tables a field of one is not taken from the rows of another.
+    The first letter tells which alignment the columns are: 3, 2, or 0 for none. At the end stand which fields travel
+    along, so that in joined tables a field of one is not taken from the rows of another, and which table it was.
     """
     columns = [_both(star, part) for part in Part]
     mark = lead.removeprefix("alignments")[:1] or "0"
     end = _signature(star)
-    return ["-".join((mark, *row, end)) for row in zip(*columns, strict=True)]
+    rows = ["-".join((mark, *row, end)) for row in zip(*columns, strict=True)]
+    table = f"{zlib.crc32(chr(0).join(rows).encode()):08x}"
+    return [f"{row}-{table}" for row in rows]
+
+
+def _ends(star: Star) -> list[tuple[str, ...]]:
+    """For each row which fields travelled along with it, and with which table; empty for rows that others added."""
+    texts = star.columns.get(DIGEST, [""] * len(star))
+    return [tuple(text.split("-")[-2:]) if "-" in text else ("", "") for text in texts]
 
 
 def _signature(star: Star) -> str:
@@ -245,9 +253,7 @@ def carried_fields(star: Star) -> tuple[Fields, dict[str, Mask]]:
 
 def _joined(star: Star) -> list[Mask]:
     """The rows of each of the tables that were joined, but for those with which all fields travelled that are here."""
-    if not star.has(DIGEST):
-        return []
-    ends = [text.rpartition("-")[2] if "-" in text else "" for text in star.columns[DIGEST]]
+    ends = [signature for signature, _ in _ends(star)]
     distinct = dict.fromkeys(ends)
     if len(distinct) < 2:
         return []
@@ -346,14 +352,15 @@ def merged_fields(
     """
     leads = (lead_of(star), leading(list(made)))
     found, dropped = dict(made), []
+    same_tubes = np.full(len(star), unchanged[Part.MICROGRAPH].all())
+    if FILAMENT_UID in carried and FILAMENT_UID in made:
+        same_tubes |= same_filaments(tubes_of(star.columns, star.columns[TUBE]), carried[FILAMENT_UID])
     for field, values in carried.items():
         true = there[field].copy()
         for part in _depends(field, *leads):
             true &= unchanged[part]
-        if field == FILAMENT_UID and field in made:
-            true &= (
-                same_filaments(tubes_of(star.columns, star.columns[TUBE]), values) | unchanged[Part.MICROGRAPH].all()
-            )
+        if field.startswith("filament/") and field in made:  # else the tube is another filament
+            true &= same_tubes
         if field.endswith("/exp_group_id") and (true.any() or field in made or not len(star)):
             found[field] = _exposure_groups(star, values, unchanged[Part.GROUP] & there[field])
         elif true.all():
@@ -366,22 +373,46 @@ def merged_fields(
     known = [name for name, _, _ in star.fields if name in found]
     if not known:
         return found, dropped
-    # What the `.cs` did not have is only there where the columns say something new.
+    # What the `.cs` did not have is only there where the columns say something new; a place is all of it, or none.
+    place = not any(name.startswith("location/") for name in known) and not unchanged[Part.LOCATION].all()
     new = [
         name
         for name in found
-        if name not in known and (name in carried or not all(unchanged[p].all() for p in _depends(name)))
+        if name not in known
+        and (
+            name in carried
+            or (place and name.startswith("location/"))
+            or not all(unchanged[p].all() for p in _depends(name))
+        )
     ]
     return {name: found[name] for name in (*known, *new)}, dropped
 
 
 def _exposure_groups(star: Star, ids: NDArray[Any], same: Mask) -> NDArray[Any]:
-    """The ids of before; where the optics group is another one, the id of the rows that were in it, or a new one."""
+    """The ids of before; where the optics group is another one, the id of the rows that were in it, or a new one.
+
+    In joined tables the same id is another group, unless optics groups of one name have it in both.
+    """
     found = ids.copy()
     taken = set(ids[same].tolist())
+    tables = np.array([table for _, table in _ends(star)])
+    names = np.array(star.optics.get(GROUP_NAME, star.optics[GROUP]))[star.group]
+    joined = len(set(tables[same].tolist())) > 1
+    for number in np.unique(ids[same]).tolist() if joined else []:
+        rows = same & (ids == number)
+        known: list[tuple[set[str], int]] = []
+        for table in dict.fromkeys(tables[rows].tolist()):
+            theirs = rows & (tables == table)
+            own = set(names[theirs].tolist())
+            chosen = next((before for others, before in known if not own.isdisjoint(others)), None)
+            if chosen is None:
+                chosen = next(k for k in count(number) if k not in taken) if known else number
+            known.append((own, chosen))
+            taken.add(chosen)
+            found[theirs] = chosen
     for group in np.unique(star.group[~same]).tolist():
         rows = star.group == group
-        before = ids[rows & same]
+        before = found[rows & same]
         number = int(float(star.optics[GROUP][group]))
         chosen = before[0] if len(before) else next(k for k in count(number) if k not in taken)
         taken.add(int(chosen))

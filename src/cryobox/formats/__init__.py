@@ -33,7 +33,19 @@ IMAGE_SUFFIXES = (".mrc", ".map", ".mrc.gz", ".mrc.bz2", ".tif", ".tiff")
 _STACK_SUFFIXES = (".mrcs",)  # one micrograph each if a user names them, but never found in a folder by chance
 _TABLE_SUFFIXES = (".star", ".cs", ".csg")
 _TEXT_SUFFIXES = (".txt", ".csv", ".tsv")
-_COORDINATE_SUFFIXES = (".star", ".box", ".cbox", *_TEXT_SUFFIXES)
+_COORD_SUFFIXES = (".coord", ".coords")
+_XMIPP_SUFFIXES = (".pos", ".xmd")
+_EMAN2_SUFFIX = ".json"
+_COORDINATE_SUFFIXES = (
+    ".star",
+    ".box",
+    ".cbox",
+    *_TEXT_SUFFIXES,
+    _EMAN2_SUFFIX,
+    *_XMIPP_SUFFIXES,
+    *_COORD_SUFFIXES,
+)
+_PACKED_SUFFIXES = (".gz", ".bz2")
 
 
 def read_particles(
@@ -49,8 +61,8 @@ def read_particles(
     Parameters
     ----------
     path : path
-        `.star`, `.cs`, `.csg`, `.box`, `.cbox`, `.txt`, `.csv` or `.tsv`, or a folder of coordinate files of one type,
-        one for each micrograph.
+        `.star`, `.cs`, `.csg`, `.box`, `.cbox`, `.txt`, `.csv`, `.tsv`, `.json` (EMAN2), `.pos`, `.xmd` (Xmipp),
+        `.coord` or `.coords`, or a folder of coordinate files of one type, one for each micrograph.
     micrographs : Micrographs, optional
         Whose names say what belongs to the micrograph in the name of a coordinate file.
     recipe : Recipe
@@ -89,38 +101,71 @@ def read_particles(
         if particles.micrograph_names == (path.stem,):
             return _renamed(particles, path, micrographs, recipe)
         return particles
-    if kind in (".box", ".cbox"):
+    if kind in _XMIPP_SUFFIXES:
+        from cryobox.formats import csv, xmipp
+
+        y, x, score, names = xmipp.read_xmipp(path)
+        if names is not None:
+            return csv.plain_particles(path, y, x, score, names)
+    if kind in _COORDINATE_SUFFIXES:
         return _join(str(path), [path], micrographs, recipe)
+    hint = "; unpack it first: tables are not read compressed" if kind in _PACKED_SUFFIXES else ""
     raise InputError(
         f"{path}: not a known type of picks; expected {', '.join((*_TABLE_SUFFIXES, *_COORDINATE_SUFFIXES[1:]))} "
-        "or a folder of them"
+        f"or a folder of them{hint}"
     )
 
 
 def read_coordinate_file(path: str | Path) -> tuple[Any, Any, Any, Any]:
-    """Read y, x, score (or None) and, for STAR, the table of the picks of one micrograph, whatever the type."""
+    """Read the picks of one micrograph, whatever the type.
+
+    Returns
+    -------
+    tuple
+        y, x, score (or None); and the table for STAR, the filament of each pick for a `.cbox` of filaments, else None.
+    """
     _check_exists(Path(path), "coordinates")
     note(path)
     kind = Path(path).suffix.lower()
     if kind == ".star":
         from cryobox.formats import star
 
-        return star.read_coordinates(path)
+        found = star.read_coordinates(path)
+        _check_one_image(path, star.names_in(found[3]))
+        return found
     if kind in (".box", ".cbox"):
         from cryobox.formats import box
 
-        return (*(box.read_box(path) if kind == ".box" else box.read_cbox(path)), None)
+        return box.read_cbox(path) if kind == ".cbox" else (*box.read_box(path), None)
     if kind in _TEXT_SUFFIXES:
         from cryobox.formats import csv
 
         y, x, score, names = csv.read_coordinates(path)
-        if names is not None and len(set(names)) > 1:
-            raise InputError(
-                f"{path}: has picks of {len(set(names))} images ({names[0]}, ...), expected those of one micrograph; "
-                "name this file itself as the picks"
-            )
+        _check_one_image(path, list(dict.fromkeys(names or [])))
         return y, x, score, None
+    if kind == _EMAN2_SUFFIX:
+        from cryobox.formats import eman2
+
+        return *eman2.read_info(path), None
+    if kind in _XMIPP_SUFFIXES:
+        from cryobox.formats import xmipp
+
+        y, x, score, names = xmipp.read_xmipp(path)
+        _check_one_image(path, list(dict.fromkeys(names or [])))
+        return y, x, score, None
+    if kind in _COORD_SUFFIXES:
+        from cryobox.formats import coords
+
+        return *coords.read_coords(path), None, None
     raise InputError(f"{path}: not a known type of coordinates; expected {', '.join(_COORDINATE_SUFFIXES)}")
+
+
+def _check_one_image(path: str | Path, names: list[str]) -> None:
+    if len(names) > 1:
+        raise InputError(
+            f"{path}: has picks of {len(names)} images ({names[0]}, ...), expected those of one micrograph; "
+            "name this file itself as the picks"
+        )
 
 
 def read_micrographs(spec: str | Path, *, root: Path | None = None) -> Micrographs:
@@ -252,7 +297,7 @@ def describe(path: str | Path) -> list[str]:
     InputError
         If it is none that cryobox reads.
     """
-    from cryobox.formats.describe import describe_file
+    from cryobox.formats.description import describe_file
 
     return describe_file(Path(path))
 
@@ -309,11 +354,13 @@ def _name_from(path: str, root: Path | None) -> str:
 def _read_folder(
     folder: Path, micrographs: Micrographs | None, recipe: Recipe, ready: Callable[[str], bool] | None
 ) -> Particles:
+    from cryobox.formats.coordinate_files import is_of_micrograph
+
     files: dict[str, list[Path]] = {}
     for entry in sorted(folder.iterdir()):
         kind = entry.suffix.lower()
         wanted = kind in _COORDINATE_SUFFIXES and not entry.name.startswith(".") and entry.is_file()
-        if wanted and (ready is None or ready(str(entry))):
+        if wanted and is_of_micrograph(entry, recipe.coordinate_suffix) and (ready is None or ready(str(entry))):
             files.setdefault(kind, []).append(entry)
     if not files:
         raise InputError(f"{folder}: holds no coordinate files; expected {', '.join(_COORDINATE_SUFFIXES)}")
@@ -328,7 +375,7 @@ def _join(source: str, files: list[Path], micrographs: Micrographs | None, recip
 
     names, warnings = _micrograph_names(source, files, micrographs, recipe)
     parts = [read_coordinate_file(file) for file in files]
-    return star.join_coordinates(source, names, parts, warnings)
+    return star.join_coordinates(source, names, parts, (*warnings, *star.warn_of_blank(source, files)))
 
 
 def _micrograph_names(
@@ -336,13 +383,15 @@ def _micrograph_names(
 ) -> tuple[list[str], tuple[str, ...]]:
     """The stems of the micrographs that coordinate files belong to."""
     from cryobox.formats.box import strip_shared_suffix
+    from cryobox.formats.coordinate_files import stem_of_micrograph
     from cryobox.matching import stem, without_uid
 
     known: list[str] = []
     if micrographs is not None:
         known = [stem(name) for name in micrographs.names]
         known += [without_uid(name) for name in micrographs.names]
-    names, suffix = strip_shared_suffix([file.stem for file in files], known, recipe.coordinate_suffix, source=source)
+    stems = [stem_of_micrograph(file, recipe.coordinate_suffix) for file in files]
+    names, suffix = strip_shared_suffix(stems, known, recipe.coordinate_suffix, source=source)
     seen: dict[str, Path] = {}
     for name, file in zip(names, files, strict=True):
         if seen.setdefault(name, file) != file:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,14 +11,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cryobox.errors import InputError
-from cryobox.formats.star_table import read_blocks
+from cryobox.formats.star_picks import NOT_KNOWN, check_flat
+from cryobox.formats.star_table import Table, read_blocks
 
-__all__ = ["read_box", "read_cbox", "strip_shared_suffix"]
+__all__ = ["check_no_helices", "read_box", "read_cbox", "strip_shared_suffix"]
 
 Floats = NDArray[np.float64]
 
-_EMAN_MARKS = {-1.0, -2.0, -3.0}  # fifth column of EMAN: -3 a particle, -1 and -2 the ends of a helix
-_NOT_KNOWN = (b"<NA>", b"None", b"nan")
+_HELIX_START, _HELIX_END, _PARTICLE = -1.0, -2.0, -3.0  # EMAN's marks in the fifth column
+_EMAN_MARKS = {_HELIX_START, _HELIX_END, _PARTICLE}
+_HELIX_LINE = re.compile(r"\s*#\s*helix\s*:", re.IGNORECASE)
+_FILAMENT = "_filamentid"
 
 
 def read_box(path: str | Path) -> tuple[Floats, Floats, Floats | None]:
@@ -28,6 +32,11 @@ def read_box(path: str | Path) -> tuple[Floats, Floats, Floats | None]:
     tuple of ndarray, float64
         y and x of the centers in pixels, and the scores, or None where there are none. The center is the corner plus
         the whole half of the size, which is the middle pixel of an odd box; RELION reads it so, too.
+
+    Raises
+    ------
+    InputError
+        If a line cannot be read, or the file holds helices: their ends are no particles.
     """
     name = str(path)
     try:
@@ -36,7 +45,9 @@ def read_box(path: str | Path) -> tuple[Floats, Floats, Floats | None]:
         raise InputError(f"{name}: not a .box file: it holds bytes that are not text") from None
     except OSError as error:
         raise InputError(f"{name}: cannot be read: {error.strerror or error}") from error
+    check_no_helices(name, text)
     rows: list[list[float]] = []
+    lines: list[int] = []
     for number, line in enumerate(text.splitlines(), 1):
         words = line.split("#", 1)[0].replace(",", " ").split()
         if not words:
@@ -52,29 +63,84 @@ def read_box(path: str | Path) -> tuple[Floats, Floats, Floats | None]:
             raise InputError(f"{name}: line {number}: expected numbers, got {line.strip()[:60]!r}") from None
         if len(rows[-1]) != len(rows[0]):
             raise InputError(f"{name}: line {number}: {len(rows[-1])} values, expected {len(rows[0])} as above")
+        lines.append(number)
+    if rows and len(rows[0]) == 5:
+        _check_no_ends(name, [row[4] for row in rows], lines)
     columns = np.array(rows, np.float64).reshape(len(rows), -1).T if rows else np.empty((4, 0))
     score = columns[4] if len(columns) == 5 and not _EMAN_MARKS.issuperset(columns[4].tolist()) else None
     with np.errstate(invalid="ignore"):  # a size that is no number gives a center that is none
         return columns[1] + columns[3] // 2, columns[0] + columns[2] // 2, score
 
 
-def read_cbox(path: str | Path) -> tuple[Floats, Floats, Floats | None]:
-    """Read crYOLO's `.cbox`, a STAR table whose coordinates are corners; the confidence is the score."""
-    blocks = read_blocks(path)
+def check_no_helices(name: str, text: str) -> None:
+    """Raise `InputError` if a file lists segments of helices, each headed by a line `#helix: (x, y),(x, y),width`."""
+    for number, line in enumerate(text.splitlines(), 1):
+        if _HELIX_LINE.match(line):
+            raise InputError(
+                f"{name}: line {number}: {line.strip()[:60]!r} heads the segments of a helix (crYOLO's "
+                "EMAN_HELIX_SEGMENTED, EMAN2's e2helixboxer), and cryobox reads no helices from such files; give "
+                "crYOLO's .cbox, which keeps its filaments, or, as particles of their own, the centers without # lines "
+                "as .txt"
+            )
+
+
+def _check_no_ends(name: str, marks: Sequence[float], lines: Sequence[int]) -> None:
+    """Refuse pairs of lines that are the two ends of a helix; a column with other values holds scores."""
+    ends = [i for i, mark in enumerate(marks) if mark in (_HELIX_START, _HELIX_END)]
+    pairs = [i for i in ends if marks[i : i + 2] == [_HELIX_START, _HELIX_END]]
+    if ends and (pairs or _EMAN_MARKS.issuperset(marks)):
+        first = pairs[0] if pairs else ends[0]
+        raise InputError(
+            f"{name}: line {lines[first]}: a fifth value of {marks[first]:g} marks an end of a helix (-1 its start, -2 "
+            "its end), which is no particle, and cryobox does not cut helices into segments yet; cut them in the "
+            "program that picked them, and give the segments (crYOLO: .cbox)"
+        )
+
+
+def read_cbox(path: str | Path) -> tuple[Floats, Floats, Floats | None, NDArray[np.int64] | None]:
+    """Read crYOLO's `.cbox`, a STAR table whose coordinates are corners; the confidence is the score.
+
+    Returns
+    -------
+    tuple of ndarray
+        y and x of the centers in pixels and the scores, float64; and the filament of each, int64: `_filamentid`, which
+        counts from 0, plus 1, and 0 where it is not known. None for scores or filaments where there are none.
+    """
+    blocks = read_blocks(path, may_be_empty=True)
+    if not set(blocks) - {"global"}:
+        return np.empty(0), np.empty(0), None, None
     if "cryolo" not in blocks:
         raise InputError(
             f"{path}: no block data_cryolo; blocks present: {', '.join(f'data_{name}' for name in blocks)}"
         )
     table = blocks["cryolo"].table()
+    if not table.tags:
+        return np.empty(0), np.empty(0), None, None
     table.require("_CoordinateX", "_CoordinateY", "_Width", "_Height")
     x, y, width, height = (
-        table.floats(tag, missing=_NOT_KNOWN) for tag in ("_CoordinateX", "_CoordinateY", "_Width", "_Height")
+        table.floats(tag, missing=NOT_KNOWN) for tag in ("_CoordinateX", "_CoordinateY", "_Width", "_Height")
     )
-    score = table.floats("_Confidence", missing=_NOT_KNOWN) if "_Confidence" in table else None
+    if "_CoordinateZ" in table:
+        check_flat(str(path), "_CoordinateZ", table.floats("_CoordinateZ", missing=NOT_KNOWN))
+    score = table.floats("_Confidence", missing=NOT_KNOWN) if "_Confidence" in table else None
     if score is not None and np.isnan(score).all():
         score = None
     with np.errstate(invalid="ignore"):
-        return y + height / 2, x + width / 2, score
+        return y + height / 2, x + width / 2, score, _filaments(table)
+
+
+def _filaments(table: Table) -> NDArray[np.int64] | None:
+    if _FILAMENT not in table:
+        return None
+    number = table.floats(_FILAMENT, missing=NOT_KNOWN)
+    known = ~np.isnan(number)
+    wrong = np.flatnonzero(known & ((number < 0) | (number > 2**31) | (number != np.trunc(number))))
+    if len(wrong):
+        raise InputError(
+            f"{table.path}: data_{table.block}, row {int(wrong[0]) + 1}: {_FILAMENT} is {number[wrong[0]]:g}, expected "
+            "a whole number from 0, or <NA>"
+        )
+    return np.where(known, number + 1, 0).astype(np.int64) if known.any() else None
 
 
 def strip_shared_suffix(

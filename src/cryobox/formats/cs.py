@@ -94,7 +94,25 @@ def read_particles(path: Path | str, *, root: Path | None = None) -> Particles:
         alignments=_alignments(source, table),
         copy_of=_copies(source, table),
         table=table,
-        warnings=warnings,
+        warnings=(*warnings, *_said_of_shifts(source, table)),
+    )
+
+
+def _said_of_shifts(source: str, table: Table) -> tuple[str, ...]:
+    """Alignments whose shifts have no unit, so that nothing is recentered by them."""
+    names = table.dtype.names or ()
+    lost = [
+        field
+        for field in names
+        if field.endswith("/shift")
+        and f"{field.removesuffix('shift')}psize_A" not in names
+        and table.dtype[field].base.kind == "f"
+        and table[field].any()
+    ]
+    return tuple(
+        f"{source}: {field} has no {field.removesuffix('shift')}psize_A, which says how large its pixels are; these "
+        "shifts are not used"
+        for field in lost
     )
 
 

@@ -69,6 +69,7 @@ def write_rejected(path: Path, particles: Particles, micrographs: Micrographs, e
         _put_location(columns, particles, micrographs, extracted, center)
         columns.put("cryobox/center_y", "<f8", center[:, 0])
         columns.put("cryobox/center_x", "<f8", center[:, 1])
+        _put_filaments(columns, particles, extracted.rows)
     columns.put_text(REASON, as_bytes([str(reason) for reason in extracted.reasons]))
     write_table(path, columns.table())
 
@@ -113,6 +114,7 @@ def build_particles(particles: Particles, micrographs: Micrographs, extracted: E
                 columns.drop(field)
     if particles.family == "plain" and particles.score is not None:
         columns.put("pick_stats/ncc_score", "<f4", particles.score[extracted.rows])
+    _put_filaments(columns, particles, extracted.rows)
     return columns.table()
 
 
@@ -277,6 +279,15 @@ def _file_names(micrographs: Micrographs) -> list[str]:
             if as_text(raw).startswith(">"):
                 names[number] = str(Path(micrographs.paths[number]).absolute())
     return names
+
+
+def _put_filaments(columns: _Columns, particles: Particles, rows: NDArray[np.intp]) -> None:
+    """A uid for each filament of each micrograph; 0 for picks of none."""
+    if particles.tube is None:
+        return
+    pairs = zip(particles.micrograph[rows].tolist(), particles.tube[rows].tolist(), strict=True)
+    uids = [_hash(f"{particles.micrograph_names[m]}\0{tube}") | 2**32 if tube else 0 for m, tube in pairs]
+    columns.put("filament/filament_uid", "<u8", np.array(uids, np.uint64))
 
 
 def _put_blob(columns: _Columns, extracted: Extracted) -> None:

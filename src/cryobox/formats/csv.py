@@ -12,13 +12,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cryobox.errors import InputError
+from cryobox.formats.box import check_no_helices
+from cryobox.formats.star_picks import check_flat
 from cryobox.particles import Particles
 
-__all__ = ["read_coordinates", "read_particles"]
+__all__ = ["plain_particles", "read_coordinates", "read_particles"]
 
 # Header names without case and punctuation. All of these programs mean the center.
 _X = ("xcoord", "xcoordinate", "coordinatex", "rlncoordinatex", "centerx", "xcenter", "x")
 _Y = ("ycoord", "ycoordinate", "coordinatey", "rlncoordinatey", "centery", "ycenter", "y")
+_Z = ("zcoord", "zcoordinate", "coordinatez", "rlncoordinatez", "centerz", "zcenter", "z")
 _SCORE = ("score", "confidence", "probability", "fom", "figureofmerit", "rlnautopickfigureofmerit")
 _NAME = ("imagename", "micrographname", "rlnmicrographname", "micrograph", "image", "filename")
 
@@ -31,7 +34,17 @@ def read_particles(path: str | Path) -> Particles:
     InputError
         If columns are missing, rows are ragged, or a value is not a number; the message names the line.
     """
-    y, x, score, names = read_coordinates(path)
+    return plain_particles(path, *read_coordinates(path))
+
+
+def plain_particles(
+    path: str | Path,
+    y: NDArray[np.float64],
+    x: NDArray[np.float64],
+    score: NDArray[np.float64] | None,
+    names: list[str] | None,
+) -> Particles:
+    """Picks without a table of their own; `names` has the image of each, or is None: one, named as the file."""
     index: dict[str, int] = {}
     if names is None:
         micrograph, index = np.zeros(len(y), np.intp), {Path(path).stem: 0}
@@ -51,7 +64,7 @@ def read_particles(path: str | Path) -> Particles:
 def read_coordinates(
     path: str | Path,
 ) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64] | None, list[str] | None]:
-    """Read y, x, score (or None) and the image name of each row (or None)."""
+    """Read y, x, score (or None) and the image name of each row (or None); a file without rows holds no picks."""
     name = str(path)
     try:
         text = Path(path).read_bytes().decode("utf-8-sig")
@@ -61,14 +74,15 @@ def read_coordinates(
         raise InputError(f"{name}: cannot be read: {error.strerror or error}") from error
     if "\0" in text:
         raise InputError(f"{name}: not a table of coordinates: it holds zero bytes, expected text")
+    check_no_helices(name, text)
     lines = ((number, line) for number, line in enumerate(text.splitlines(), 1))
     rows = _rows(name, [(number, line) for number, line in lines if line.strip() and not line.lstrip().startswith("#")])
     first = next(rows, None)
     if first is None:
-        raise InputError(f"{name}: the file is empty, expected rows of coordinates")
+        return np.empty(0), np.empty(0), None, None
     columns, headed = _columns(name, *first)
     wide = len(first[1])
-    x, y, score, names = [], [], [], []
+    x, y, depth, score, names = [], [], [], [], []
     for number, words in rows if headed else chain([first], rows):
         if len(words) != wide:
             raise InputError(f"{name}: line {number}: {len(words)} values, expected {wide} as in line {first[0]}")
@@ -77,10 +91,13 @@ def read_coordinates(
             y.append(float(words[columns["y"]]))
             if "score" in columns:
                 score.append(float(words[columns["score"]] or "nan"))
+            if "z" in columns:
+                depth.append(float(words[columns["z"]] or "nan"))
         except ValueError:
             raise InputError(f"{name}: line {number}: expected numbers, got {' '.join(words)[:60]!r}") from None
         if "name" in columns:
             names.append(words[columns["name"]])
+    check_flat(name, first[1][columns["z"]] if "z" in columns else "", np.array(depth, np.float64))
     return (
         np.array(y, np.float64),
         np.array(x, np.float64),
@@ -119,7 +136,7 @@ def _columns(name: str, number: int, words: list[str]) -> tuple[dict[str, int], 
         return dict(zip(("x", "y", "score"), range(len(words)), strict=False)), False
     plain = [re.sub(r"[^a-z0-9]", "", word.lower()) for word in words]
     found = {}
-    for key, candidates in (("x", _X), ("y", _Y), ("score", _SCORE), ("name", _NAME)):
+    for key, candidates in (("x", _X), ("y", _Y), ("z", _Z), ("score", _SCORE), ("name", _NAME)):
         place = next((plain.index(candidate) for candidate in candidates if candidate in plain), None)
         if place is not None:
             found[key] = place

@@ -11,7 +11,7 @@ from cryobox.errors import MicrographError
 from cryobox.formats import mrc
 from cryobox.micrograph import ImageHeader
 
-__all__ = ["IMAGE_SUFFIXES", "PixelReader", "read_header", "room"]
+__all__ = ["IMAGE_SUFFIXES", "PixelReader", "is_tiff", "read_header", "room"]
 
 _TIFF_SUFFIXES = (".tif", ".tiff")
 _MRC_SUFFIXES = tuple(kind + packing for kind in (".mrc", ".mrcs", ".map") for packing in ("", ".gz", ".bz2"))
@@ -29,7 +29,7 @@ def read_header(path: str) -> ImageHeader:
     MicrographError
         If the file cannot be used; the message begins with its path.
     """
-    if _is_tiff(path):
+    if is_tiff(path):
         from cryobox.formats import tiff
 
         return tiff.read_header(path)
@@ -96,7 +96,7 @@ class PixelReader:
             raise ValueError(f"{path}: rows must lie in 0 to {header.shape[0]}, first <= stop; got {rows}")
         self.bytes_read, self.warnings = 0, ()
         image = self._image(path, header)
-        if _is_tiff(path):
+        if is_tiff(path):
             from cryobox.formats import tiff
 
             self.bytes_read = tiff.read_pixels_into(image, path, header, flip=tiff_flip)
@@ -118,7 +118,8 @@ class PixelReader:
         return self._buffer[:needed].view(header.dtype).reshape(header.shape)
 
 
-def _is_tiff(path: str) -> bool:
+def is_tiff(path: str) -> bool:
+    """Whether a file is TIFF (else MRC), by its name; `MicrographError` where that says neither."""
     name = path.lower()
     if name.endswith(_TIFF_SUFFIXES):
         return True

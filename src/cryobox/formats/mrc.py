@@ -25,7 +25,7 @@ from cryobox.errors import InputError, MicrographError, OutputError
 from cryobox.formats.opening import check_shape, check_unchanged, open_regular, too_short
 from cryobox.micrograph import ImageHeader
 
-__all__ = ["StackWriter", "read_header", "read_pixels_into", "read_stack_header"]
+__all__ = ["Sections", "StackWriter", "read_header", "read_pixels_into", "read_sections", "read_stack_header"]
 
 HEADER_BYTES = 1024
 _MODES = {0: "i1", 1: "i2", 2: "f4", 6: "u2", 12: "f2"}
@@ -57,6 +57,8 @@ class _Header:
     offset: int
     pixel_size: float  # as it stands; nan where it is 0 or no number
     warnings: tuple[str, ...]
+    space_group: int
+    volume_sections: int  # mz
 
     @property
     def pixel_bytes(self) -> int:
@@ -93,13 +95,7 @@ def read_header(path: str) -> ImageHeader:
         If the file cannot be read, is not MRC, holds more than one section or pixels of an unknown kind, or is
         shorter than its header says.
     """
-    with open_regular(path) as (descriptor, status):
-        if _compression(path):
-            with _inflating(path, descriptor) as stream:
-                raw = stream.read(HEADER_BYTES)
-        else:
-            raw = _first_bytes(descriptor)
-    header = _parse(path, raw)
+    header, status = _read(path)
     _check_one_section(path, header)
     warnings = header.warnings
     if not _compression(path):
@@ -116,12 +112,74 @@ def read_header(path: str) -> ImageHeader:
     )
 
 
+def _read(path: str) -> tuple[_Header, os.stat_result]:
+    with open_regular(path) as (descriptor, status):
+        if _compression(path):
+            with _inflating(path, descriptor) as stream:
+                raw = stream.read(HEADER_BYTES)
+        else:
+            raw = _first_bytes(descriptor)
+    return _parse(path, raw), status
+
+
 def _first_bytes(descriptor: int) -> bytes:
     """The header, or what the file has of it; a system may give fewer bytes than asked for."""
     raw = b""
     while len(raw) < HEADER_BYTES and (more := os.pread(descriptor, HEADER_BYTES - len(raw), len(raw))):
         raw += more
     return raw
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sections:
+    """What an MRC file of any number of sections says of itself.
+
+    Parameters
+    ----------
+    shape : tuple of int
+        (nz, ny, nx).
+    dtype : numpy.dtype
+        With its byte order.
+    pixel_size : float
+        Å per pixel; nan where the header has none or only a placeholder (0 or exactly 1.0).
+    space_group : int
+        ispg: 0 for a stack of images, 1 and more for a volume, 401 and more for several.
+    volume_sections : int
+        mz: of one volume, where there are several.
+    warnings : tuple of str
+        Oddities that were tolerated; each begins with the path.
+    """
+
+    shape: tuple[int, int, int]
+    dtype: np.dtype[Any]
+    pixel_size: float
+    space_group: int
+    volume_sections: int
+    warnings: tuple[str, ...]
+
+
+def read_sections(path: str) -> Sections:
+    """Read the header of a stack, a movie or a volume, compressed or not.
+
+    Raises
+    ------
+    InputError
+        If the file cannot be read, is not MRC, or is shorter than its header says.
+    """
+    header, status = _read(path)
+    if header.shape[0] < 1:
+        raise InputError(f"{path}: header says nz = {header.shape[0]} sections; expected at least 1")
+    warnings = header.warnings
+    if not _compression(path):
+        warnings += _check_length(path, header, status.st_size)
+    return Sections(
+        shape=header.shape,
+        dtype=header.dtype,
+        pixel_size=math.nan if header.pixel_size == 1.0 else header.pixel_size,
+        space_group=header.space_group,
+        volume_sections=header.volume_sections,
+        warnings=warnings,
+    )
 
 
 def read_stack_header(path: str) -> tuple[tuple[int, int, int], np.dtype[Any], int, float]:
@@ -185,6 +243,8 @@ def _parse(path: str, raw: bytes) -> _Header:
         offset=HEADER_BYTES + extended,
         pixel_size=_pixel_size(record),
         warnings=tuple(warnings),
+        space_group=int(record["ispg"]),
+        volume_sections=int(record["mz"]),
     )
 
 

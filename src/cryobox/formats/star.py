@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import BinaryIO, Literal
@@ -37,7 +39,17 @@ from cryobox.formats.star_optics import (
     row_pixel_size,
     rows_of_picks,
 )
+from cryobox.formats.star_picks import (
+    COORDINATE_FILE,
+    COORDINATES,
+    NOT_KNOWN,
+    check_flat,
+    check_pair,
+    find_picks,
+    is_blank,
+)
 from cryobox.formats.star_table import (
+    Block,
     Chosen,
     Codes,
     Floats,
@@ -61,15 +73,20 @@ from cryobox.paths import find_file, search_places
 __all__ = [
     "StarTable",
     "join_coordinates",
+    "names_in",
     "read_coordinates",
     "read_micrographs",
     "read_particles",
     "stack_suffix",
     "suffix",
+    "warn_of_blank",
     "write_incomplete",
     "write_particles",
     "write_rejected",
 ]
+
+# y, x, score (or None) of one micrograph's picks; and their STAR table, or the filament of each (0: of none), or None
+PicksOfOne = tuple[Floats, Floats, Floats | None, StarTable | NDArray[np.int64] | None]
 
 suffix = ".star"
 stack_suffix = ".mrcs"  # RELION refuses stacks of any other name
@@ -78,9 +95,11 @@ _VERSION = b"\n# version 50001\n"
 _NAME = "_rlnMicrographName"
 _IMAGE = "_rlnImageName"
 _SCORE = "_rlnAutopickFigureOfMerit"
-_LIST = "_rlnMicrographCoordinates"
+_NO_SCORE = -999.0  # RELION's for a pick that has none
+_TUBE = "_rlnHelicalTubeID"
+_DEPTH = "_rlnCoordinateZ"
+_ENDS_FOLDER = "STAR_START_END"  # nothing in such files says that their points are not particles
 _REJECTED = "_cryoboxRejectReason"
-_COORDINATES = ("_rlnCoordinateY", "_rlnCoordinateX")
 _ORIGINS = ("_rlnOriginYAngst", "_rlnOriginXAngst")
 _ORIGINS_30 = ("_rlnOriginY", "_rlnOriginX")
 
@@ -121,8 +140,32 @@ def _open(path: str | Path, preferred: tuple[str, ...], wanted: tuple[str, ...])
             f"{path}: no block has a column {' or '.join(wanted)}; columns present: "
             f"{listed(seen, 5) if seen else 'none, for there is no block of rows'}"
         )
-    others = tuple(block.raw for block in blocks.values() if block.name not in ("optics", name))
-    if "optics" not in blocks:
+    return _with_optics(table, blocks)
+
+
+def _open_picks(path: str | Path) -> StarTable:
+    """Read the block that holds picks or lists coordinate files; a table without columns where there is no pick."""
+    if Path(path).absolute().parent.name == _ENDS_FOLDER:
+        raise InputError(
+            f"{path}: lies in a folder {_ENDS_FOLDER}, in which crYOLO puts the two ends of each filament, and these "
+            "are no particles; give crYOLO's .cbox instead"
+        )
+    blocks = read_blocks(path, may_be_empty=True)
+    table = find_picks(str(path), blocks)
+    if table is None:
+        nothing = np.zeros((0, 0), np.int64)
+        return StarTable(table=Table(path=str(path), block="", data=b"", tags=(), starts=nothing, lengths=nothing))
+    return _with_optics(table, blocks)
+
+
+def _with_optics(table: Table, blocks: Mapping[str, Block]) -> StarTable:
+    # Without an empty data_particles, which would stand in the output beside the full one.
+    others = tuple(
+        block.raw
+        for block in blocks.values()
+        if block.name not in ("optics", table.block) and not (block.name == "particles" and is_blank(block))
+    )
+    if "optics" not in blocks or not (blocks["optics"].tags() or (len(table) and GROUP in table)):
         return StarTable(table=table, others=others)
     groups = blocks["optics"].table()
     groups.require(GROUP)
@@ -140,20 +183,21 @@ def read_particles(path: str | Path, *, root: Path | None = None) -> Particles:
     ----------
     path : path
         A table with rlnCoordinateX/Y, or one with rlnMicrographName and rlnMicrographCoordinates. A table without
-        rlnMicrographName belongs to one micrograph, called as the file is.
+        rlnMicrographName belongs to one micrograph, called as the file is. A file without anything is one without
+        picks.
     root : Path, optional
         Where relative coordinate files are looked for.
 
     Raises
     ------
     InputError
-        If the table cannot be used; the message says what is missing.
+        If the table cannot be used; the message says what is missing, or what the file is instead.
     """
-    star = _open(path, ("particles", "images", "coordinates", "coordinate_files", ""), (_COORDINATES[1], _LIST))
-    if _COORDINATES[1] not in star.table:
-        return _follow_list(path, star, root)
+    star = _open_picks(path)
     table = star.table
-    table.require(*_COORDINATES)
+    if COORDINATE_FILE in table and not any(tag in table for tag in COORDINATES):
+        return _follow_list(path, star, root)
+    y, x, score = _columns_of_picks(table)
     if _NAME in table:
         micrograph, names = table.codes(_NAME)
     else:
@@ -161,15 +205,31 @@ def read_particles(path: str | Path, *, root: Path | None = None) -> Particles:
     return Particles(
         family="star",
         source=str(path),
-        y=table.floats(_COORDINATES[0]),
-        x=table.floats(_COORDINATES[1]),
+        y=y,
+        x=x,
         micrograph=micrograph,
         micrograph_names=tuple(names),
-        score=table.floats(_SCORE) if _SCORE in table else None,
+        score=score,
         alignments=_alignments(star),
         copy_of=_copies(table) if _IMAGE in table else None,
         table=star,
     )
+
+
+def _columns_of_picks(table: Table) -> tuple[Floats, Floats, Floats | None]:
+    """y, x and score (or None) of a table of picks, which may be without anything."""
+    if not table.tags:
+        return np.empty(0), np.empty(0), None
+    table.require(*COORDINATES)
+    for pair in (_ORIGINS, _ORIGINS_30):
+        check_pair(table, pair)
+    if _DEPTH in table:
+        check_flat(table.path, _DEPTH, table.floats(_DEPTH, missing=NOT_KNOWN))
+    y, x = (table.floats(tag) for tag in COORDINATES)
+    if _SCORE not in table:
+        return y, x, None
+    score = table.floats(_SCORE)
+    return y, x, np.where(score == _NO_SCORE, np.nan, score)
 
 
 def _alignments(star: StarTable) -> tuple[Alignment, ...]:
@@ -226,38 +286,78 @@ def _copies(table: Table) -> NDArray[np.int64] | None:
 
 def read_coordinates(path: str | Path) -> tuple[Floats, Floats, Floats | None, StarTable]:
     """Read the coordinates of one micrograph: y, x, score (or None) and the table."""
-    star = _open(path, ("", "coordinates", "particles", "images"), (_COORDINATES[1],))
+    star = _open_picks(path)
     table = star.table
-    table.require(*_COORDINATES)
-    y, x = (table.floats(tag) for tag in _COORDINATES)
-    return y, x, table.floats(_SCORE) if _SCORE in table else None, star
+    if COORDINATE_FILE in table and not any(tag in table for tag in COORDINATES):
+        raise InputError(
+            f"{path}: is a list of coordinate files, expected coordinates of one micrograph; name this file itself as "
+            "the picks"
+        )
+    return *_columns_of_picks(table), star
+
+
+def names_in(star: StarTable) -> list[str]:
+    """The distinct micrographs that the rows of a table name; none where they do not."""
+    return star.table.codes(_NAME)[1] if _NAME in star.table else []
 
 
 def _follow_list(path: str | Path, star: StarTable, root: Path | None) -> Particles:
     from cryobox.formats import read_coordinate_file
 
-    star.table.require(_NAME, _LIST)
+    star.table.require(_NAME, COORDINATE_FILE)
     names = star.table.texts(_NAME)
     _check_distinct(star.table, names, "one coordinate file per micrograph")
     places = search_places(Path(path), root)
-    files = [find_file(name, places) for name in star.table.texts(_LIST)]
-    return join_coordinates(str(path), names, [read_coordinate_file(file) for file in files])
+    files = [find_file(name, places) for name in star.table.texts(COORDINATE_FILE)]
+    missing = {i: f"{file}: no such file of coordinates" for i, file in enumerate(files) if not os.path.isfile(file)}
+    if missing and len(missing) == len(files):
+        raise InputError(
+            f"{path}: none of its {len(files)} coordinate files exists, for example {files[0]}; relative names start "
+            "from the working directory or --root"
+        )
+    none: PicksOfOne = (np.empty(0), np.empty(0), None, None)
+    parts = [none if i in missing else read_coordinate_file(file) for i, file in enumerate(files)]
+    found = replace(join_coordinates(str(path), names, parts, warn_of_blank(str(path), files)), unread=missing)
+    if missing:
+        some = listed([files[i] for i in missing], 5)
+        note = (
+            f"{path}: {len(missing)} of {len(files)} coordinate files do not exist, and cost their micrographs: {some}"
+        )
+        found = replace(found, warnings=(note, *found.warnings))
+    return found
+
+
+def warn_of_blank(source: str, files: Sequence[str | Path]) -> tuple[str, ...]:
+    """A warning that names the files of 0 bytes: pickers write such where they found nothing, and so do full disks."""
+    blank = [str(file) for file in files if os.path.isfile(file) and os.path.getsize(file) == 0]
+    if not blank:
+        return ()
+    return (
+        f"{source}: {len(blank)} of {len(files)} coordinate files hold 0 bytes, that is no picks: {listed(blank, 5)}",
+    )
 
 
 def join_coordinates(
     source: str,
     names: Sequence[str],
-    parts: Sequence[tuple[Floats, Floats, Floats | None, StarTable | None]],
+    parts: Sequence[PicksOfOne],
     warnings: tuple[str, ...] = (),
 ) -> Particles:
     """Make one set of particles of per-micrograph coordinates; `parts[i]` are the picks of micrograph `names[i]`."""
     scored = any(score is not None for _, _, score, _ in parts)
     scores = [np.full(len(y), np.nan) if score is None else score for y, _, score, _ in parts]
-    tables = [star for *_, star in parts if star is not None]
+    # A file without picks has nothing to say of the others' columns.
+    filled = [more for y, _, _, more in parts if len(y)] or [more for *_, more in parts]
+    tables = [more for more in filled if isinstance(more, StarTable)]
     star = None
-    if tables and len(tables) == len(parts):
+    if tables and len(tables) == len(filled):
         star, note = _join_tables(source, tables)
         warnings = (*warnings, *note)
+        deep = [one.table.floats(_DEPTH, missing=NOT_KNOWN) for one in tables if _DEPTH in one.table]
+        check_flat(source, _DEPTH, np.concatenate([np.empty(0), *deep]))
+    tube = _join_tubes(parts)
+    if tube is not None and (alone := int((tube == 0).sum())):
+        warnings = (*warnings, f"{source}: {alone} of {len(tube)} picks belong to no filament: their {_TUBE[1:]} is 0")
     return Particles(
         family="star" if star is not None else "plain",
         source=source,
@@ -266,9 +366,19 @@ def join_coordinates(
         micrograph=np.repeat(np.arange(len(parts), dtype=np.intp), [len(part[0]) for part in parts]),
         micrograph_names=tuple(names),
         score=np.concatenate([np.empty(0), *scores]) if scored else None,
+        tube=tube,
         alignments=_alignments(star) if star is not None else (),
         table=star,
         warnings=warnings,
+    )
+
+
+def _join_tubes(parts: Sequence[PicksOfOne]) -> NDArray[np.int64] | None:
+    """The filament of each pick, 0 where a file does not say; None where no file does."""
+    if not any(isinstance(more, np.ndarray) for *_, more in parts):
+        return None
+    return np.concatenate(
+        [more if isinstance(more, np.ndarray) else np.zeros(len(y), np.int64) for y, _, _, more in parts]
     )
 
 
@@ -510,17 +620,27 @@ def _coordinate_columns(star: StarTable | None, particles: Particles, extracted:
     made: dict[str, Piece] = {}
     if star is not None:
         if extracted.moved.any():
-            for axis, tag in reversed(list(enumerate(_COORDINATES))):
+            for axis, tag in reversed(list(enumerate(COORDINATES))):
                 column = star.table.tags.index(tag)
                 kept = Run(star.table, extracted.rows, column, column)
                 made[tag] = Numbers(extracted.center[:, axis], extracted.moved, kept)
         return made
     picked = np.column_stack([particles.y, particles.x])[extracted.rows]
     values = np.where(extracted.moved[:, None], extracted.center, picked)
-    for axis, tag in reversed(list(enumerate(_COORDINATES))):
+    for axis, tag in reversed(list(enumerate(COORDINATES))):
         made[tag] = Numbers(values[:, axis])
+    return made | _plain_columns(particles, extracted.rows)
+
+
+def _plain_columns(particles: Particles, rows: Codes) -> dict[str, Piece]:
+    """What picks that come without a table say beside their coordinates."""
+    made: dict[str, Piece] = {}
     if particles.score is not None:
-        made[_SCORE] = Numbers(particles.score[extracted.rows])
+        score = particles.score[rows]
+        made[_SCORE] = Numbers(np.where(np.isnan(score), _NO_SCORE, score))
+    if particles.tube is not None:
+        tubes, code = np.unique(particles.tube[rows], return_inverse=True)
+        made[_TUBE] = Lookup(code.astype(np.intp), [b"%d" % tube for tube in tubes.tolist()])
     return made
 
 
@@ -599,8 +719,7 @@ def write_rejected(path: str | Path, particles: Particles, micrographs: Microgra
     if star is None:
         made["_rlnCoordinateX"] = Numbers(particles.x[extracted.rows])
         made["_rlnCoordinateY"] = Numbers(particles.y[extracted.rows])
-        if particles.score is not None:
-            made[_SCORE] = Numbers(particles.score[extracted.rows])
+        made |= _plain_columns(particles, extracted.rows)
     if star is None or _NAME not in star.table:
         # The micrograph table's name where there is one, so that the rows can be used again on their own.
         names = [encode(name) for name in (*micrographs.names, *particles.micrograph_names)]

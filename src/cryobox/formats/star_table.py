@@ -344,13 +344,32 @@ class Block:
         """The block as it stands in the file."""
         return self.data[self.begin : self.end]
 
+    def tags(self) -> tuple[str, ...]:
+        """Names of the columns as far as they can be told without the rows, which may be of any form."""
+        found: list[str] = []
+        loop = False
+        for _, words in _lines(self.data, _next_line(self.data, self.begin, self.end), self.end):
+            if words == [b"loop_"] and not loop:
+                loop = True
+            elif not words[0].startswith(b"_") or (loop and len(words) > 1):
+                break
+            else:
+                found.append(decode(words[0]))
+        return tuple(found)
+
     def table(self) -> Table:
         """Find the values of the block's only loop, or of its pairs."""
         return _block_table(self)
 
 
-def read_blocks(path: str | Path) -> dict[str, Block]:
+def read_blocks(path: str | Path, *, may_be_empty: bool = False) -> dict[str, Block]:
     """Find the blocks of a STAR file, by name ("" for a bare `data_`), in the order of the file.
+
+    Parameters
+    ----------
+    path : path
+    may_be_empty : bool
+        A file without anything but blanks and comments has no blocks, instead of being an error.
 
     Raises
     ------
@@ -367,9 +386,13 @@ def read_blocks(path: str | Path) -> dict[str, Block]:
     if b"\0" in data:
         raise InputError(f"{name}: not a STAR file: it holds zero bytes, expected text")
     if not data or data.isspace():
+        if may_be_empty:
+            return {}
         raise InputError(f"{name}: the file is empty, expected a STAR table")
     if b"\n" not in data:
         data = data.replace(b"\r", b"\n")  # line ends of the old Macintosh
+    if may_be_empty and next(iter(_lines(data, 0, len(data))), None) is None:
+        return {}
     places = list(_keyword_lines(data, b"data_", 0, len(data)))
     if not places:
         raise InputError(f"{name}: not a STAR file: no line begins with data_")
@@ -419,10 +442,14 @@ def _lines(data: bytes, begin: int, end: int) -> Iterable[tuple[int, list[bytes]
         begin = stop + 1
 
 
+def _next_line(data: bytes, begin: int, end: int) -> int:
+    stop = data.find(b"\n", begin, end)
+    return end if stop < 0 else stop + 1
+
+
 def _block_table(block: Block) -> Table:
     data = block.data
-    first = data.find(b"\n", block.begin, block.end)
-    first = block.end if first < 0 else first + 1
+    first = _next_line(data, block.begin, block.end)
     loops = list(_keyword_lines(data, b"loop_", first, block.end))
     loops = [loop for loop in loops if loop[1] == b"loop_"]
     if len(loops) > 1:

@@ -24,6 +24,7 @@ __all__ = ["read_header", "read_pixels_into"]
 # tifffile has one class for bad structure (a ValueError); codecs and tags of a wrong type raise the others.
 _TROUBLE = (ValueError, TypeError, LookupError, ArithmeticError, RuntimeError, struct.error, zlib.error)
 _UNCOMPRESSED = 1
+_WHOLE = (8, 16, 32, 64, 128)  # bits of a sample that is not packed
 _DTYPES = ("uint8", "int8", "uint16", "int16", "float16", "float32")
 
 
@@ -108,6 +109,10 @@ def _check_page(path: str, page: TiffPage, file_size: int) -> None:
     kind = "unknown" if page.dtype is None else np.dtype(page.dtype).name
     if page.samplesperpixel != 1 or page.imagedepth != 1:
         raise MicrographError(f"{path}: has {page.samplesperpixel} samples per pixel; a micrograph is gray (1)")
+    if page.bitspersample not in _WHOLE:  # packed: tifffile calls 12 bits uint16, and 4 bits uint8
+        raise MicrographError(
+            f"{path}: has samples of {page.bitspersample} bits; expected 8, 16 or 32: convert it to one of these"
+        )
     if kind not in _DTYPES:
         raise MicrographError(f"{path}: has pixels of type {kind}; expected one of {', '.join(_DTYPES)}")
     check_shape(path, int(page.imagelength), int(page.imagewidth))

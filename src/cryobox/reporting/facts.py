@@ -213,7 +213,7 @@ def _micrograph_rows(inputs: Inputs, results: Mapping[str, TaskResult], code: ND
     refused = np.bincount(plan.micrograph[known & (code >= 0) & (code != PENDING)], minlength=total)
     by_row = {int(m): results.get(task.id) for m, task in zip(plan.task_micrograph, plan.tasks, strict=True)}
     found = []
-    for row in np.flatnonzero(picks).tolist():
+    for row in sorted({*np.flatnonzero(picks).tolist(), *plan.incomplete}):
         result = by_row.get(row)
         problem = plan.incomplete.get(row, "")
         if row in by_row:
