@@ -696,7 +696,7 @@ def _given(record: Mapping[str, Any], picks: Path | None, micrographs: str | Non
     from cryobox.inputs import Given
 
     old = Given.from_dict(record["inputs"]) if "inputs" in record else None
-    missing = [name for name, value in (("PICKS", picks), ("--micrographs", micrographs)) if value is None]
+    missing = [name for name, value in (("PICKS", picks), ("--micrographs", micrographs)) if not value]
     here = os.getcwd()
     if old is None and missing:
         raise OptionError(f"{' and '.join(missing)} must be given, or --from with the job.json of an earlier run")
@@ -723,8 +723,8 @@ def _given(record: Mapping[str, Any], picks: Path | None, micrographs: str | Non
         return os.path.abspath(text) if elsewhere else text
 
     return Given(
-        picks=old.picks if picks is None else given_here(str(picks)),
-        micrographs=old.micrographs if micrographs is None else given_here(micrographs),
+        picks=given_here(str(picks)) if picks else old.picks,
+        micrographs=given_here(micrographs) if micrographs else old.micrographs,
         root=old.root if root is None else given_here(str(root)),
         directory=old.directory if elsewhere else here,
     )
@@ -736,13 +736,13 @@ def _recorded(
     """What the recorded run had read, as far as its files are used again."""
     from cryobox.inputs import Recorded
 
-    if source is None or (picks is not None and micrographs is not None):
+    if source is None or (picks and micrographs):
         return None
     if not isinstance(record.get("files"), dict):
         told = "does not say what that run read, so its files cannot be compared with those that are there now"
         print(f"cryobox: warning: {source}: {told}", file=sys.stderr)
         return None
-    return Recorded(source=str(source), files=record["files"], picks=picks is None, micrographs=micrographs is None)
+    return Recorded(source=str(source), files=record["files"], picks=not picks, micrographs=not micrographs)
 
 
 def _choose_sizes(

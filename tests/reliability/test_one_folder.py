@@ -309,8 +309,9 @@ def test_a_table_of_the_folder_cannot_be_its_input_however_it_is_named(scene: Sc
     (scene.folder / "other").symlink_to("out")
     (scene.folder / "list.star").write_text(
         "data_coordinate_files\nloop_\n_rlnMicrographName\n_rlnMicrographCoordinates\n"
-        f"{scene.names[0]} other/particles.star\n"
+        f"{scene.names[0]} other/rejected.star\n"
     )
+    (out / "rejected.star").write_text("data_\nloop_\n_rlnCoordinateX\n_rlnCoordinateY\n40 40\n")
     for given in ("out/particles.star", "other/particles.star", "link.star", "hard.star", "list.star"):
         for folder in ("out", "other"):
             with pytest.raises(OutputError, match="is an input and would be replaced or removed"):
@@ -319,7 +320,7 @@ def test_a_table_of_the_folder_cannot_be_its_input_however_it_is_named(scene: Sc
                     options=cryobox.RunOptions(overwrite=True),
                 )  # fmt: skip
     assert (out / "particles.star").read_bytes() == content
-    assert [path.name for path in out.iterdir()] == ["particles.star"]
+    assert sorted(path.name for path in out.iterdir()) == ["particles.star", "rejected.star"]
 
 
 @pytest.mark.parametrize("link", ["", "symlink", "hard link"])
