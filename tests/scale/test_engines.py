@@ -71,6 +71,29 @@ def test_any_number_of_workers_and_threads_writes_the_same(
     assert differences(outputs(project / "out"), expected) == []
 
 
+def test_workers_in_another_directory_read_the_micrographs_of_the_run(
+    new_project: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Named by a folder, so that their paths are relative; where the workers are, other files have these names."""
+    project, other = new_project("one"), new_project("other")
+    (other / "micrographs").unlink()
+    (other / "micrographs").mkdir()
+    for path in (project / "micrographs").iterdir():
+        twin = other / "micrographs" / path.name
+        twin.write_bytes(path.read_bytes()[:1024] + bytes(path.stat().st_size - 1024))
+        os.utime(twin, ns=(path.stat().st_atime_ns, path.stat().st_mtime_ns))
+    monkeypatch.chdir(project)
+    for out, engine in (("here", None), ("there", partial(processes, initializer=os.chdir, initargs=(other,)))):
+        cryobox.run(
+            "picks.star", micrographs="micrographs", out=out, recipe=cryobox.Recipe(box=96), executor=engine,
+            options=cryobox.RunOptions(workers=1, fsync=False),
+        )  # fmt: skip
+    stacks = [
+        {path.name: path.read_bytes() for path in (project / out / "stacks").iterdir()} for out in ("here", "there")
+    ]
+    assert stacks[0] == stacks[1]
+
+
 def test_a_pool_of_threads_that_is_given_writes_the_same(project: Path, expected: dict[str, bytes]) -> None:
     with ThreadPoolExecutor(2) as pool:
         extract(project, executor=pool)
