@@ -10,7 +10,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
@@ -26,7 +26,7 @@ from cryobox.options import Recipe, RunOptions
 if TYPE_CHECKING:
     from concurrent.futures import Executor
 
-    from cryobox.inputs import Given, Recorded
+    from cryobox.inputs import Given, Picks, Recorded
     from cryobox.job import RunResult
 
 __all__ = ["app", "main"]
@@ -105,9 +105,10 @@ def extract(
     context: typer.Context,
     out: Annotated[Path, typer.Option("--out", "-o", help="Output folder", rich_help_panel=TABLES)],
     picks: Annotated[
-        Path | None,
+        list[str] | None,
         typer.Argument(
-            help=".star, .cs, .csg, .box, .cbox, .txt, .csv, .json, .pos, .xmd, .coords, or a folder of them"
+            help=".star, .cs, .csg, .box, .cbox, .txt, .csv, .json, .pos, .xmd, .coords, or a folder of them; "
+            "several are appended"
         ),
     ] = None,
     micrographs: Annotated[
@@ -198,6 +199,14 @@ def extract(
     coord_suffix: Annotated[
         str | None, typer.Option(help="Coordinate files: text after the micrograph's stem", rich_help_panel=TABLES)
     ] = _default("coordinate_suffix"),
+    strip_suffix: Annotated[
+        str | None,
+        typer.Option(help="Text at the end of names that is not compared, as _DW", rich_help_panel=TABLES),
+    ] = _default("strip_suffix"),
+    strip_prefix: Annotated[
+        str | None,
+        typer.Option(help="The same at the beginning, as denoised_", rich_help_panel=TABLES),
+    ] = _default("strip_prefix"),
     pixel_size: Annotated[
         float | None, typer.Option(help="Å per pixel, where nothing else says it", rich_help_panel=TABLES)
     ] = _default("pixel_size"),
@@ -346,6 +355,8 @@ def extract(
         "pixel_size": ("pixel_size", pixel_size),
         "coordinate_scale": ("coord_scale", coord_scale),
         "coordinate_suffix": ("coord_suffix", coord_suffix),
+        "strip_prefix": ("strip_prefix", strip_prefix),
+        "strip_suffix": ("strip_suffix", strip_suffix),
         "tiff_flip": ("tiff_no_flip", not tiff_no_flip),
     }
     old_recipe = record.get("recipe", {})
@@ -381,9 +392,7 @@ def extract(
     if idle_timeout is not None and not watch:
         raise OptionError("--idle-timeout ends --watch; give both")
     if check_orientation:
-        _check_orientation(
-            Path(given.picks), given.micrographs, recipe, None if given.root is None else Path(given.root)
-        )
+        _check_orientation(given.picks, given.micrographs, recipe, None if given.root is None else Path(given.root))
     if dry_run:
         _dry_run(given, recipe, recorded, verbose=verbose, as_json=json_events)
         return
@@ -638,6 +647,7 @@ def main(arguments: list[str] | None = None) -> NoReturn:
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # names of files may hold bytes that are no text
     try:
+        _refuse_expanded(sys.argv[1:] if arguments is None else arguments)
         app(arguments)
     except BrokenPipeError:
         # Whoever read the output has gone; nothing more can be said, and Python must not try when it ends.
@@ -688,13 +698,14 @@ def _read_record(path: Path) -> dict[str, Any]:
     return record
 
 
-def _given(record: Mapping[str, Any], picks: Path | None, micrographs: str | None, root: Path | None) -> Given:
+def _given(record: Mapping[str, Any], picks: Sequence[str] | None, micrographs: str | None, root: Path | None) -> Given:
     """The inputs: as given, else as the record has them; relative ones start in `Given.directory`.
 
     That is the directory of the recorded run where its files are used, since names in its tables start there.
     """
     from cryobox.inputs import Given
 
+    _refuse_images(picks or ())
     old = Given.from_dict(record["inputs"]) if "inputs" in record else None
     missing = [name for name, value in (("PICKS", picks), ("--micrographs", micrographs)) if not value]
     here = os.getcwd()
@@ -702,7 +713,10 @@ def _given(record: Mapping[str, Any], picks: Path | None, micrographs: str | Non
         raise OptionError(f"{' and '.join(missing)} must be given, or --from with the job.json of an earlier run")
     if old is None or not missing:
         return Given(
-            picks=str(picks), micrographs=str(micrographs), root=None if root is None else str(root), directory=here
+            picks=_one_or_all(picks or ()),
+            micrographs=str(micrographs),
+            root=None if root is None else str(root),
+            directory=here,
         )
     if not os.path.isdir(old.directory):
         raise InputError(f"{old.directory}: the run of --from was started there, and the folder is not there any more")
@@ -723,15 +737,20 @@ def _given(record: Mapping[str, Any], picks: Path | None, micrographs: str | Non
         return os.path.abspath(text) if elsewhere else text
 
     return Given(
-        picks=given_here(str(picks)) if picks else old.picks,
+        picks=_one_or_all(map(given_here, picks)) if picks else old.picks,
         micrographs=given_here(micrographs) if micrographs else old.micrographs,
         root=old.root if root is None else given_here(str(root)),
         directory=old.directory if elsewhere else here,
     )
 
 
+def _one_or_all(names: Iterable[str]) -> str | tuple[str, ...]:
+    found = tuple(names)
+    return found[0] if len(found) == 1 else found
+
+
 def _recorded(
-    record: Mapping[str, Any], source: Path | None, picks: Path | None, micrographs: str | None
+    record: Mapping[str, Any], source: Path | None, picks: Sequence[str] | None, micrographs: str | None
 ) -> Recorded | None:
     """What the recorded run had read, as far as its files are used again."""
     from cryobox.inputs import Recorded
@@ -743,6 +762,35 @@ def _recorded(
         print(f"cryobox: warning: {source}: {told}", file=sys.stderr)
         return None
     return Recorded(source=str(source), files=record["files"], picks=not picks, micrographs=not micrographs)
+
+
+def _refuse_images(picks: Sequence[str]) -> None:
+    """Images where picks are expected: the shell made them of a pattern that was meant for --micrographs."""
+    if images := [name for name in picks if _is_image(name)]:
+        raise OptionError(
+            f"{images[0]}{f' and {len(images) - 1} more' if images[1:] else ''}: micrographs where PICKS are expected; "
+            f"{_quote_hint(images[0])}"
+        )
+
+
+def _refuse_expanded(words: Sequence[str]) -> None:
+    """Several images behind --micrographs, which takes one word."""
+    for option, *images in zip(words, words[1:], words[2:], strict=False):
+        if option in ("-m", "--micrographs") and all(map(_is_image, images)):
+            raise OptionError(f"{option} {' '.join(images)} ...: takes one word; {_quote_hint(images[0])}")
+
+
+def _is_image(name: str) -> bool:
+    from cryobox.formats import IMAGE_SUFFIXES
+
+    return name.lower().endswith((*IMAGE_SUFFIXES, ".mrcs"))
+
+
+def _quote_hint(image: str) -> str:
+    pattern = os.path.join(os.path.dirname(image), f"*{os.path.splitext(image)[1]}")
+    return (
+        f"if this was a pattern of micrographs, put it in quotes, or the shell makes many words of it: -m '{pattern}'"
+    )
 
 
 def _choose_sizes(
@@ -819,7 +867,7 @@ def _sizes(box: int, fcrop: int | None, small: int | None) -> tuple[int, ...]:
     return (first,) if small is None else (first, small)
 
 
-def _check_orientation(picks: Path, micrographs: str, recipe: Recipe, root: Path | None, *, say: bool = False) -> None:
+def _check_orientation(picks: Picks, micrographs: str, recipe: Recipe, root: Path | None, *, say: bool = False) -> None:
     from cryobox.inputs import prepare
     from cryobox.orientation import check_orientation
 

@@ -11,16 +11,21 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from cryobox import formats
-from cryobox.errors import InputError, MicrographError
+from cryobox.errors import InputError, MicrographError, OptionError
 from cryobox.formats.files_read import noting
 from cryobox.formats.images import read_header
+from cryobox.formats.joining import join_particles
+from cryobox.matching import check_strip
 from cryobox.micrograph import ImageHeader, Micrographs
 from cryobox.options import Recipe
 from cryobox.particles import Particles
 from cryobox.plan import Plan, build_plan, match_micrographs, micrographs_with_picks
 
-__all__ = ["Given", "Inputs", "Recorded", "prepare", "read_pixel_size"]
+__all__ = ["Given", "Inputs", "Picks", "Recorded", "picks_paths", "prepare", "read_pixel_size"]
 
 TABLES = ("picks", "micrographs")  # what was read for which, in `Inputs.files`
 HEADER_THREADS = 16  # reading headers waits for the file system, not for the processor
@@ -32,21 +37,29 @@ class Given:
 
     Parameters
     ----------
-    picks, micrographs : str
+    picks : str or tuple of str
+        As given; several tables are a tuple.
+    micrographs : str
         As given.
     root : str, optional
     directory : str
         Where relative ones start.
     """
 
-    picks: str
+    picks: str | tuple[str, ...]
     micrographs: str
     root: str | None
     directory: str
 
+    @property
+    def paths(self) -> tuple[str, ...]:
+        """All that was named: picks, then micrographs."""
+        return (*picks_paths(self.picks), self.micrographs)
+
     def as_dict(self) -> dict[str, Any]:
         """Plain JSON-ready values."""
-        return dataclasses.asdict(self)
+        picks = self.picks if isinstance(self.picks, str) else list(self.picks)
+        return dataclasses.asdict(self) | {"picks": picks}
 
     @classmethod
     def from_dict(cls, record: Mapping[str, Any]) -> Given:
@@ -58,7 +71,10 @@ class Given:
             If the record is of another kind.
         """
         try:
-            return cls(**{field.name: record[field.name] for field in dataclasses.fields(cls)})
+            values = {field.name: record[field.name] for field in dataclasses.fields(cls)}
+            if isinstance(values["picks"], list) and all(isinstance(path, str) for path in values["picks"]):
+                values["picks"] = tuple(values["picks"])
+            return cls(**values)
         except (KeyError, TypeError) as error:
             raise InputError(f"the record of the inputs has no {error}; was it written by another version?") from error
 
@@ -152,8 +168,25 @@ def _size_and_time(text: str) -> str:
     return f"{size} bytes of {time_ns} ns since 1970"
 
 
+Picks = str | os.PathLike[str] | Sequence[str | os.PathLike[str]]
+
+
+def picks_paths(picks: Picks) -> tuple[str, ...]:
+    """The tables of picks that were given: one, or several.
+
+    Raises
+    ------
+    OptionError
+        If there is none.
+    """
+    paths = (picks,) if isinstance(picks, (str, os.PathLike)) else tuple(picks)
+    if not paths:
+        raise OptionError("no picks were given; expected a path, or several")
+    return tuple(os.fspath(path) for path in paths)
+
+
 def prepare(
-    picks: str | os.PathLike[str],
+    picks: Picks,
     *,
     micrographs: str | os.PathLike[str],
     recipe: Recipe,
@@ -179,8 +212,9 @@ def prepare(
     ------
     OptionError, InputError
     """
+    paths = picks_paths(picks)
     given = Given(
-        picks=os.fspath(picks),
+        picks=paths[0] if len(paths) == 1 else paths,
         micrographs=os.fspath(micrographs),
         root=None if root is None else os.fspath(root),
         directory=os.getcwd(),
@@ -188,11 +222,14 @@ def prepare(
     with noting() as of_micrographs:
         table = formats.read_micrographs(given.micrographs, root=root)
     with noting() as of_picks:
-        particles = formats.read_particles(given.picks, micrographs=table, recipe=recipe, root=root, ready=ready)
+        read = formats.read_several(paths, micrographs=table, recipe=recipe, root=root, ready=ready)
+    parts = [part for part in read if len(part)] or read[:1]  # what an empty table lacks, no row lacks
+    particles = join_particles(parts)
     if len(particles) == 0:
-        empty = os.path.isfile(given.picks) and not Path(given.picks).read_bytes().strip()
-        raise InputError(f"{particles.source}: holds no picks" + (": the file is empty" if empty else ""))
-    match, step = match_micrographs(particles, table)
+        blank = all(os.path.isfile(path) and not Path(path).read_bytes().strip() for path in paths)
+        raise InputError(f"{particles.source}: holds no picks" + (": the file is empty" if blank else ""))
+    _check_options_apply(particles, table, recipe)
+    match, step = _match(parts, table, recipe)
     rows = micrographs_with_picks(particles, match, recipe.limit)
     with ThreadPoolExecutor(HEADER_THREADS) as pool:
         found = pool.map(lambda row: _header(table.paths[row], look), rows.tolist())
@@ -214,9 +251,35 @@ def prepare(
         micrograph=plan.micrograph[plan.rows],
         pixel_size=plan.pixel_size,
     )
+    empty = tuple(f"{part.source}: holds no picks" for part in read if len(parts) < len(read) and not len(part))
     notes = (f"micrographs are matched to picks by {step}", *plan.notes)
-    plan = replace(plan, warnings=(*plan.warnings, *checks), notes=notes)
+    plan = replace(plan, warnings=(*empty, *plan.warnings, *checks), notes=notes)
     return Inputs(given=given, particles=particles, micrographs=table, plan=plan, files=files)
+
+
+def _match(parts: Sequence[Particles], table: Micrographs, recipe: Recipe) -> tuple[NDArray[np.intp], str]:
+    """The row in the micrographs' table of each micrograph of each table of picks, and how it was found."""
+    strip = formats.strip_of(recipe)
+    check_strip([name for part in parts for name in part.micrograph_names], table.names, strip)
+    found = [match_micrographs(part, table, strip) for part in parts if part.micrograph_names]
+    steps = dict.fromkeys(step for _, step in found)
+    return np.concatenate([np.empty(0, np.intp), *(match for match, _ in found)]), "; ".join(steps)
+
+
+def _check_options_apply(particles: Particles, table: Micrographs, recipe: Recipe) -> None:
+    """Refuse options about reading that this input gives nothing to do.
+
+    Raises
+    ------
+    InputError, OptionError
+    """
+    if not recipe.tiff_flip and not any(path.lower().endswith((".tif", ".tiff")) for path in table.paths):
+        raise InputError(f"{table.source}: holds no TIFF files, so --tiff-no-flip cannot apply; leave it out")
+    if recipe.coordinate_scale != 1.0 and particles.from_fractions:
+        raise OptionError(
+            f"{particles.source}: positions are parts of the micrograph's sides and fit any binning, so --coord-scale "
+            f"{recipe.coordinate_scale:g} cannot apply; leave it out"
+        )
 
 
 def read_pixel_size(micrographs: str | os.PathLike[str], *, root: Path | None = None) -> float:

@@ -35,7 +35,7 @@ from cryobox.folder.lock import hold, starting
 from cryobox.folder.publish import publish_file
 from cryobox.formats.images import read_header
 from cryobox.formats.names import check_writable
-from cryobox.inputs import Inputs, Recorded, prepare
+from cryobox.inputs import Inputs, Picks, Recorded, picks_paths, prepare
 from cryobox.options import Recipe, RunOptions
 from cryobox.plan import STACK_FOLDERS, TABLE_FOLDER, Plan, Task
 from cryobox.records import BITS, FORMAT, job_record, sealed
@@ -95,7 +95,7 @@ class RunResult:
 
 
 def run(
-    picks: str | os.PathLike[str],
+    picks: Picks,
     *,
     micrographs: str | os.PathLike[str],
     out: str | os.PathLike[str],
@@ -112,9 +112,9 @@ def run(
 
     Parameters
     ----------
-    picks : path
+    picks : path, or sequence of paths
         `.star`, `.cs`, `.csg`, `.box`, `.cbox`, `.txt`, `.csv`, `.json` (EMAN2), `.pos`, `.xmd` (Xmipp), `.coord`,
-        `.coords`, or a folder of per-micrograph files.
+        `.coords`, or a folder of per-micrograph files. Several of one family are appended.
     micrographs : path
         `.star`, `.cs`, `.csg`, a folder, a glob or one image.
     out : path
@@ -274,7 +274,7 @@ def merge(folder: str | os.PathLike[str], *, options: RunOptions | None = None) 
 
 
 def watch(
-    picks: str | os.PathLike[str],
+    picks: Picks,
     *,
     micrographs: str | os.PathLike[str],
     out: str | os.PathLike[str],
@@ -327,10 +327,11 @@ def watch(
     while not stop.is_set():
         last, began = patience.over(), time.perf_counter()
         arrivals.pending.clear()
-        waits = [] if last else [name for name in (picks, micrographs) if Path(name).is_file()]
+        named = (*picks_paths(picks), os.fspath(micrographs))
+        waits = [] if last else [name for name in named if os.path.isfile(name)]
         try:
-            if not all(arrivals.ready(os.fspath(name)) for name in waits):
-                raise InputError(f"{' or '.join(map(str, waits))}: is still being written")
+            if not all(arrivals.ready(name) for name in waits):
+                raise InputError(f"{' or '.join(waits)}: is still being written")
             inputs = prepare(
                 picks,
                 micrographs=micrographs,

@@ -47,6 +47,11 @@ def _positive(name: str, value: float | None, unit: str) -> None:
         raise OptionError(f"{name} must be a positive number{unit}; got {value!r}")
 
 
+def _part_of_a_name(option: str, text: str | None) -> None:
+    if text is not None and (not text or "/" in text):
+        raise OptionError(f"{option} must be a part of a file's name, without folders; got {text!r}")
+
+
 LARGEST_BOX = 32768  # pixels; the core refuses more, since a transform would need gigabytes
 
 
@@ -104,7 +109,11 @@ class Recipe:
     coordinate_scale : float
         Multiplies the coordinates of the picks (made on a binned copy).
     coordinate_suffix : str, optional
-        What per-micrograph coordinate files have between the micrograph's stem and the file type.
+        What per-micrograph coordinate files have between the micrograph's stem and the file type, or up to its end as
+        RELION says it (`_autopick.star`). Only files that end so are read.
+    strip_prefix, strip_suffix : str, optional
+        Text at the beginning or the end of the stem of a name that is not compared when picks look for their
+        micrograph: taken off the names of both, where it is there.
     tiff_flip : bool
         Reverse the rows of TIFF micrographs, as RELION does.
     """
@@ -134,6 +143,8 @@ class Recipe:
     pixel_size: float | None = None
     coordinate_scale: float = 1.0
     coordinate_suffix: str | None = None
+    strip_prefix: str | None = None
+    strip_suffix: str | None = None
     tiff_flip: bool = True
 
     def __post_init__(self) -> None:
@@ -162,6 +173,11 @@ class Recipe:
         _positive("min_separation_angstrom", self.min_separation_angstrom, " of Å")
         _positive("pixel_size", self.pixel_size, " of Å per pixel")
         _positive("coordinate_scale", self.coordinate_scale, "")
+        _part_of_a_name("--coord-suffix", self.coordinate_suffix)
+        _part_of_a_name("--strip-prefix", self.strip_prefix)
+        _part_of_a_name("--strip-suffix", self.strip_suffix)
+        if self.ctf_average and not self.refresh_ctf:
+            raise OptionError("--ctf-average says how --refresh-ctf may work; give both, or neither")
         if self.min_score is not None and math.isnan(self.min_score):
             raise OptionError("min_score must be a number; got nan")
         if self.limit is not None and self.limit < 1:

@@ -83,6 +83,8 @@ class Particles:
     alignments : tuple of Alignment
     copy_of : ndarray, shape (n,), optional
         Rows with equal values are copies of one particle (symmetry expansion); int64 codes, -1: a particle of its own.
+    lacks_ctf : ndarray, shape (n,), bool, optional
+        Rows of joined `.cs` tables that have no CTF, where others have one.
     table : object
         What the format keeps for writing every other column back; only the format's module looks inside.
     unread : dict of int to str
@@ -104,6 +106,7 @@ class Particles:
     tube: NDArray[np.int64] | None = None
     alignments: tuple[Alignment, ...] = ()
     copy_of: NDArray[np.int64] | None = None
+    lacks_ctf: NDArray[np.bool_] | None = None
     table: Any = None
     unread: dict[int, str] = field(default_factory=dict)
     warnings: tuple[str, ...] = ()

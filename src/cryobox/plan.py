@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from cryobox.boxes import is_fast, neighbors
 from cryobox.centering import inside, mirror, overlaps, place, round_half_away, too_close, truncate
 from cryobox.errors import InputError, MicrographError, OptionError
-from cryobox.matching import match_names, match_uids, stem
+from cryobox.matching import NO_STRIP, Strip, match_names, match_uids, stem
 from cryobox.micrograph import PIXEL_SIZE_ERROR, PIXEL_SIZE_WARNING, ImageHeader, Micrographs
 from cryobox.options import Recipe, Style, check_background_radius
 from cryobox.particles import Alignment, Particles, Reason
@@ -142,10 +142,12 @@ class Plan:
         return {str(reason): int(n) for reason, n in zip(REASONS, numbers, strict=True) if n}
 
 
-def match_micrographs(particles: Particles, micrographs: Micrographs) -> tuple[NDArray[np.intp], str]:
+def match_micrographs(
+    particles: Particles, micrographs: Micrographs, strip: Strip = NO_STRIP
+) -> tuple[NDArray[np.intp], str]:
     """Find for each of `particles.micrograph_names` its row in `micrographs`; -1: none.
 
-    By uid, and those whose uid is not there by name, each micrograph for itself.
+    By uid, and those whose uid is not there by name, each micrograph for itself; `strip` is left out of names.
 
     Raises
     ------
@@ -165,9 +167,10 @@ def match_micrographs(particles: Particles, micrographs: Micrographs) -> tuple[N
             micrographs.names,
             picks_source=particles.source,
             micrographs_source=micrographs.source,
+            strip=strip,
         )
     except InputError:
-        if step and not _some_name_fits(particles, left, micrographs):
+        if step and not _some_name_fits(particles, left, micrographs, strip):
             return found, step  # the others are of micrographs that the table does not have
         raise
     found[left] = by_name
@@ -176,10 +179,10 @@ def match_micrographs(particles: Particles, micrographs: Micrographs) -> tuple[N
     return found, words if not step or (by_name >= 0).any() else step
 
 
-def _some_name_fits(particles: Particles, rows: NDArray[np.intp], micrographs: Micrographs) -> bool:
+def _some_name_fits(particles: Particles, rows: NDArray[np.intp], micrographs: Micrographs, strip: Strip) -> bool:
     """Whether names are not just absent from the micrographs' table, but fit there without being unique."""
-    stems = {stem(name) for name in micrographs.names}
-    return any(stem(particles.micrograph_names[i]) in stems for i in rows.tolist())
+    stems = {stem(strip(name)) for name in micrographs.names}
+    return any(stem(strip(particles.micrograph_names[i])) in stems for i in rows.tolist())
 
 
 def micrographs_with_picks(particles: Particles, match: NDArray[np.intp], limit: int | None) -> NDArray[np.intp]:

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from cryobox.core import Status, extract_windows
 from cryobox.errors import InputError
 from cryobox.formats.images import PixelReader
-from cryobox.inputs import prepare
+from cryobox.inputs import Picks, prepare
 from cryobox.options import Recipe
 from cryobox.plan import Task
 
@@ -59,7 +59,7 @@ class ParticleSource:
 
     def __init__(
         self,
-        picks: str | os.PathLike[str],
+        picks: Picks,
         *,
         micrographs: str | os.PathLike[str],
         recipe: Recipe,

@@ -191,3 +191,22 @@ def test_a_record_of_a_version_that_named_no_files_is_warned_of(two: tuple[Path,
     assert done.returncode == 0
     assert "does not say what that run read" in done.stderr
     assert stacks(two[1] / "again") == stacks(two[0] / "out")
+
+
+def test_several_tables_of_picks_are_repeated_and_compared_each(tmp_path: Path) -> None:
+    one, other = (project(tmp_path / name, seed) for name, seed in (("A", 1), ("B", 11)))
+    for number in (0, 1):
+        (one / f"p{number}.star").write_text(
+            "data_particles\nloop_\n_rlnMicrographName\n_rlnCoordinateX\n_rlnCoordinateY\n"
+            f"mics/m{number}.mrc 40 44\nmics/m{number}.mrc 50 41\n"
+        )
+    done = cryobox(one, "p0.star", "p1.star", "-m", "mics.star", "-o", "out", "--box", "32")
+    assert done.returncode == 0, done.stderr
+    done = cryobox(other, "--from", "../A/out", "-o", "again")
+    assert done.returncode == 0, done.stderr
+    assert len(stacks(other / "again")) == 2
+    assert stacks(other / "again") == stacks(one / "out")
+    (one / "p1.star").write_text((one / "p1.star").read_text() + "mics/m1.mrc 44 44\n")
+    done = cryobox(other, "--from", "../A/out", "-o", "third")
+    assert done.returncode == 2
+    assert "p1.star: has another content than that run read" in done.stderr

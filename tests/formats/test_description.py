@@ -139,6 +139,8 @@ def test_folders_of_picks_and_of_micrographs_are_described(tmp_path: Path) -> No
     write(folder / "job.json", '{"project_uid":"P1"}')
     assert [line.split(": ", 1)[1][:12] for line in describe(folder)] == ["1 picks, x f", "2 micrograph"]
     write(folder / "b.star", "data_general\n_rlnMicrographBinning 1\n")
+    assert [line.split(": ", 1)[1][:12] for line in describe(folder)] == ["1 picks, x f", "2 micrograph"]
+    (folder / "a.box").unlink()
     assert [line.split(": ", 1)[1][:12] for line in describe(folder)] == ["2 micrograph"], (
         "what is no picks is left out"
     )

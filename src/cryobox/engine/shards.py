@@ -266,7 +266,7 @@ def check_whole(folder: Path, parts: Parts, inputs: Inputs) -> dict[str, TaskRes
     old = [index for index, run in parts.runs.items() if any(run.get(key) != now[key] for key in now)]
     if old:
         raise OutputError(
-            f"{folder}: {inputs.given.picks}, {inputs.given.micrographs}, a file that they name or a micrograph "
+            f"{folder}: {', '.join(inputs.given.paths)}, a file that they name or a micrograph "
             f"changed after {_shards(old, parts.count, verb='')} last ran; bring it back, or run all shards again with "
             f"--overwrite, then merge"
         )

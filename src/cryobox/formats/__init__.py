@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import glob
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+    from cryobox.matching import Strip
     from cryobox.micrograph import Micrographs
     from cryobox.options import Recipe
     from cryobox.particles import Particles
@@ -26,6 +27,8 @@ __all__ = [
     "read_coordinate_file",
     "read_micrographs",
     "read_particles",
+    "read_several",
+    "strip_of",
     "table_writer",
 ]
 
@@ -62,11 +65,12 @@ def read_particles(
     ----------
     path : path
         `.star`, `.cs`, `.csg`, `.box`, `.cbox`, `.txt`, `.csv`, `.tsv`, `.json` (EMAN2), `.pos`, `.xmd` (Xmipp),
-        `.coord` or `.coords`, or a folder of coordinate files of one type, one for each micrograph.
+        `.coord` or `.coords`; a folder of coordinate files, one for each micrograph, or of a table or list of them; or
+        RELION 3.1's `coords_suffix_*.star` in such a folder.
     micrographs : Micrographs, optional
         Whose names say what belongs to the micrograph in the name of a coordinate file.
     recipe : Recipe
-        `coordinate_suffix` is used.
+        `coordinate_suffix` and what is stripped off names are used.
     root : Path, optional
         Where relative names in tables are looked for.
     ready : callable, optional
@@ -76,10 +80,64 @@ def read_particles(
     ------
     InputError
         If there is no such file, or it cannot be used.
+    OptionError
+        If there is a suffix for coordinate files, and the picks are a table.
     """
-    path = Path(path)
-    if os.path.isdir(path):  # not Path's: that one raises where a name is too long or a folder may not be looked into
-        return _read_folder(path, micrographs, recipe, ready)
+    (particles,) = read_several([path], micrographs=micrographs, recipe=recipe, root=root, ready=ready)
+    return particles
+
+
+def read_several(
+    paths: Sequence[str | Path],
+    *,
+    micrographs: Micrographs | None = None,
+    recipe: Recipe,
+    root: Path | None = None,
+    ready: Callable[[str], bool] | None = None,
+) -> list[Particles]:
+    """Read several tables of picks that a user names; coordinate files of single micrographs become one.
+
+    Parameters and errors are those of `read_particles`.
+    """
+    from dataclasses import replace
+
+    from cryobox.formats.joining import join_particles
+
+    if len(paths) > 1:
+        _check_distinct_paths(paths)
+    found: list[Particles] = []
+    files: list[tuple[int, Path]] = []  # tables that belong to one micrograph each, called as the file
+    by_name = False
+    for path in map(Path, paths):
+        if os.path.isdir(path) or (path.suffix.lower() == ".star" and _suffix_of_job(path) is not None):
+            particles, named_by_files = _read_folder(path, micrographs, recipe, root, ready)
+            by_name |= named_by_files
+        else:
+            particles = _read_table(path, root)
+            if particles.micrograph_names == (path.stem,) and particles.family != "cs":
+                files.append((len(found), path))
+            by_name |= bool(files) or not len(particles)
+        found.append(particles)
+    if recipe.coordinate_suffix is not None and not by_name:
+        raise OptionError(
+            f"{os.fspath(paths[0])}: says itself which micrographs its picks lie on, so --coord-suffix "
+            f"{recipe.coordinate_suffix} cannot apply; leave it out (names that differ: --strip-suffix, --strip-prefix)"
+        )
+    if not files:
+        return found
+    source = str(files[0][1]) if len(files) == 1 else f"{files[0][1]} and {len(files) - 1} more"
+    names, warnings = _micrograph_names(source, [path for _, path in files], None, micrographs, recipe)
+    for (at, _), name in zip(files, names, strict=True):
+        found[at] = replace(found[at], micrograph_names=(name,))
+    first = files[0][0]
+    joined = join_particles([found[at] for at, _ in files])
+    found[first] = replace(joined, warnings=(*joined.warnings, *warnings))
+    gone = {at for at, _ in files[1:]}
+    return [particles for at, particles in enumerate(found) if at not in gone]
+
+
+def _read_table(path: Path, root: Path | None) -> Particles:
+    """Read one file; picks that say no micrograph belong to one, called as the file is."""
     _check_exists(path, "picks")
     note(path)
     kind = path.suffix.lower()
@@ -90,17 +148,11 @@ def read_particles(
     if kind == ".star":
         from cryobox.formats import star
 
-        particles = star.read_particles(path, root=root)
-        if particles.micrograph_names == (path.stem,):
-            return _renamed(particles, path, micrographs, recipe)
-        return particles
+        return star.read_particles(path, root=root)
     if kind in _TEXT_SUFFIXES:
         from cryobox.formats import csv
 
-        particles = csv.read_particles(path)
-        if particles.micrograph_names == (path.stem,):
-            return _renamed(particles, path, micrographs, recipe)
-        return particles
+        return csv.read_particles(path)
     if kind in _XMIPP_SUFFIXES:
         from cryobox.formats import csv, xmipp
 
@@ -108,7 +160,9 @@ def read_particles(
         if names is not None:
             return csv.plain_particles(path, y, x, score, names)
     if kind in _COORDINATE_SUFFIXES:
-        return _join(str(path), [path], micrographs, recipe)
+        return _join(str(path), [path.stem], [path], ())
+    if _is_image(str(path), (*IMAGE_SUFFIXES, *_STACK_SUFFIXES)):
+        raise InputError(f"{path}: is an image, expected a file or folder of picks")
     hint = "; unpack it first: tables are not read compressed" if kind in _PACKED_SUFFIXES else ""
     raise InputError(
         f"{path}: not a known type of picks; expected {', '.join((*_TABLE_SUFFIXES, *_COORDINATE_SUFFIXES[1:]))} "
@@ -351,58 +405,81 @@ def _name_from(path: str, root: Path | None) -> str:
     return os.path.relpath(whole, base) if whole.startswith(base.rstrip("/") + "/") else whole
 
 
+def _suffix_of_job(path: Path) -> str | None:
+    from cryobox.formats.folders import coordinate_suffix_of
+
+    return coordinate_suffix_of(path)
+
+
+def _check_distinct_paths(paths: Sequence[str | Path]) -> None:
+    seen: set[str] = set()
+    for path in paths:
+        real = os.path.realpath(path)
+        if real in seen:
+            raise InputError(f"{path}: is given twice as picks; expected each table once")
+        seen.add(real)
+
+
 def _read_folder(
-    folder: Path, micrographs: Micrographs | None, recipe: Recipe, ready: Callable[[str], bool] | None
-) -> Particles:
-    from cryobox.formats.coordinate_files import is_of_micrograph
+    path: Path,
+    micrographs: Micrographs | None,
+    recipe: Recipe,
+    root: Path | None,
+    ready: Callable[[str], bool] | None,
+) -> tuple[Particles, bool]:
+    """The picks of a folder, and whether its files' names say which micrographs they belong to."""
+    from dataclasses import replace
 
-    files: dict[str, list[Path]] = {}
-    for entry in sorted(folder.iterdir()):
-        kind = entry.suffix.lower()
-        wanted = kind in _COORDINATE_SUFFIXES and not entry.name.startswith(".") and entry.is_file()
-        if wanted and is_of_micrograph(entry, recipe.coordinate_suffix) and (ready is None or ready(str(entry))):
-            files.setdefault(kind, []).append(entry)
-    if not files:
-        raise InputError(f"{folder}: holds no coordinate files; expected {', '.join(_COORDINATE_SUFFIXES)}")
-    if len(files) > 1:
-        kinds = ", ".join(f"{len(paths)} {kind}" for kind, paths in files.items())
-        raise InputError(f"{folder}: holds coordinate files of several types ({kinds}); expected one type")
-    return _join(str(folder), next(iter(files.values())), micrographs, recipe)
+    from cryobox.formats.folders import find_picks
+
+    folder, suffix = path, recipe.coordinate_suffix
+    if not os.path.isdir(path):
+        said = _suffix_of_job(path)
+        if suffix not in (None, said):
+            raise OptionError(f"{path}: says the suffix {said} itself; leave out --coord-suffix {suffix}")
+        folder, suffix = path.parent, said
+    found = find_picks(
+        folder,
+        types=_COORDINATE_SUFFIXES,
+        micrographs=micrographs,
+        suffix=suffix,
+        strip=strip_of(recipe),
+        root=root,
+        ready=ready,
+    )
+    if found.table is not None:
+        return _read_table(found.table, root), False
+    recipe = replace(recipe, coordinate_suffix=suffix)
+    names, warnings = _micrograph_names(str(path), found.files, folder, micrographs, recipe)
+    return _join(str(path), names, found.files, (*found.warnings, *warnings)), True
 
 
-def _join(source: str, files: list[Path], micrographs: Micrographs | None, recipe: Recipe) -> Particles:
+def _join(source: str, names: Sequence[str], files: Sequence[Path], warnings: tuple[str, ...]) -> Particles:
     from cryobox.formats import star
 
-    names, warnings = _micrograph_names(source, files, micrographs, recipe)
     parts = [read_coordinate_file(file) for file in files]
     return star.join_coordinates(source, names, parts, (*warnings, *star.warn_of_blank(source, files)))
 
 
+def strip_of(recipe: Recipe) -> Strip:
+    """What the recipe says is not compared in names."""
+    from cryobox.matching import Strip
+
+    return Strip(prefix=recipe.strip_prefix or "", suffix=recipe.strip_suffix or "")
+
+
 def _micrograph_names(
-    source: str, files: list[Path], micrographs: Micrographs | None, recipe: Recipe
+    source: str, files: Sequence[Path], folder: Path | None, micrographs: Micrographs | None, recipe: Recipe
 ) -> tuple[list[str], tuple[str, ...]]:
-    """The stems of the micrographs that coordinate files belong to."""
-    from cryobox.formats.box import strip_shared_suffix
-    from cryobox.formats.coordinate_files import stem_of_micrograph
-    from cryobox.matching import stem, without_uid
+    """The micrographs that coordinate files belong to, with the folders below `folder`."""
+    from cryobox.formats.folders import names_of_files
 
-    known: list[str] = []
-    if micrographs is not None:
-        known = [stem(name) for name in micrographs.names]
-        known += [without_uid(name) for name in micrographs.names]
-    stems = [stem_of_micrograph(file, recipe.coordinate_suffix) for file in files]
-    names, suffix = strip_shared_suffix(stems, known, recipe.coordinate_suffix, source=source)
-    seen: dict[str, Path] = {}
-    for name, file in zip(names, files, strict=True):
-        if seen.setdefault(name, file) != file:
-            raise InputError(f"{source}: {seen[name].name} and {file.name} both belong to {name}; expected one of them")
-    if not suffix or recipe.coordinate_suffix:
-        return names, ()
-    return names, (f"{source}: {suffix!r} taken off the names of the coordinate files to find their micrographs",)
-
-
-def _renamed(particles: Particles, path: Path, micrographs: Micrographs | None, recipe: Recipe) -> Particles:
-    from dataclasses import replace
-
-    names, warnings = _micrograph_names(str(path), [path], micrographs, recipe)
-    return replace(particles, micrograph_names=tuple(names), warnings=(*particles.warnings, *warnings))
+    return names_of_files(
+        source,
+        files,
+        folder=folder,
+        types=_COORDINATE_SUFFIXES,
+        micrographs=micrographs,
+        suffix=recipe.coordinate_suffix,
+        strip=strip_of(recipe),
+    )

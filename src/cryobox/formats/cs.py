@@ -23,6 +23,7 @@ from cryobox.particles import Alignment, Particles
 from cryobox.paths import find_file, search_places
 
 __all__ = [
+    "alignments_of",
     "build_particles",
     "read_micrographs",
     "read_particles",
@@ -91,7 +92,7 @@ def read_particles(path: Path | str, *, root: Path | None = None) -> Particles:
         grid_shape=grid_shape,
         grid_pixel_size=_grid_pixel_size(source, table, micrograph, first, micrograph_names),
         score=score,
-        alignments=_alignments(source, table),
+        alignments=alignments_of(source, table),
         copy_of=_copies(source, table),
         table=table,
         warnings=(*warnings, *_said_of_shifts(source, table)),
@@ -308,7 +309,8 @@ def _grid_pixel_size(
     return per_micrograph
 
 
-def _alignments(source: str, table: Table) -> tuple[Alignment, ...]:
+def alignments_of(source: str, table: Table) -> tuple[Alignment, ...]:
+    """The shifts of every alignment in a table."""
     names = table.dtype.names or ()
     found = []
     for field in names:

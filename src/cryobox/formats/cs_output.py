@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -101,6 +102,12 @@ def build_particles(particles: Particles, micrographs: Micrographs, extracted: E
         If the picks came from a STAR file.
     """
     _refuse_star(particles)
+    own = own_ctf(particles, micrographs, refresh=extracted.refresh_ctf)[extracted.rows]
+    if own.any() and not own.all():  # of several tables, of which some have a CTF
+        from cryobox.formats.joining import unite_rows
+
+        first, second = (build_particles(particles, micrographs, _some_rows(extracted, mask)) for mask in (own, ~own))
+        return unite_rows(own, first, second)
     columns = _Columns(_own_table(particles), extracted.rows)
     if "uid" not in columns:
         columns.put("uid", "<u8", _pick_uids(particles, extracted.rows))
@@ -116,6 +123,19 @@ def build_particles(particles: Particles, micrographs: Micrographs, extracted: E
         columns.put("pick_stats/ncc_score", "<f4", particles.score[extracted.rows])
     _put_filaments(columns, particles, extracted.rows)
     return columns.table()
+
+
+def _some_rows(extracted: Extracted, mask: NDArray[np.bool_]) -> Extracted:
+    alignments = (replace(a, shift=a.shift[mask], pixel_size=a.pixel_size[mask]) for a in extracted.alignments)
+    return replace(
+        extracted,
+        rows=extracted.rows[mask],
+        micrograph=extracted.micrograph[mask],
+        slot=extracted.slot[mask],
+        center=extracted.center[mask],
+        moved=extracted.moved[mask],
+        alignments=tuple(alignments),
+    )
 
 
 def fraction_of(center: NDArray[np.int64], extent: NDArray[np.int64]) -> NDArray[np.float32]:

@@ -76,6 +76,8 @@ def own_ctf(particles: Particles, micrographs: Micrographs, *, refresh: bool) ->
                 own &= ~table.lacks_defocus
     elif particles.family == "cs":
         own[:] = DEFOCUS_FIELD in (table.dtype.names or ())
+        if particles.lacks_ctf is not None:
+            own &= ~particles.lacks_ctf
     return own
 
 
@@ -90,6 +92,11 @@ def check_ctf(particles: Particles, micrographs: Micrographs, question: CtfQuest
         If local defocus values would be replaced by averages of whole micrographs.
     """
     own = own_ctf(particles, micrographs, refresh=question.refresh)
+    if particles.lacks_ctf is not None and NEUTRAL_DEFOCUS not in micrographs.ctf:
+        raise InputError(
+            f"{particles.source}: some of these tables have a CTF ({DEFOCUS_FIELD}), others have none, and "
+            f"{micrographs.source} has none for them either; give exposures after CTF estimation, or extract them apart"
+        )
     told = [
         *_average_instead_of_spline(particles, micrographs, question, own),
         *_contradictions(particles, micrographs, question),

@@ -6,6 +6,7 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
+from io import BytesIO
 from pathlib import Path
 from typing import BinaryIO, Literal
 
@@ -38,6 +39,7 @@ from cryobox.formats.star_optics import (
     micrograph_optics,
     row_pixel_size,
     rows_of_picks,
+    unique_groups,
 )
 from cryobox.formats.star_picks import (
     COORDINATE_FILE,
@@ -73,6 +75,7 @@ from cryobox.paths import find_file, search_places
 __all__ = [
     "StarTable",
     "join_coordinates",
+    "join_tables",
     "names_in",
     "read_coordinates",
     "read_micrographs",
@@ -351,7 +354,7 @@ def join_coordinates(
     tables = [more for more in filled if isinstance(more, StarTable)]
     star = None
     if tables and len(tables) == len(filled):
-        star, note = _join_tables(source, tables)
+        star, note = join_tables(source, tables)
         warnings = (*warnings, *note)
         deep = [one.table.floats(_DEPTH, missing=NOT_KNOWN) for one in tables if _DEPTH in one.table]
         check_flat(source, _DEPTH, np.concatenate([np.empty(0), *deep]))
@@ -382,7 +385,7 @@ def _join_tubes(parts: Sequence[PicksOfOne]) -> NDArray[np.int64] | None:
     )
 
 
-def _join_tables(source: str, stars: Sequence[StarTable]) -> tuple[StarTable, tuple[str, ...]]:
+def join_tables(source: str, stars: Sequence[StarTable]) -> tuple[StarTable, tuple[str, ...]]:
     """Put the rows of several files under each other; a column that a file lacks is 0 there, as RELION has it.
 
     (The scale factor of a CTF is 1 there, which is what its absence means.)
@@ -404,8 +407,8 @@ def _join_tables(source: str, stars: Sequence[StarTable]) -> tuple[StarTable, tu
                 length[:, i] = table.lengths[:, column]
             elif len(table):
                 place[:, i] = 3 if tag == "_rlnCtfScalefactor" else 1
-                if DEFOCUS in table or not is_ctf_tag(tag):  # else the rows get their micrograph's
-                    lacking.add(tag)
+                if tag not in (_IMAGE, _NAME, GROUP) and (DEFOCUS in table or not is_ctf_tag(tag)):
+                    lacking.add(tag)  # others are written anew, or come from the micrograph
         starts.append(place)
         lengths.append(length)
         begin += len(table.data) + 1
@@ -419,7 +422,12 @@ def _join_tables(source: str, stars: Sequence[StarTable]) -> tuple[StarTable, tu
         lengths=np.concatenate(lengths),
         adjacent=adjacent,
     )
-    without = np.concatenate([np.full(len(star.table), DEFOCUS not in star.table) for star in stars])
+    without = np.concatenate(
+        [
+            np.full(len(star.table), DEFOCUS not in star.table) if star.lacks_defocus is None else star.lacks_defocus
+            for star in stars
+        ]
+    )
     optics, group = _join_optics(stars)
     joined = StarTable(
         table=table,
@@ -428,7 +436,7 @@ def _join_tables(source: str, stars: Sequence[StarTable]) -> tuple[StarTable, tu
         lacks_defocus=without if 0 < without.sum() < len(without) else None,
         in_rows=_join_values(stars),
     )
-    note = f"{source}: not every coordinate file has {', '.join(sorted(lacking))}; written as 0 where it is missing"
+    note = f"{source}: not every file has {', '.join(sorted(lacking))}; written as 0 where it is missing"
     return joined, (note,) if lacking else ()
 
 
@@ -725,8 +733,22 @@ def write_rejected(path: str | Path, particles: Particles, micrographs: Microgra
         names = [encode(name) for name in (*micrographs.names, *particles.micrograph_names)]
         own = len(micrographs) + particles.micrograph[extracted.rows]
         made[_NAME] = Lookup(np.where(extracted.micrograph < 0, own, extracted.micrograph), names)
+    if star is not None and star.group is not None and star.in_rows is not None:
+        star, numbers = _numbered_anew(star)
+        made[GROUP] = Lookup(numbers[extracted.rows], [str(k).encode() for k in range(len(star.optics) + 1)])
     made[_REJECTED] = _reasons(extracted.reasons or ("",) * len(extracted))
     _write_rows_of(path, star, "particles", extracted.rows, made)
+
+
+def _numbered_anew(star: StarTable) -> tuple[StarTable, Codes]:
+    """A table of joined files with one data_optics, and the number of the group of each row; 0 where it has none."""
+    assert star.group is not None
+    rows, place = unique_groups(star.optics)
+    rows = [row | {GROUP: str(k)} for k, row in enumerate(rows, 1)]
+    text = BytesIO()
+    _write_optics(text, rows)
+    number_of = np.array([*(k + 1 for k in place), 0], np.intp)  # the last: rows without a group, -1
+    return replace(star, optics=tuple(rows), optics_raw=text.getvalue()), number_of[star.group]
 
 
 def write_incomplete(

@@ -117,7 +117,7 @@ def _state(facts: Facts) -> dict[str, str]:
 def _asked(facts: Facts) -> list[tuple[str, str, bool]]:
     """What was asked: (name, value, whether it differs from the default)."""
     found = [
-        ("picks", facts.given.picks, True),
+        ("picks", ", ".join(facts.given.paths[:-1]), True),
         ("micrographs", facts.given.micrographs, True),
         ("working directory", facts.given.directory, True),
     ]

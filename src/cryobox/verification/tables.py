@@ -13,6 +13,7 @@ from cryobox.centering import truncate
 from cryobox.errors import CryoboxError
 from cryobox.formats.references import ImageReferences, image_references
 from cryobox.inputs import Inputs
+from cryobox.options import Recipe
 from cryobox.particles import Particles
 from cryobox.tables import TABLE_NAMES, Outcome, stack_text, tables_present, write_tables
 from cryobox.verification.differences import file_differences
@@ -99,7 +100,8 @@ def read_rows(out: Path, inputs: Inputs, outcome: Outcome, root: Path | None, pr
     for index in range(len(inputs.plan.recipe.sizes) if len(outcome.rows) else 0):
         path = out / f"{TABLE_NAMES[index]}{_suffixes(inputs.plan.style)[0]}"
         try:
-            table = formats.read_particles(path, recipe=inputs.plan.recipe, root=root)
+            # Of the recipe only how names of coordinate files are read would matter, and this is a table.
+            table = formats.read_particles(path, recipe=Recipe(box=inputs.plan.recipe.box), root=root)
             references = image_references(table)
         except CryoboxError as error:
             problems.add(str(error))
