@@ -55,9 +55,13 @@ class Given:
             If the record is of another kind.
         """
         try:
-            return cls(**{field.name: record[field.name] for field in dataclasses.fields(cls)})
+            found = {field.name: record[field.name] for field in dataclasses.fields(cls)}
         except (KeyError, TypeError) as error:
             raise InputError(f"the record of the inputs has no {error}; was it written by another version?") from error
+        for name, path in found.items():
+            if not (isinstance(path, str) or (name == "root" and path is None)) or "\0" in (path or ""):
+                raise InputError(f"the record of the inputs holds no path for {name}; got {path!r}; was it edited?")
+        return cls(**found)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -37,7 +37,7 @@ from cryobox.folder.publish import publish_file
 from cryobox.formats.images import read_header
 from cryobox.formats.names import check_writable
 from cryobox.inputs import Inputs, prepare
-from cryobox.options import Recipe, RunOptions
+from cryobox.options import Recipe, RunOptions, check_seconds
 from cryobox.plan import STACK_FOLDERS, Plan, Task
 from cryobox.records import job_record, sealed
 from cryobox.tables import Outcome, stack_text, tables_present, withdraw_tables, write_tables
@@ -318,6 +318,9 @@ def watch(
         If at the end there are still no inputs that can be used.
     """
     options, stop = options or RunOptions(), stop or threading.Event()
+    every, settle = check_seconds("every", every), check_seconds("settle", settle, zero=True)
+    if idle_timeout is not None:
+        idle_timeout = check_seconds("idle_timeout", idle_timeout, zero=True)
     check_engine(executor, options)
     arrivals, patience = Arrivals(settle), Patience(Path(out), every=every, idle_timeout=idle_timeout, stop=stop)
     result = RunResult(out=Path(out), picks=0, extracted=0, rejected={}, micrographs=0, interrupted=True, exit_code=130)
