@@ -52,7 +52,7 @@ def test_numbers_of_numpy_run_as_those_of_python() -> None:
     )  # fmt: skip
 
 
-NUMBERS = [
+NUMBERS: list[tuple[str, list[Any]]] = [
     ("box", [0, -2, 31, 32770, 10**30, 64.0, 1e3, True, np.True_, "64", None, math.nan, np.float64(64)]),
     ("sizes", [0, 64.0, (64.0,), [True], "ab", (64, 32, 16), (32, 64), 66, np.array([32.0]), np.array([[32]])]),
     ("sizes", [np.array(32), {"a": 1}, None, b"ab", [None]]),
@@ -72,27 +72,26 @@ NUMBERS = [
 
 
 @pytest.mark.parametrize(("name", "value"), [(name, value) for name, values in NUMBERS for value in values], ids=str)
-def test_a_recipe_refuses_what_makes_no_sense_and_names_it(name: str, value: object) -> None:
+def test_a_recipe_refuses_what_makes_no_sense_and_names_it(name: str, value: Any) -> None:
     with pytest.raises(OptionError, match="sizes|stored size" if name == "sizes" else name.split("_", maxsplit=1)[0]):
-        Recipe(**{"box": 64} | {name: value})
+        Recipe(**({"box": 64} | {name: value}))
 
 
-@pytest.mark.parametrize(
-    ("name", "value"),
-    [(name, value) for name, values in [
-        ("workers", [0, -1, 2.0, True, math.nan, 99999999999999, "2"]),
-        ("threads", [0, -1, 2.0, True, None, 1025, 99999999999999, "2"]),
-        ("shard", [(0, 4), (5, 4), (1, 99999999999), (1.0, 4), (True, 4), (1,), (1, 2, 3), 3, "12"]),
-        ("task_timeout", [0, -1, math.nan, math.inf, 1e300, True, "1", 10**400]),
-        ("gpu_memory", [0, 1.5, True, 10**30]),
-        ("overwrite", [1, "no", None]),
-        ("fsync", [0, "no"]),
-    ] for value in values],
-    ids=str,
-)  # fmt: skip
-def test_options_of_a_run_refuse_what_makes_no_sense_and_name_it(name: str, value: object) -> None:
+RUNNING: list[tuple[str, list[Any]]] = [
+    ("workers", [0, -1, 2.0, True, math.nan, 99999999999999, "2"]),
+    ("threads", [0, -1, 2.0, True, None, 1025, 99999999999999, "2"]),
+    ("shard", [(0, 4), (5, 4), (1, 99999999999), (1.0, 4), (True, 4), (1,), (1, 2, 3), 3, "12"]),
+    ("task_timeout", [0, -1, math.nan, math.inf, 1e300, True, "1", 10**400]),
+    ("gpu_memory", [0, 1.5, True, 10**30]),
+    ("overwrite", [1, "no", None]),
+    ("fsync", [0, "no"]),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("name", "value"), [(name, value) for name, values in RUNNING for value in values], ids=str)
+def test_options_of_a_run_refuse_what_makes_no_sense_and_name_it(name: str, value: Any) -> None:
     with pytest.raises(OptionError, match=name):
-        RunOptions(**{name: value})  # type: ignore[arg-type]
+        RunOptions(**{name: value})
 
 
 @pytest.mark.parametrize(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pickle
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import mrcfile
 import numpy as np
@@ -92,7 +93,8 @@ def test_masks_slices_and_lists_choose_particles_as_they_do_in_an_array(data: Da
         np.testing.assert_array_equal(source[index], every[index])
         np.testing.assert_array_equal(source.batch(index), every[index])
     np.testing.assert_array_equal(source.batch(mask.tolist()), every[mask])
-    for chosen in ([3, -1, 3], np.array([4, 0], np.uint8), [np.int64(2)], range(3), np.array([], int), []):
+    lists: list[Any] = [[3, -1, 3], np.array([4, 0], np.uint8), [np.int64(2)], range(3), np.array([], int), []]
+    for chosen in lists:
         np.testing.assert_array_equal(source.batch(chosen), every[np.asarray(chosen, int)])
     np.testing.assert_array_equal(source[np.int16(3)], every[3])
     large, small = source_of(data)[:4]
@@ -106,7 +108,7 @@ def test_masks_slices_and_lists_choose_particles_as_they_do_in_an_array(data: Da
      [2**63], -(10**30), np.array([2**64 - 1], np.uint64)],
     ids=str,
 )  # fmt: skip
-def test_what_is_neither_a_whole_number_nor_a_slice_nor_a_whole_mask_is_refused(data: Dataset, index: object) -> None:
+def test_what_is_neither_a_whole_number_nor_a_slice_nor_a_whole_mask_is_refused(data: Dataset, index: Any) -> None:
     source = source_of(data)
     with pytest.raises(IndexError):
         source[index]

@@ -137,7 +137,15 @@ def session(tmp_path: Path) -> Iterator[Callable[[bool], subprocess.CompletedPro
 
     def run(bad: bool) -> subprocess.CompletedProcess[str]:
         environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parent)} | ({"CRYOBOX_BAD": "1"} if bad else {})
-        command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "--basetemp", tmp_path / "above" / "own"]
+        command = [
+            sys.executable,
+            "-m",
+            "pytest",
+            "-p",
+            "no:cacheprovider",
+            "--basetemp",
+            str(tmp_path / "above" / "own"),
+        ]
         return subprocess.run(
             [*command, "-c", os.devnull, "--rootdir", tmp_path, tmp_path / "test_bad.py"],
             env=environment, cwd=tmp_path, capture_output=True, text=True, check=False, timeout=120,

@@ -6,7 +6,7 @@ import os
 import threading
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, SupportsIndex
 
 import numpy as np
 from numpy.typing import NDArray
@@ -79,7 +79,7 @@ class ParticleSource:
     def __len__(self) -> int:
         return len(self.rows)
 
-    def __getitem__(self, index: int | slice | Sequence[int] | NDArray[Any]) -> Images:
+    def __getitem__(self, index: SupportsIndex | slice | Sequence[SupportsIndex] | NDArray[Any]) -> Images:
         """Image number `index`, shape (size, size), or a tuple of them where the recipe stores two sizes.
 
         A slice, a list of indices or a mask gives what `batch` gives.
@@ -103,7 +103,7 @@ class ParticleSource:
     def __iter__(self) -> Iterator[Images]:
         return (self[index] for index in range(len(self)))
 
-    def batch(self, indices: slice | Sequence[int] | NDArray[np.integer[Any] | np.bool_]) -> Images:
+    def batch(self, indices: slice | Sequence[SupportsIndex] | NDArray[Any]) -> Images:
         """Images of `indices`, in that order: shape (n, size, size), or a tuple where the recipe stores two sizes.
 
         A slice and a mask, shape (len(self),), choose as they do in an array. Each micrograph is read once per batch.
