@@ -112,5 +112,6 @@ def test_what_is_neither_a_whole_number_nor_a_slice_nor_a_whole_mask_is_refused(
     source = source_of(data)
     with pytest.raises(IndexError):
         source[index]
+    several: Any = index if not isinstance(index, int) or isinstance(index, bool) else [index]
     with pytest.raises(IndexError):
-        source.batch(index if not isinstance(index, int) or isinstance(index, bool) else [index])
+        source.batch(several)
