@@ -138,3 +138,10 @@ def test_a_sample_that_cannot_be_drawn_is_refused_before_anything_is_read(
 ) -> None:
     with pytest.raises(OptionError, match=next(iter(asked))):
         verify(tmp_path, **asked)
+
+
+def test_the_next_fast_box_is_that_of_a_number() -> None:
+    assert cryobox.fast_box(np.int64(390)) == 400  # type: ignore[arg-type]
+    for size in (math.nan, 0, -4, 10**30):
+        with pytest.raises(OptionError, match="fast_box knows sizes from 1 to 4096"):
+            cryobox.fast_box(size)  # type: ignore[arg-type]

@@ -48,7 +48,7 @@ def fast_box(n: int) -> int:
     OptionError
         If `n` is not positive or larger than the largest size on the list.
     """
-    if n < 1 or n > FAST_BOXES[-1]:
+    if not 1 <= n <= FAST_BOXES[-1]:  # true for nan
         raise OptionError(f"fast_box knows sizes from 1 to {FAST_BOXES[-1]} pixels; got {n}")
     return FAST_BOXES[bisect_left(FAST_BOXES, n)]
 
