@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import multiprocessing
 import os
 import shutil
 import subprocess
@@ -75,6 +76,14 @@ def _no_pty() -> str | None:
     return None
 
 
+def _no_semaphores() -> str | None:
+    try:
+        multiprocessing.get_context("fork").Lock()
+    except (OSError, ImportError, ValueError) as error:
+        return f"processes cannot share semaphores here: {error}"
+    return None
+
+
 def chromium() -> str | None:
     """Path of a Chromium, None where there is none."""
     return shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
@@ -88,6 +97,7 @@ _WHY_NOT: dict[str, Callable[[], str | None]] = {
     "mpi": cache(_no_mpi),
     "chromium": cache(_no_chromium),
     "pty": cache(_no_pty),
+    "semaphores": cache(_no_semaphores),
 }
 
 
