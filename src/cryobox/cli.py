@@ -21,7 +21,7 @@ from cryobox.boxes import FAST_BOXES, crop_for, is_fast, nearby, propose
 from cryobox.display import choose_display, error_event, explain_plan, plan_lines, warn
 from cryobox.errors import AbortedError, BackendError, CryoboxError, InputError, MissingExtraError, OptionError
 from cryobox.gpu import describe_devices, parse_gpus, parse_memory
-from cryobox.options import Recipe, RunOptions
+from cryobox.options import LARGEST_BOX, Recipe, RunOptions, check_integer
 
 if TYPE_CHECKING:
     from concurrent.futures import Executor
@@ -475,6 +475,7 @@ def boxes(
             f"box must be an even number of pixels, at least 2; got {size} "
             f"(nearest fast sizes: {', '.join(map(str, near))})"
         )
+    check_integer("box", size, 2, LARGEST_BOX, " pixels")
     costs = _measure_costs(nearby(size))
     print("box   on the list  time of a crop to half, per pixel, beside the best here")
     best = min(cost / side**2 for side, cost in costs.items())
@@ -695,7 +696,7 @@ def _read_record(path: Path) -> dict[str, Any]:
         raise InputError(f"{path}: not the job.json of a run: {error}") from error
     if not isinstance(record, dict) or not isinstance(record.get("recipe"), dict):
         raise InputError(f"{path}: not the job.json of a run: it has no recipe")
-    return record
+    return record | {"recipe": Recipe.from_dict(record["recipe"], str(path)).as_dict()}
 
 
 def _given(record: Mapping[str, Any], picks: Sequence[str] | None, micrographs: str | None, root: Path | None) -> Given:
@@ -828,7 +829,7 @@ def _choose_sizes(
     if box is None:
         if "box" not in recorded:
             raise OptionError("give --box (pixels), --diameter (Å), or --from with the job.json of an earlier run")
-        box = int(recorded["box"])
+        box = recorded["box"]
     if "sizes" in recorded:
         first, *second = recorded["sizes"]
         if fcrop is None and target is None and first != recorded["box"]:

@@ -8,8 +8,11 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Sequence
+import os
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from enum import IntEnum
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -19,7 +22,7 @@ from cryobox import gpu
 from cryobox.boxes import check_even
 from cryobox.centering import box_corners
 from cryobox.errors import BackendError, OptionError
-from cryobox.options import Edges, Recipe, Rounding, StoredDtype
+from cryobox.options import Edges, Recipe, Rounding, StoredDtype, check_threads
 
 __all__ = [
     "PIXEL_TYPES",
@@ -31,6 +34,9 @@ __all__ = [
     "fftw_version",
     "fourier_crop",
 ]
+
+_IMPORTED_BY = os.getpid()
+_ORDINARY = 2.0**90  # beyond this, and below its inverse, sums of so many pixels as a box has may leave float32
 
 _DEFAULT: dict[str, Any] = {field.name: field.default for field in dataclasses.fields(Recipe)}
 
@@ -105,26 +111,99 @@ def extract_windows(
     BackendError
         If the backend is missing or fails.
     """
-    backend = _backend(device, device_memory)
+    cut = partial(
+        _backend(device, device_memory).extract,
+        box=box,
+        radii=list(radii),
+        pad=pad,
+        normalize=normalize,
+        ramp=ramp,
+        invert=invert,
+    )
+    divisor = 0.0 if scale_const is None else scale_const
     try:
-        result: tuple[NDArray[np.uint8], NDArray[np.float64]] = backend.extract(
-            image,
-            corners,
-            list(outputs),
-            box=box,
-            radii=list(radii),
-            pad=pad,
-            normalize=normalize,
-            ramp=ramp,
-            invert=invert,
-            scale_const=0.0 if scale_const is None else scale_const,
-            threads=threads,
-        )
+        status, statistics = _in_a_team(threads, cut, image, corners, list(outputs), scale_const=divisor)
+        if all(isinstance(array, np.ndarray) for array in (image, *outputs)) and image.dtype.itemsize == 4:
+            for row in _doubtful(status, statistics, normalize=normalize).tolist():
+                window = _window(image, corners[row], box)
+                if _leaves_float32(window):
+                    particle = [output[row : row + 1] for output in outputs]
+                    status[row], statistics[:, row] = _cut_scaled(cut, window, particle, divisor, normalize=normalize)
     except ValueError as error:
         raise OptionError(str(error)) from error
     except RuntimeError as error:
         raise BackendError(f"{device}: {error}") from error
-    return result
+    return status, statistics
+
+
+def _doubtful(status: NDArray[np.uint8], statistics: NDArray[np.float64], *, normalize: bool) -> NDArray[np.intp]:
+    """Particles whose gray levels may be too large or too small for sums of float32 numbers, as their transform is."""
+    level = statistics[:, :, 5] if normalize else np.abs(statistics[:, :, :2]).max(axis=2)
+    small = (status == Status.OK) & (level < 1 / _ORDINARY).any(axis=0)
+    return np.flatnonzero(small | (status == Status.NOT_FINITE) | (status == Status.NO_CONTRAST))
+
+
+def _window(image: NDArray[np.float32], corner: NDArray[np.int64], box: int) -> NDArray[np.float64]:
+    y, x = (np.clip(first + np.arange(box), 0, side - 1) for first, side in zip(corner, image.shape, strict=True))
+    window: NDArray[np.float64] = image[y[:, None], x].astype(np.float64)
+    return window
+
+
+def _leaves_float32(window: NDArray[np.float64]) -> bool:
+    largest = float(np.abs(window).max())  # nan where a pixel is nan: then there is nothing to be saved
+    return 0 < largest < 1 / _ORDINARY or _ORDINARY < largest < math.inf
+
+
+def _scaled(window: NDArray[np.float64]) -> tuple[NDArray[np.float32], int]:
+    """Gray levels of about 1, and the power of two that makes them those of the window: no digit is changed."""
+    exponent = math.frexp(float(np.abs(window).max()))[1]
+    return np.ldexp(window, -exponent).astype(np.float32), exponent
+
+
+def _cut_scaled(
+    cut: Callable[..., Any],
+    window: NDArray[np.float64],
+    outputs: list[NDArray[Any]],
+    divisor: float,
+    *,
+    normalize: bool,
+) -> tuple[int, NDArray[np.float64]]:
+    """Cut one particle again, from its window in a range that float32 holds; its status and statistics."""
+    scaled, exponent = _scaled(window)
+    made = [np.empty_like(output, dtype=output.dtype if normalize else np.float32) for output in outputs]
+    (status,), statistics = cut(
+        scaled, np.zeros((1, 2), np.int64), made, scale_const=math.ldexp(divisor, -exponent), threads=1
+    )
+    found: NDArray[np.float64] = statistics[:, 0]
+    own = slice(4, 6) if normalize else slice(0, 6)
+    found[:, own] = np.ldexp(found[:, own], exponent)
+    if not normalize and np.abs(found[:, :2]).max() > np.finfo(np.float32).max:
+        status = Status.NOT_FINITE
+    for output, image, numbers in zip(outputs, made, found, strict=True):
+        if status != Status.OK:
+            output[:] = 0
+        elif normalize:
+            output[:] = image
+        else:
+            gray, most = np.ldexp(image.astype(np.float64), exponent), float(np.finfo(output.dtype).max)
+            output[:] = np.clip(gray, -most, most)
+            if output.dtype == np.float16:
+                numbers[6] = np.count_nonzero(np.abs(gray) > most)
+            else:  # what is stored, since a subnormal float32 has fewer digits than a scaled one
+                stored = output.astype(np.float64)
+                numbers[:4] = stored.min(), stored.max(), stored.mean(), stored.std()
+    return status, found
+
+
+def _in_a_team(threads: int, work: Callable[..., Any], *arguments: Any, **options: Any) -> Any:
+    """Call the core with so many threads; also in a process that was forked, which has not the threads of the other.
+
+    OpenMP would wait for them forever, but only in the thread that they served: a new one gets a team of its own.
+    """
+    if threads == 1 or os.getpid() == _IMPORTED_BY:
+        return work(*arguments, **options, threads=threads)
+    with ThreadPoolExecutor(1) as alone:
+        return alone.submit(work, *arguments, **options, threads=threads).result()
 
 
 def extract(
@@ -198,10 +277,9 @@ def extract(
     --------
     >>> images, kept = cryobox.extract(micrograph, [(1024.0, 980.5)], box=256, sizes=128)  # doctest: +SKIP
     """
-    wanted = () if sizes is None else tuple(sizes) if isinstance(sizes, Sequence) else (sizes,)
     recipe = Recipe(
         box=box,
-        sizes=wanted,
+        sizes=() if sizes is None else sizes,  # type: ignore[arg-type]  # one becomes a tuple there
         dtype=dtype,
         normalize=normalize,
         ramp=ramp,
@@ -211,7 +289,7 @@ def extract(
         edges=edges,
         rounding=rounding,
     )
-    _check_threads(threads)
+    threads = check_threads(threads)
     on_device = device != "cpu" and gpu.is_device_array(image)
     image = image if on_device else _readable(image)
     centers = _as_centers(centers)
@@ -247,7 +325,8 @@ def fourier_crop(images: NDArray[np.float32], size: int, *, threads: int = 1) ->
     Parameters
     ----------
     images : ndarray, shape (n, side, side) or (side, side), float32
-        Even `side`. An image with a pixel that is not finite becomes nan.
+        Even `side`. An image with a pixel that is not finite becomes nan, and so does a result that
+        no float32 holds.
     size : int
         Side of the results, in pixels. Even, at most `side`.
     threads : int
@@ -268,14 +347,22 @@ def fourier_crop(images: NDArray[np.float32], size: int, *, threads: int = 1) ->
         raise OptionError(f"images must have the shape (n, side, side) or (side, side); got {images.shape}")
     side = images.shape[-1]
     check_even("the side of the images", side)
-    check_even("size", size)
+    size = check_even("size", size)
     if size > side:
         raise OptionError(f"a Fourier crop makes images smaller; got size {size} for images of {side} pixels")
-    _check_threads(threads)
+    threads = check_threads(threads)
     stack = np.ascontiguousarray(images, dtype=np.float32).reshape(-1, side, side)
     out = np.empty((len(stack), size, size), dtype=np.float32)
     try:
-        _backend("cpu").fourier_crop(stack, out, threads=threads)
+        crop = _backend("cpu").fourier_crop
+        _in_a_team(threads, crop, stack, out)
+        peak = np.maximum(out.max(axis=(1, 2)), -out.min(axis=(1, 2)))
+        for row in np.flatnonzero(~((peak >= 1 / _ORDINARY) & (peak < math.inf))).tolist():
+            if _leaves_float32(window := stack[row].astype(np.float64)):
+                scaled, exponent = _scaled(window)
+                crop(scaled[None], out[row : row + 1], threads=1)
+                gray = np.ldexp(out[row].astype(np.float64), exponent)
+                out[row] = np.where(np.abs(gray) > np.finfo(np.float32).max, math.nan, gray)
     except ValueError as error:
         raise OptionError(str(error)) from error
     return out.reshape(*images.shape[:-2], size, size)
@@ -331,11 +418,6 @@ def _as_centers(centers: NDArray[Any] | Sequence[Sequence[float]]) -> NDArray[np
     if columns.ndim != 2 or columns.shape[1] != 2:
         raise OptionError(f"centers must have the shape (n, 2), as (y, x); got {columns.shape}")
     return columns
-
-
-def _check_threads(threads: int) -> None:
-    if isinstance(threads, bool) or not isinstance(threads, int) or threads < 1:
-        raise OptionError(f"threads must be a number of at least 1; got {threads!r}")
 
 
 def _described(value: object) -> str:

@@ -71,12 +71,16 @@ class Given:
             If the record is of another kind.
         """
         try:
-            values = {field.name: record[field.name] for field in dataclasses.fields(cls)}
-            if isinstance(values["picks"], list) and all(isinstance(path, str) for path in values["picks"]):
-                values["picks"] = tuple(values["picks"])
-            return cls(**values)
+            found = {field.name: record[field.name] for field in dataclasses.fields(cls)}
         except (KeyError, TypeError) as error:
             raise InputError(f"the record of the inputs has no {error}; was it written by another version?") from error
+        if isinstance(found["picks"], list) and found["picks"]:
+            found["picks"] = tuple(found["picks"])
+        for name, value in found.items():
+            for path in value if isinstance(value, tuple) else (value,):
+                if not (isinstance(path, str) or (name == "root" and path is None)) or "\0" in (path or ""):
+                    raise InputError(f"the record of the inputs holds no path for {name}; got {path!r}; was it edited?")
+        return cls(**found)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -36,7 +36,7 @@ from cryobox.folder.publish import publish_file
 from cryobox.formats.images import read_header
 from cryobox.formats.names import check_writable
 from cryobox.inputs import Inputs, Picks, Recorded, picks_paths, prepare
-from cryobox.options import Recipe, RunOptions
+from cryobox.options import Recipe, RunOptions, check_seconds
 from cryobox.plan import STACK_FOLDERS, TABLE_FOLDER, Plan, Task
 from cryobox.records import BITS, FORMAT, job_record, sealed
 from cryobox.tables import Outcome, names_of_tables, stack_text, tables_present, withdraw_tables, write_tables
@@ -318,6 +318,9 @@ def watch(
         If at the end there are still no inputs that can be used.
     """
     options, stop = options or RunOptions(), stop or threading.Event()
+    every, settle = check_seconds("every", every), check_seconds("settle", settle, zero=True)
+    if idle_timeout is not None:
+        idle_timeout = check_seconds("idle_timeout", idle_timeout, zero=True)
     check_engine(executor, options)
     if options.shard is not None:
         raise OptionError("--watch cannot be a --shard: what comes later would change which micrographs are whose")

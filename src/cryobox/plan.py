@@ -265,10 +265,12 @@ def build_plan(
     if recipe.min_separation_angstrom is not None:
         rows = np.flatnonzero(reason == ACCEPTED)
         position = (base if shift is None else base - shift)[np.searchsorted(np.flatnonzero(alive), rows)]
+        with np.errstate(over="ignore"):  # farther than any number is far enough
+            distance = recipe.min_separation_angstrom / pixel_size[micrograph[rows]]
         near = too_close(
             position,
             micrograph[rows],
-            recipe.min_separation_angstrom / pixel_size[micrograph[rows]],
+            distance,
             None if particles.score is None else particles.score[rows],
             None if particles.copy_of is None else particles.copy_of[rows],
         )

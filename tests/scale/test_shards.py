@@ -269,3 +269,10 @@ def test_what_a_run_started_from_stands_in_its_ledger(project: Path) -> None:
     run = read_ledger(ledger_path(project / "out", ""))[0]["run"]
     assert run["inputs"]["picks"] == str(project / "picks.star")
     assert run["inputs"]["micrographs"] == str(project / "micrographs.star")
+
+
+def test_more_shards_than_micrographs_cost_no_more_than_these(dataset: Path) -> None:
+    tasks = list(plan_of(dataset).tasks)
+    shares = [share(tasks, (index, 10**15)) for index in range(1, len(tasks) + 3)]  # a list of all would end no test
+    assert sorted(len(mine) for mine in shares) == [0, 0] + [1] * len(tasks)
+    assert {task.id for mine in shares for task in mine} == {task.id for task in tasks}

@@ -312,3 +312,19 @@ def test_the_command_exits_with_1_on_any_difference_and_0_on_none(
         main(["verify", str(out), "--sample", "5"])
     assert wrong.value.code == 1
     assert "rejected.star" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("normalize", [True, False])
+def test_a_run_over_gray_levels_at_the_ends_of_float32_is_right(tmp_path: Path, normalize: bool) -> None:
+    data = make_dataset(tmp_path / "data", micrographs=2, shape=(300, 400), picks=12)
+    for path, scale in zip(data.images, (1e36, 1e-41), strict=True):
+        content = path.read_bytes()
+        pixels = np.frombuffer(content, "<f4", offset=1024).astype(np.float64)
+        path.write_bytes(content[:1024] + (pixels / np.abs(pixels).max() * scale).astype("<f4").tobytes())
+    recipe = cryobox.Recipe(box=96, sizes=(96, 32), normalize=normalize)
+    out = tmp_path / "out"
+    done = cryobox.run(data.picks, micrographs=data.micrographs, out=out, recipe=recipe, options=FAST, root=data.folder)
+    assert set(done.rejected) <= {"box over the edge"}
+    found = verify(out, everything=True)
+    assert found.problems == ()
+    assert found.images == 2 * done.extracted > 0

@@ -22,7 +22,7 @@ from cryobox.engine.ledger import check_same, is_whole, read_ledger
 from cryobox.engine.task import TaskResult
 from cryobox.errors import OptionError, OutputError
 from cryobox.inputs import Given, Inputs
-from cryobox.options import Recipe
+from cryobox.options import Recipe, check_shard
 from cryobox.plan import Plan, Task
 
 __all__ = [
@@ -90,9 +90,9 @@ def parse_shard(text: str, environment: Mapping[str, str] = os.environ) -> tuple
     ------
     OptionError
     """
-    if found := re.fullmatch(r"(\d+)/(\d+)", text):
-        return _checked(int(found[1]), int(found[2]), f"--shard {text}")
-    if found := re.fullmatch(r"auto(?:/(\d+))?", text):
+    if found := re.fullmatch(r"(\d{1,20})/(\d{1,20})", text):
+        return check_shard(int(found[1]), int(found[2]), f"--shard {text}")
+    if found := re.fullmatch(r"auto(?:/(\d{1,20}))?", text):
         return _from_environment(None if found[1] is None else int(found[1]), environment)
     raise OptionError(f"--shard must be I/N (as 3/16), auto or auto/N; got {text!r}")
 
@@ -108,7 +108,7 @@ def _from_environment(count: int | None, environment: Mapping[str, str]) -> tupl
             return int(text) if text.isdecimal() else None
 
         if count is not None:
-            return _checked(int(index), count, f"--shard auto/{count} with {scheduler.index}={index}")
+            return check_shard(int(index), count, f"--shard auto/{count} with {scheduler.index}={index}")
         given_first = number(scheduler.first)
         first = 1 if given_first is None else given_first
         last, tasks, step = number(scheduler.last), number(scheduler.count), number(scheduler.step)
@@ -127,18 +127,12 @@ def _from_environment(count: int | None, environment: Mapping[str, str]) -> tupl
                 f"--shard auto: the array has gaps ({scheduler.index}={index}, {tasks} tasks from {first} to {last}), "
                 f"so it cannot be told which shard this is; give --shard I/N"
             )
-        return _checked(place + 1, tasks, f"--shard auto with {scheduler.index}={index}")
+        return check_shard(place + 1, tasks, f"--shard auto with {scheduler.index}={index}")
     raise OptionError(
         "--shard auto: no batch system has set "
         + ", ".join(scheduler.index for scheduler in _SCHEDULERS)
         + "; give --shard I/N"
     )
-
-
-def _checked(index: int, count: int, given: str) -> tuple[int, int]:
-    if not 1 <= index <= count:
-        raise OptionError(f"{given}: shards are numbered from 1 to N; got {index} of {count}")
-    return index, count
 
 
 def cost(task: Task) -> int:
@@ -155,7 +149,7 @@ def share(tasks: Sequence[Task], shard: tuple[int, int] | None) -> list[Task]:
     if shard is None:
         return list(tasks)
     index, count = shard
-    loads = [(0, number) for number in range(1, count + 1)]
+    loads = [(0, number) for number in range(1, min(count, len(tasks)) + 1)]  # there is nothing for more
     prices = [cost(task) for task in tasks]
     mine = []
     for place in sorted(range(len(tasks)), key=lambda place: (-prices[place], place)):

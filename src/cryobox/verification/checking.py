@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ from cryobox import __version__
 from cryobox.engine.task import TaskResult
 from cryobox.errors import InputError
 from cryobox.inputs import Given, Inputs, prepare
-from cryobox.options import Recipe
+from cryobox.options import Recipe, check_integer
 from cryobox.plan import STACK_FOLDERS, Plan
 from cryobox.records import BITS, FORMAT
 from cryobox.tables import Outcome
@@ -55,6 +56,8 @@ def verify(
 
     Raises
     ------
+    OptionError
+        If `sample` or `seed` is less than 0 or no whole number.
     InputError
         If the folder holds no finished run, or its inputs cannot be read any more.
     OutputError
@@ -69,6 +72,8 @@ def verify(
     is recomputed of, which are read whole for that: with a sample of 100 images and stacks of 100 MB at most 10 GB, a
     fraction of the time that recomputing takes. With `everything` all stacks are read.
     """
+    sample = check_integer("sample", sample, 0, sys.maxsize, " images")
+    seed = check_integer("seed", seed, 0, sys.maxsize)
     out = Path(folder).resolve()
     record, ledgers, problems = read_job(out), read_ledgers(out), Problems()
     check_digest(out / "job.json", record, problems)
