@@ -78,7 +78,8 @@ cuda: $(INSTALLED)
 
 # The long runs of docs/reliability.md. In `make test` each has a short one.
 crash-test: $(INSTALLED) $(TEST_TOOLS)
-	CRYOBOX_TEST_POINTS=all $(PY) -m pytest -q tests/reliability/test_crashes.py
+	CRYOBOX_TEST_POINTS=all CRYOBOX_TEST_STARTS=50 $(PY) -m pytest -q \
+		tests/reliability/test_crashes.py tests/reliability/test_one_folder.py
 
 FUZZ_SECONDS := 3600
 

@@ -31,7 +31,7 @@ from cryobox.engine.ledger import Ledger
 from cryobox.engine.shards import part_name, run_record, share
 from cryobox.engine.task import StackInfo, TaskResult
 from cryobox.inputs import prepare
-from cryobox.job import merge
+from cryobox.job import head_of, merge
 
 RECIPE = cryobox.Recipe(box=400, sizes=(128,))
 SIDE = 4096
@@ -185,7 +185,7 @@ def large(folder: Path, micrographs: int, picks: int, shards: int) -> None:
     timed("share", lambda: share(tasks, (1, shards)))
     record["task_bytes"] = statistics.mean(len(pickle.dumps(task)) for task in tasks[:200])
     print(f"a task is {record['task_bytes']:.0f} bytes")
-    head = {"cryobox": cryobox.__version__, "fftw": cryobox.core.fftw_version(), "recipe": inputs.plan.recipe.as_dict()}  # type: ignore[attr-defined]
+    head = head_of(inputs.plan)  # type: ignore[attr-defined]
     run = run_record(inputs, tasks)  # type: ignore[arg-type]
     for task in tasks:
         (out / task.outputs[0].path).touch()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import multiprocessing
 import os
 import shutil
 import subprocess
@@ -11,6 +12,10 @@ from functools import cache
 from pathlib import Path
 
 import pytest
+
+from traces import machine_is_left_as_it_was
+
+__all__ = ["machine_is_left_as_it_was"]  # a fixture of every session
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -62,6 +67,23 @@ def _no_chromium() -> str | None:
     return "neither chromium nor google-chrome is on the PATH (Debian: apt-get install chromium)"
 
 
+def _no_pty() -> str | None:
+    try:
+        for end in os.openpty():
+            os.close(end)
+    except OSError as error:
+        return f"no pseudo-terminal can be had here: {error}"
+    return None
+
+
+def _no_semaphores() -> str | None:
+    try:
+        multiprocessing.get_context("fork").Lock()
+    except (OSError, ImportError, ValueError) as error:
+        return f"processes cannot share semaphores here: {error}"
+    return None
+
+
 def chromium() -> str | None:
     """Path of a Chromium, None where there is none."""
     return shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
@@ -74,6 +96,8 @@ _WHY_NOT: dict[str, Callable[[], str | None]] = {
     "slurm": cache(_no_slurm),
     "mpi": cache(_no_mpi),
     "chromium": cache(_no_chromium),
+    "pty": cache(_no_pty),
+    "semaphores": cache(_no_semaphores),
 }
 
 

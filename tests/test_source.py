@@ -5,6 +5,7 @@ from __future__ import annotations
 import pickle
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import mrcfile
 import numpy as np
@@ -81,3 +82,36 @@ def test_bad_pixels_and_lost_micrographs_are_named(tmp_path: Path) -> None:
     data.images[0].unlink()
     with pytest.raises(MicrographError, match=r"sim_001.mrc"):
         fresh.batch([0])
+
+
+def test_masks_slices_and_lists_choose_particles_as_they_do_in_an_array(data: Dataset) -> None:
+    source = source_of(data, cryobox.Recipe(box=96, sizes=(48,)))
+    every = np.stack(list(source))
+    mask = np.random.default_rng(2).random(len(source)) < 0.4
+    empty = np.zeros(len(source), bool)
+    for index in (mask, ~mask, empty, slice(None), slice(2, 9, 3), slice(None, None, -4), slice(5, 5), slice(-3, 999)):
+        np.testing.assert_array_equal(source[index], every[index])
+        np.testing.assert_array_equal(source.batch(index), every[index])
+    np.testing.assert_array_equal(source.batch(mask.tolist()), every[mask])
+    lists: list[Any] = [[3, -1, 3], np.array([4, 0], np.uint8), [np.int64(2)], range(3), np.array([], int), []]
+    for chosen in lists:
+        np.testing.assert_array_equal(source.batch(chosen), every[np.asarray(chosen, int)])
+    np.testing.assert_array_equal(source[np.int16(3)], every[3])
+    large, small = source_of(data)[:4]
+    assert (large.shape, small.shape) == ((4, 64, 64), (4, 32, 32))
+
+
+@pytest.mark.parametrize(
+    "index",
+    [1.7, 2.0, np.float64(2), True, np.True_, None, "1", [0.9, 2.7], [1.0], np.array([1.0]), [True, 2], [1, None],
+     np.array([[0, 1]]), [[0], [0, 1]], np.ones(3, bool), [True], np.array([0.5, np.nan]), {0, 1}, 10**30, [10**30],
+     [2**63], -(10**30), np.array([2**64 - 1], np.uint64)],
+    ids=str,
+)  # fmt: skip
+def test_what_is_neither_a_whole_number_nor_a_slice_nor_a_whole_mask_is_refused(data: Dataset, index: Any) -> None:
+    source = source_of(data)
+    with pytest.raises(IndexError):
+        source[index]
+    several: Any = index if not isinstance(index, int) or isinstance(index, bool) else [index]
+    with pytest.raises(IndexError):
+        source.batch(several)

@@ -6,6 +6,7 @@ The list holds even sizes without a prime factor above 7 (CONVENTIONS: "Box size
 from __future__ import annotations
 
 import math
+import numbers
 from bisect import bisect_left
 from dataclasses import dataclass
 
@@ -14,6 +15,7 @@ from cryobox.errors import OptionError
 __all__ = [
     "FAST_BOXES",
     "Proposal",
+    "as_integer",
     "check_even",
     "crop_for",
     "fast_box",
@@ -25,6 +27,7 @@ __all__ = [
 
 BOX_PER_DIAMETER = 1.5  # room for the delocalized signal, and for background around the particle
 CLASSES_2D_ANGSTROM = 6.0  # resolution at which 2D classes show secondary structure; a first crop need not reach more
+SMALLEST_ANGSTROM, LARGEST_ANGSTROM = 1e-3, 1e6  # of what is asked for; beyond, a number is a slip of the hand
 SORTING_ANGSTROM = 15.0  # enough to tell particles from junk
 
 # fmt: off
@@ -45,7 +48,7 @@ def fast_box(n: int) -> int:
     OptionError
         If `n` is not positive or larger than the largest size on the list.
     """
-    if n < 1 or n > FAST_BOXES[-1]:
+    if not 1 <= n <= FAST_BOXES[-1]:  # true for nan
         raise OptionError(f"fast_box knows sizes from 1 to {FAST_BOXES[-1]} pixels; got {n}")
     return FAST_BOXES[bisect_left(FAST_BOXES, n)]
 
@@ -140,12 +143,23 @@ def _stored(purpose: str, size: int, box: int, pixel_size: float) -> str:
 def _check_positive(what: str, value: float) -> None:
     if not (math.isfinite(value) and value > 0):
         raise OptionError(f"{what} must be a positive number of Å; got {value!r}")
+    if not SMALLEST_ANGSTROM <= value <= LARGEST_ANGSTROM:
+        raise OptionError(f"{what} must be from {SMALLEST_ANGSTROM:g} to {LARGEST_ANGSTROM:g} Å; got {value:g}")
 
 
-def check_even(name: str, n: int) -> None:
-    """Raise `OptionError` unless `n` is an even number of pixels, at least 2."""
-    if isinstance(n, bool) or not isinstance(n, int) or n < 2 or n % 2:
+def check_even(name: str, n: object) -> int:
+    """Return `n` as an int. Raise `OptionError` unless it is an even number of pixels, at least 2."""
+    whole = as_integer(n)
+    if whole is None or whole < 2 or whole % 2:
         near = ""
-        if isinstance(n, int) and n > 2:
-            near = f" (nearest fast sizes: {', '.join(map(str, neighbors(n)))})"
+        if whole is not None and whole > 2:
+            near = f" (nearest fast sizes: {', '.join(map(str, neighbors(whole)))})"
         raise OptionError(f"{name} must be an even number of pixels, at least 2; got {n!r}{near}")
+    return whole
+
+
+def as_integer(value: object) -> int | None:
+    """Return an int or one of NumPy's as an int; None for anything else, truth values and whole floats among it."""
+    if isinstance(value, bool) or not isinstance(value, numbers.Integral):
+        return None
+    return int(value)

@@ -30,6 +30,8 @@ __all__ = [
 
 INTEGER_GUARD = 1e-3  # float32 fractions of a micrograph's side are exact to about 5e-4 pixels
 SHIFT_TOLERANCE = 1e-4  # a shift of exactly half a pixel may come back from a float32 column as slightly more
+FINEST_CELL = 2.0**-10  # pixels; below it, picks are looked up as if the distance were this
+FARTHEST_CELL = 2**30
 FAR = float(2**40)  # beyond any micrograph, well inside int64: coordinates are clipped here before the integer cast
 
 Floats = NDArray[np.float64]
@@ -162,49 +164,44 @@ def too_close(
         True where the pick is to be rejected.
     """
     n = len(position)
-    rank = np.empty(n, dtype=np.int64)
     best_first = np.arange(n) if score is None else np.argsort(-np.nan_to_num(score, nan=-np.inf), kind="stable")
-    rank[best_first] = np.arange(n)
-    first, second = _pairs_within(position, micrograph, distance)
+    order = best_first[np.argsort(micrograph[best_first], kind="stable")]
+    particle = -1 - np.arange(n)
     if copy_of is not None:
-        copies = (copy_of[first] >= 0) & (copy_of[first] == copy_of[second])
-        first, second = first[~copies], second[~copies]
-    better = np.where(rank[first] < rank[second], first, second)
-    worse = np.where(rank[first] < rank[second], second, first)
-    # Walk the pairs from the best pick down: a dropped pick drops no other.
+        particle = np.where(copy_of >= 0, copy_of, particle)
     dropped = np.zeros(n, dtype=np.bool_)
-    order = np.argsort(rank[better], kind="stable")
-    for keep, lose in zip(better[order].tolist(), worse[order].tolist(), strict=True):
-        if not dropped[keep]:
-            dropped[lose] = True
+    for rows in np.split(order, np.flatnonzero(np.diff(micrograph[order])) + 1):
+        if len(rows):
+            dropped[rows] = _near_a_kept_one(position[rows], float(distance[rows[0]]), particle[rows])
     return dropped
 
 
-def _pairs_within(
-    position: Floats, micrograph: NDArray[np.intp], distance: Floats
-) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
-    """Index pairs (i, j) of picks of one micrograph that are nearer than `distance`: a grid of cells of that side."""
-    cell = np.floor(position / distance[:, None]).astype(np.int64)
-    cell -= cell.min(axis=0, initial=0) - 1  # a margin of one cell, so that neighbors never wrap around
-    span = cell.max(axis=0, initial=0) + 2
-    key = (micrograph * span[0] + cell[:, 0]) * span[1] + cell[:, 1]
-    order = np.argsort(key, kind="stable")
-    sorted_key = key[order]
-    firsts, seconds = [], []
-    for dy, dx in ((0, 0), (0, 1), (1, -1), (1, 0), (1, 1)):
-        neighbor = key + dy * span[1] + dx
-        start = np.searchsorted(sorted_key, neighbor, side="left")
-        count = np.searchsorted(sorted_key, neighbor, side="right") - start
-        i = np.repeat(np.arange(len(key)), count)
-        within = np.arange(len(i)) - np.repeat(np.cumsum(count) - count, count)
-        j = order[np.repeat(start, count) + within]
-        if (dy, dx) == (0, 0):
-            i, j = i[i < j], j[i < j]
-        gap = position[i] - position[j]
-        near = np.hypot(gap[:, 0], gap[:, 1]) < distance[i]
-        firsts.append(i[near])
-        seconds.append(j[near])
-    return np.concatenate(firsts), np.concatenate(seconds)
+def _near_a_kept_one(position: Floats, distance: float, particle: Integers) -> list[bool]:
+    """Go through the picks of one micrograph, best first: which are nearer than `distance` to a kept one?
+
+    The kept ones stand in cells as wide as the distance, where different particles are too far apart for more than four
+    to share a cell. So no pick is compared with more than a few others, however many lie in one place.
+    """
+    side = max(distance * (1 + 1e-9), FINEST_CELL)  # wider by more than rounding
+    cells = np.clip(np.floor(position / side), -FARTHEST_CELL, FARTHEST_CELL).astype(np.int64)
+    stride = 2 * FARTHEST_CELL + 3  # a margin, so that neighbors never wrap around
+    around = [dy * stride + dx for dy in (0, -1, 1) for dx in (0, -1, 1)]
+    # As a complex number a position is no array, and the absolute value of a difference is the C library's hypot.
+    places = np.ascontiguousarray(position).view(np.complex128)[:, 0].tolist()
+    kept: dict[int, dict[int, set[complex]]] = {}
+    dropped = []
+    for at, mine, cell in zip(places, particle.tolist(), (cells @ (stride, 1)).tolist(), strict=True):
+        near = any(
+            abs(at - other) < distance
+            for step in around
+            for one, others in kept.get(cell + step, {}).items()
+            if one != mine
+            for other in others
+        )
+        dropped.append(near)
+        if not near:
+            kept.setdefault(cell, {}).setdefault(mine, set()).add(at)
+    return dropped
 
 
 def _integers(whole: Floats) -> Integers:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import json
 import os
@@ -9,8 +10,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
@@ -21,12 +21,12 @@ from cryobox.boxes import FAST_BOXES, crop_for, is_fast, nearby, propose
 from cryobox.display import choose_display, error_event, explain_plan, plan_lines, warn
 from cryobox.errors import AbortedError, BackendError, CryoboxError, InputError, MissingExtraError, OptionError
 from cryobox.gpu import describe_devices, parse_gpus, parse_memory
-from cryobox.options import Recipe, RunOptions
+from cryobox.options import LARGEST_BOX, Recipe, RunOptions, check_integer
 
 if TYPE_CHECKING:
     from concurrent.futures import Executor
 
-    from cryobox.inputs import Given, Picks
+    from cryobox.inputs import Given, Picks, Recorded
     from cryobox.job import RunResult
 
 __all__ = ["app", "main"]
@@ -324,6 +324,12 @@ def extract(
         _require_report()
     record = _read_record(replay) if replay is not None else {}
     given = _given(record, picks, micrographs, root)
+    recorded = _recorded(record, replay, picks, micrographs)
+    if replay is not None and _holds(out, replay):
+        raise OptionError(f"{replay}: would be replaced by the record of this run; choose another --out")
+    if given.directory != os.getcwd():
+        out = out.absolute()
+        context.with_resource(contextlib.chdir(given.directory))
     display = choose_display(json_events=json_events, quiet=quiet, verbose=verbose, root=given.root)
     asked = {
         "dtype": ("float16", "float16" if float16 else "float32"),
@@ -353,15 +359,15 @@ def extract(
         "strip_suffix": ("strip_suffix", strip_suffix),
         "tiff_flip": ("tiff_no_flip", not tiff_no_flip),
     }
-    recorded = record.get("recipe", {})
+    old_recipe = record.get("recipe", {})
     values: dict[str, Any] = {field: value for field, (_, value) in asked.items()}
-    values |= {f: v for f, v in recorded.items() if f in values and not _was_given(context, asked[f][0])}
+    values |= {f: v for f, v in old_recipe.items() if f in values and not _was_given(context, asked[f][0])}
     if target_resolution is not None:
         if target_pixel_size is not None:
             raise OptionError("give --target-pixel-size or --target-resolution, not both")
         target_pixel_size = target_resolution / 2
     box, sizes, why = _choose_sizes(
-        given, recorded, box=box, diameter=diameter, fcrop=fcrop, small=small, target=target_pixel_size,
+        given, old_recipe, box=box, diameter=diameter, fcrop=fcrop, small=small, target=target_pixel_size,
         pixel_size=values["pixel_size"],
     )  # fmt: skip
     for line in why if say else ():
@@ -386,9 +392,9 @@ def extract(
     if idle_timeout is not None and not watch:
         raise OptionError("--idle-timeout ends --watch; give both")
     if check_orientation:
-        _check_orientation(given.picks, given.micrographs, recipe, root)
+        _check_orientation(given.picks, given.micrographs, recipe, None if given.root is None else Path(given.root))
     if dry_run:
-        _dry_run(given, recipe, verbose=verbose, as_json=json_events)
+        _dry_run(given, recipe, recorded, verbose=verbose, as_json=json_events)
         return
     from cryobox import job
 
@@ -403,7 +409,7 @@ def extract(
                 task |= {"every": every, "idle_timeout": idle_timeout, "on_round": said.round, "on_wait": said.wait}
                 result = job.watch(given.picks, **task)
             else:
-                result = job.run(given.picks, on_plan=display.plan, **task)
+                result = job.run(given.picks, on_plan=display.plan, recorded=recorded, **task)
         finally:
             display.close()
     display.end(result)
@@ -469,6 +475,7 @@ def boxes(
             f"box must be an even number of pixels, at least 2; got {size} "
             f"(nearest fast sizes: {', '.join(map(str, near))})"
         )
+    check_integer("box", size, 2, LARGEST_BOX, " pixels")
     costs = _measure_costs(nearby(size))
     print("box   on the list  time of a crop to half, per pixel, beside the best here")
     best = min(cost / side**2 for side, cost in costs.items())
@@ -669,6 +676,14 @@ def _was_given(context: typer.Context, parameter: str) -> bool:
     return source is not None and source.name in ("COMMANDLINE", "ENVIRONMENT")
 
 
+def _holds(out: Path, record: Path) -> bool:
+    """Whether `record`, or the folder that stands for its `job.json`, is that of the output folder."""
+    try:
+        return os.path.samefile(out / "job.json", record / "job.json" if record.is_dir() else record)
+    except OSError:
+        return False
+
+
 def _read_record(path: Path) -> dict[str, Any]:
     """The `job.json` of an earlier run; a folder stands for the one inside it."""
     if path.is_dir():
@@ -681,32 +696,73 @@ def _read_record(path: Path) -> dict[str, Any]:
         raise InputError(f"{path}: not the job.json of a run: {error}") from error
     if not isinstance(record, dict) or not isinstance(record.get("recipe"), dict):
         raise InputError(f"{path}: not the job.json of a run: it has no recipe")
-    return record
+    return record | {"recipe": Recipe.from_dict(record["recipe"], str(path)).as_dict()}
 
 
 def _given(record: Mapping[str, Any], picks: Sequence[str] | None, micrographs: str | None, root: Path | None) -> Given:
-    """The inputs: as given, else as the record has them, from the directory in which it was made."""
-    from cryobox.inputs import Given, picks_paths
+    """The inputs: as given, else as the record has them; relative ones start in `Given.directory`.
+
+    That is the directory of the recorded run where its files are used, since names in its tables start there.
+    """
+    from cryobox.inputs import Given
 
     _refuse_images(picks or ())
     old = Given.from_dict(record["inputs"]) if "inputs" in record else None
-    missing = [name for name, value in (("PICKS", picks), ("--micrographs", micrographs)) if not value and old is None]
-    if missing:
+    missing = [name for name, value in (("PICKS", picks), ("--micrographs", micrographs)) if not value]
+    here = os.getcwd()
+    if old is None and missing:
         raise OptionError(f"{' and '.join(missing)} must be given, or --from with the job.json of an earlier run")
+    if old is None or not missing:
+        return Given(
+            picks=_one_or_all(picks or ()),
+            micrographs=str(micrographs),
+            root=None if root is None else str(root),
+            directory=here,
+        )
+    if not os.path.isdir(old.directory):
+        raise InputError(f"{old.directory}: the run of --from was started there, and the folder is not there any more")
+    elsewhere = not os.path.samefile(old.directory, here)
+    began = os.path.join(old.directory, old.root or ".")
+    if root is not None and os.path.realpath(root) != os.path.realpath(began):
+        raise OptionError(
+            f"--root {root}: names in tables of the run of --from started in {began}; leave --root out, or give PICKS "
+            f"and --micrographs too"
+        )
+    if elsewhere and len(missing) == 1 and root is None and old.root is None:
+        raise OptionError(
+            f"--from repeats a run of {old.directory}, and {'--micrographs' if micrographs else 'PICKS'} is given "
+            f"here: names in tables would start in two folders; run this in {old.directory}, or give --root with it"
+        )
 
-    def recorded(text: str) -> str:
-        assert old is not None
-        return os.path.relpath(os.path.join(old.directory, text)) if not os.path.isabs(text) else text
+    def given_here(text: str) -> str:
+        return os.path.abspath(text) if elsewhere else text
 
-    if root is None and not picks and old is not None and old.root is not None:
-        root = Path(recorded(old.root))
-    named = tuple(picks or map(recorded, picks_paths(old.picks) if old else ()))
     return Given(
-        picks=named[0] if len(named) == 1 else named,
-        micrographs=micrographs if micrographs is not None else recorded(old.micrographs if old else ""),
-        root=None if root is None else str(root),
-        directory=os.getcwd(),
+        picks=_one_or_all(map(given_here, picks)) if picks else old.picks,
+        micrographs=given_here(micrographs) if micrographs else old.micrographs,
+        root=old.root if root is None else given_here(str(root)),
+        directory=old.directory if elsewhere else here,
     )
+
+
+def _one_or_all(names: Iterable[str]) -> str | tuple[str, ...]:
+    found = tuple(names)
+    return found[0] if len(found) == 1 else found
+
+
+def _recorded(
+    record: Mapping[str, Any], source: Path | None, picks: Sequence[str] | None, micrographs: str | None
+) -> Recorded | None:
+    """What the recorded run had read, as far as its files are used again."""
+    from cryobox.inputs import Recorded
+
+    if source is None or (picks and micrographs):
+        return None
+    if not isinstance(record.get("files"), dict):
+        told = "does not say what that run read, so its files cannot be compared with those that are there now"
+        print(f"cryobox: warning: {source}: {told}", file=sys.stderr)
+        return None
+    return Recorded(source=str(source), files=record["files"], picks=not picks, micrographs=not micrographs)
 
 
 def _refuse_images(picks: Sequence[str]) -> None:
@@ -773,7 +829,7 @@ def _choose_sizes(
     if box is None:
         if "box" not in recorded:
             raise OptionError("give --box (pixels), --diameter (Å), or --from with the job.json of an earlier run")
-        box = int(recorded["box"])
+        box = recorded["box"]
     if "sizes" in recorded:
         first, *second = recorded["sizes"]
         if fcrop is None and target is None and first != recorded["box"]:
@@ -825,11 +881,11 @@ def _check_orientation(picks: Picks, micrographs: str, recipe: Recipe, root: Pat
         print(f"cryobox: warning: {found.warning}", file=sys.stderr)
 
 
-def _dry_run(given: Given, recipe: Recipe, *, verbose: bool, as_json: bool) -> None:
+def _dry_run(given: Given, recipe: Recipe, recorded: Recorded | None, *, verbose: bool, as_json: bool) -> None:
     from cryobox.inputs import prepare
 
     root = None if given.root is None else Path(given.root)
-    plan = prepare(given.picks, micrographs=given.micrographs, recipe=recipe, root=root).plan
+    plan = prepare(given.picks, micrographs=given.micrographs, recipe=recipe, root=root, recorded=recorded).plan
     if as_json:
         choose_display(json_events=True).plan(plan)
         return
@@ -852,7 +908,7 @@ def _shard(text: str | None) -> tuple[int, int] | None:
     return parse_shard(text)
 
 
-@contextmanager
+@contextlib.contextmanager
 def _executor(dask: str | None, mpi: bool, task_timeout: float | None) -> Iterator[Executor | None]:
     """The executor that was asked for; None: threads of this process."""
     if dask is not None and mpi:
@@ -888,7 +944,7 @@ class _Rounds:
             print(f"{time.strftime('%H:%M:%S')} waiting: {reason}", file=sys.stderr, flush=True)
 
 
-@contextmanager
+@contextlib.contextmanager
 def _stop_on_signal() -> Iterator[threading.Event]:
     """An event that the first SIGINT or SIGTERM sets; a second one ends the process the usual way."""
     stop = threading.Event()

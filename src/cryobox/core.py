@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Sequence
-from enum import IntEnum
+import os
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -19,8 +21,9 @@ from cryobox import gpu
 from cryobox.boxes import check_even
 from cryobox.centering import box_corners
 from cryobox.errors import BackendError, OptionError
-from cryobox.options import Edges, Recipe, Rounding, Steps, StoredDtype
-from cryobox.windows import Stored, Windows
+from cryobox.extremes import crop_again, cut_again
+from cryobox.options import Edges, Recipe, Rounding, Steps, StoredDtype, check_threads
+from cryobox.windows import STATISTICS, Status, Stored, Windows
 
 __all__ = [
     "PIXEL_TYPES",
@@ -34,24 +37,12 @@ __all__ = [
     "fourier_crop",
 ]
 
+_IMPORTED_BY = os.getpid()
+
 _DEFAULT: dict[str, Any] = {field.name: field.default for field in dataclasses.fields(Recipe)}
 
 PIXEL_TYPES = ("int8", "uint8", "int16", "uint16", "float16", "float32")
 """The types of pixels that the core reads, in either byte order."""
-
-STATISTICS = ("minimum", "maximum", "mean", "sd", "background_mean", "background_sd", "clamped")
-"""Columns of the statistics. The first four are those of the stored image before a cast to float16; the background's
-are in gray levels of the micrograph, the mean before and the sd after the ramp is subtracted (0 without `normalize`);
-`clamped` counts pixels beyond ±65504 in float16."""
-
-
-class Status(IntEnum):
-    """What became of one particle; the values are the core's."""
-
-    OK = 0
-    OUTSIDE = 1
-    NOT_FINITE = 2
-    NO_CONTRAST = 3
 
 
 def cut(
@@ -98,19 +89,28 @@ def cut(
     BackendError
         If the backend is missing or fails.
     """
-    backend = _backend(device, device_memory)
+    extract = partial(_in_a_team, _backend(device, device_memory).extract)
+    options = backend_options(windows, outputs, steps, threads)
     try:
-        result: tuple[NDArray[np.uint8], NDArray[np.float64]] = backend.extract(
-            image,
-            windows.corner,
-            list(into),
-            **backend_options(windows, outputs, steps, threads),
-        )
+        status, statistics = extract(image, windows.corner, list(into), **options)
+        if all(isinstance(array, np.ndarray) for array in (image, *into)) and image.dtype.itemsize == 4:
+            cut_again(extract, image, windows.corner, list(into), options, status, statistics)
     except ValueError as error:
         raise OptionError(str(error)) from error
     except RuntimeError as error:
         raise BackendError(f"{device}: {error}") from error
-    return result
+    return status, statistics
+
+
+def _in_a_team(work: Callable[..., Any], *arguments: Any, **options: Any) -> Any:
+    """Call the core with so many threads; also in a process that was forked, which has not the threads of the other.
+
+    OpenMP would wait for them forever, but only in the thread that they served: a new one gets a team of its own.
+    """
+    if options["threads"] == 1 or os.getpid() == _IMPORTED_BY:
+        return work(*arguments, **options)
+    with ThreadPoolExecutor(1) as alone:
+        return alone.submit(work, *arguments, **options).result()
 
 
 def backend_options(windows: Windows, outputs: Sequence[Stored], steps: Steps, threads: int = 1) -> dict[str, Any]:
@@ -195,10 +195,9 @@ def extract(
     --------
     >>> images, kept = cryobox.extract(micrograph, [(1024.0, 980.5)], box=256, sizes=128)  # doctest: +SKIP
     """
-    wanted = () if sizes is None else tuple(sizes) if isinstance(sizes, Sequence) else (sizes,)
     recipe = Recipe(
         box=box,
-        sizes=wanted,
+        sizes=() if sizes is None else sizes,  # type: ignore[arg-type]  # one becomes a tuple there
         dtype=dtype,
         normalize=normalize,
         ramp=ramp,
@@ -208,7 +207,7 @@ def extract(
         edges=edges,
         rounding=rounding,
     )
-    _check_threads(threads)
+    threads = check_threads(threads)
     on_device = device != "cpu" and gpu.is_device_array(image)
     image = image if on_device else _readable(image)
     centers = _as_centers(centers)
@@ -236,7 +235,8 @@ def fourier_crop(images: NDArray[np.float32], size: int, *, threads: int = 1) ->
     Parameters
     ----------
     images : ndarray, shape (n, side, side) or (side, side), float32
-        Even `side`. An image with a pixel that is not finite becomes nan.
+        Even `side`. An image with a pixel that is not finite becomes nan, and so does a result that
+        no float32 holds.
     size : int
         Side of the results, in pixels. Even, at most `side`.
     threads : int
@@ -257,14 +257,16 @@ def fourier_crop(images: NDArray[np.float32], size: int, *, threads: int = 1) ->
         raise OptionError(f"images must have the shape (n, side, side) or (side, side); got {images.shape}")
     side = images.shape[-1]
     check_even("the side of the images", side)
-    check_even("size", size)
+    size = check_even("size", size)
     if size > side:
         raise OptionError(f"a Fourier crop makes images smaller; got size {size} for images of {side} pixels")
-    _check_threads(threads)
+    threads = check_threads(threads)
     stack = np.ascontiguousarray(images, dtype=np.float32).reshape(-1, side, side)
     out = np.empty((len(stack), size, size), dtype=np.float32)
     try:
-        _backend("cpu").fourier_crop(stack, out, threads=threads)
+        crop = _backend("cpu").fourier_crop
+        _in_a_team(crop, stack, out, threads=threads)
+        crop_again(crop, stack, out)
     except ValueError as error:
         raise OptionError(str(error)) from error
     return out.reshape(*images.shape[:-2], size, size)
@@ -320,11 +322,6 @@ def _as_centers(centers: NDArray[Any] | Sequence[Sequence[float]]) -> NDArray[np
     if columns.ndim != 2 or columns.shape[1] != 2:
         raise OptionError(f"centers must have the shape (n, 2), as (y, x); got {columns.shape}")
     return columns
-
-
-def _check_threads(threads: int) -> None:
-    if isinstance(threads, bool) or not isinstance(threads, int) or threads < 1:
-        raise OptionError(f"threads must be a number of at least 1; got {threads!r}")
 
 
 def _described(value: object) -> str:

@@ -13,34 +13,33 @@ from pathlib import Path
 
 from cryobox import __version__
 from cryobox.core import fftw_version
+from cryobox.engine.company import look_around, make_room_elsewhere
 from cryobox.engine.dispatch import Engine, Incidents, carry_out, check_engine
 from cryobox.engine.gpu import memory_of_a_worker, ready_devices
 from cryobox.engine.ledger import Ledger, ledger_path
 from cryobox.engine.progress import ProgressCallback, Tally
 from cryobox.engine.shards import (
-    TABLE_FOLDER,
-    check_company,
     check_whole,
     fingerprint,
-    make_room_elsewhere,
-    open_parts,
     part_name,
     parts_present,
     picks_of_share,
+    read_parts,
     run_record,
     share,
 )
 from cryobox.engine.task import Setting, remove_temporary
 from cryobox.engine.watch import Arrivals, Patience
-from cryobox.errors import AbortedError, CryoboxError, InputError, OutputError
-from cryobox.folder.layout import stack_folder
+from cryobox.errors import AbortedError, CryoboxError, InputError, OptionError, OutputError
+from cryobox.folder.layout import TABLE_FOLDER, is_table, stack_folder
+from cryobox.folder.lock import hold, starting
 from cryobox.folder.publish import publish_file
 from cryobox.formats.images import read_header
 from cryobox.formats.names import check_writable
-from cryobox.inputs import Inputs, Picks, picks_paths, prepare
-from cryobox.options import Recipe, RunOptions
+from cryobox.inputs import Inputs, Picks, Recorded, picks_paths, prepare
+from cryobox.options import Recipe, RunOptions, check_seconds
 from cryobox.plan import Plan, Task
-from cryobox.records import job_record, sealed
+from cryobox.records import BITS, FORMAT, job_record, sealed
 from cryobox.tables import Outcome, stack_text, tables_present, withdraw_tables, write_tables
 
 __all__ = ["RunResult", "merge", "run", "watch"]
@@ -104,6 +103,7 @@ def run(
     recipe: Recipe,
     options: RunOptions | None = None,
     root: str | os.PathLike[str] | None = None,
+    recorded: Recorded | None = None,
     executor: Engine | None = None,
     on_plan: Callable[[Plan], None] | None = None,
     on_progress: ProgressCallback | None = None,
@@ -126,6 +126,8 @@ def run(
         How the work is run.
     root : path, optional
         Where relative paths in tables start; default: see `cryobox.paths.search_places`.
+    recorded : Recorded, optional
+        What an earlier run had read, where its files are meant: others are refused.
     executor : concurrent.futures.Executor or callable, optional
         Runs the tasks; default: threads on this host. A function that makes an executor lets a pool of processes be
         replaced when one of them dies. Workers of other processes need the same version and the same files.
@@ -144,8 +146,10 @@ def run(
     options = options or RunOptions()
     began = time.perf_counter()
     check_engine(executor, options)
-    inputs = prepare(picks, micrographs=micrographs, recipe=recipe, root=None if root is None else Path(root))
-    check_stack_paths(Path(out), inputs.given.paths)
+    inputs = prepare(
+        picks, micrographs=micrographs, recipe=recipe, root=None if root is None else Path(root), recorded=recorded
+    )
+    check_inputs_stay(Path(out), inputs)
     if on_plan is not None:
         on_plan(inputs.plan)
     return carry_out_plan(
@@ -174,20 +178,13 @@ def carry_out_plan(
     if plan.decided.style == "relion":
         root = None if inputs.given.root is None else Path(inputs.given.root)
         check_writable([stack_text(folder, "stacks", ".star", root)], f"{folder}: the name of the output folder")
-    head = _head(plan)
     devices, lost = ready_devices(options, engine)
     _make_folders(folder, plan.recipe, overwrite=options.overwrite)
-    if not options.overwrite:
-        check_company(folder, head, options.shard)
     planned = time.perf_counter()
-    with Ledger(
-        folder, part=part, head=head, overwrite=options.overwrite, break_lock=options.break_lock, fsync=options.fsync
-    ) as ledger:
-        remove_temporary(folder, part)
-        tasks = share(plan.tasks, options.shard)
-        todo = [task for task in tasks if not ledger.drop_unless_done(task)]
-        _withdraw(folder, todo, ledger, options)
-        ledger.begin(run_record(inputs, tasks))
+    tasks = share(plan.tasks, options.shard)
+    with hold(folder, part, break_lock=options.break_lock), contextlib.ExitStack() as held:
+        with starting(folder) if part else contextlib.nullcontext():
+            ledger, todo = _begin(inputs, folder, tasks, options, held)
         mine = picks_of_share(plan, tasks, options.shard)
         tally = Tally(tasks, ledger.finished, int((plan.places.reason[mine] >= 0).sum()), on_progress)
         setting = Setting(
@@ -249,19 +246,20 @@ def merge(folder: str | os.PathLike[str], *, options: RunOptions | None = None) 
     options = options or RunOptions()
     began = time.perf_counter()
     folder = Path(folder).resolve()
+    if not parts_present(folder):
+        raise OutputError(f"{folder}: holds no shards (ledger.1-of-N.jsonl); is it the --out of the shards?")
     with contextlib.ExitStack() as held:
-        parts = held.enter_context(open_parts(folder, break_lock=options.break_lock))
+        held.enter_context(hold(folder, "", break_lock=options.break_lock))
+        parts = read_parts(folder)
         held.enter_context(contextlib.chdir(parts.given.directory))
         root = None if parts.given.root is None else Path(parts.given.root)
         inputs = prepare(parts.given.picks, micrographs=parts.given.micrographs, recipe=parts.recipe, root=root)
+        check_inputs_stay(folder, inputs)
         results = check_whole(folder, parts, inputs)
         planned = time.perf_counter()
-        head = _head(inputs.plan)
-        ledger = held.enter_context(
-            Ledger(folder, part="", head=head, break_lock=options.break_lock, fsync=options.fsync)
-        )
+        ledger = held.enter_context(Ledger(folder, part="", head=head_of(inputs.plan), fsync=options.fsync))
         remove_temporary(folder, "")
-        ledger.begin(run_record(inputs, list(inputs.plan.tasks)))
+        ledger.begin(run_record(inputs, list(inputs.plan.tasks)) | {"merged": True})
         ledger.append(*results.values())
         result = RunResult(
             out=folder,
@@ -321,7 +319,12 @@ def watch(
         If at the end there are still no inputs that can be used.
     """
     options, stop = options or RunOptions(), stop or threading.Event()
+    every, settle = check_seconds("every", every), check_seconds("settle", settle, zero=True)
+    if idle_timeout is not None:
+        idle_timeout = check_seconds("idle_timeout", idle_timeout, zero=True)
     check_engine(executor, options)
+    if options.shard is not None:
+        raise OptionError("--watch cannot be a --shard: what comes later would change which micrographs are whose")
     arrivals, patience = Arrivals(settle), Patience(Path(out), every=every, idle_timeout=idle_timeout, stop=stop)
     result = RunResult(out=Path(out), picks=0, extracted=0, rejected={}, micrographs=0, interrupted=True, exit_code=130)
     seen = ""
@@ -341,19 +344,20 @@ def watch(
                 ready=None if last else arrivals.ready,
                 look=read_header if last else arrivals.look,
             )
-            check_stack_paths(Path(out), inputs.given.paths)
+            check_inputs_stay(Path(out), inputs)
         except InputError as error:
             if last:
                 raise
             if on_wait is not None:
                 on_wait(str(error))
         else:
-            if last or seen != fingerprint(inputs.plan):
+            now = fingerprint(inputs.plan) + inputs.content
+            if last or seen != now:
                 patience.news()
                 result = carry_out_plan(
                     inputs, Path(out), options, engine=executor, on_progress=on_progress, stop=stop, began=began
                 )
-                options, seen = replace(options, overwrite=False, break_lock=False), fingerprint(inputs.plan)
+                options, seen = replace(options, overwrite=False, break_lock=False), now
                 if on_round is not None and not result.interrupted:
                     on_round(result)
         if arrivals.pending:
@@ -365,9 +369,15 @@ def watch(
     return result
 
 
-def _head(plan: Plan) -> dict[str, object]:
+def head_of(plan: Plan) -> dict[str, object]:
     """What all runs in one folder must agree on."""
-    return {"cryobox": __version__, "fftw": fftw_version(), "recipe": plan.recipe.as_dict()}
+    return {
+        "cryobox": __version__,
+        "records": FORMAT,
+        "bits": BITS,
+        "fftw": fftw_version(),
+        "recipe": plan.recipe.as_dict(),
+    }
 
 
 def _cut(
@@ -439,7 +449,7 @@ def _finish(inputs: Inputs, found: Outcome, so_far: RunResult, options: RunOptio
 
 def _job_json(inputs: Inputs, result: RunResult) -> bytes:
     record = job_record(
-        head=_head(inputs.plan),
+        head=head_of(inputs.plan),
         inputs=inputs.given.as_dict(),
         picks=result.picks,
         extracted=result.extracted,
@@ -447,6 +457,7 @@ def _job_json(inputs: Inputs, result: RunResult) -> bytes:
         micrographs=result.micrographs,
         incomplete=result.incomplete,
         tables=[path.name for path in result.tables],
+        files=inputs.files,
         warnings=result.warnings,
         seconds={
             "planning": round(result.planning_seconds, 3),
@@ -458,27 +469,106 @@ def _job_json(inputs: Inputs, result: RunResult) -> bytes:
     return json.dumps(sealed(record), indent=1, ensure_ascii=False).encode("utf-8", "backslashreplace") + b"\n"
 
 
-def _withdraw(folder: Path, todo: list[Task], ledger: Ledger, options: RunOptions) -> None:
-    """Before work starts: nothing says that the run is complete; no table describes a stack that will be replaced."""
-    recorded = {stack.path for result in ledger.previous.values() for stack in result.stacks}
-    replaced = any(out.path in recorded or (folder / out.path).exists() for task in todo for out in task.outputs)
-    for place in dict.fromkeys((folder, folder / TABLE_FOLDER / part_name(options.shard))):
-        if todo or options.overwrite:
-            keep = () if replaced or options.overwrite else tables_present(place)
-            withdraw_tables(place, keep=keep, fsync=options.fsync)
+def _begin(
+    inputs: Inputs, folder: Path, tasks: list[Task], options: RunOptions, held: contextlib.ExitStack
+) -> tuple[Ledger, list[Task]]:
+    """Take one's place in a folder: refuse what does not fit, remove what is overwritten, record what will be done.
+
+    Returns the open ledger, which is closed with `held`, and the tasks that are left.
+    """
+    part, head, run = part_name(options.shard), head_of(inputs.plan), run_record(inputs, tasks)
+    company = look_around(folder, options.shard, head, run, overwrite=options.overwrite)
+    if company.kept and not part:
+        run["merged"] = True
     if options.overwrite:
-        ledger.remove_stacks()
+        check_inputs_stay(folder, inputs, company.stacks_removed())
+        company.take_over(
+            lambda removed: _withdraw(_places(folder, part, removed), options),
+            break_lock=options.break_lock,
+            fsync=options.fsync,
+        )
+    ledger = held.enter_context(Ledger(folder, part=part, head=head, overwrite=options.overwrite, fsync=options.fsync))
+    remove_temporary(folder, part)
+    todo = [task for task in tasks if not ledger.drop_unless_done(task)]
+    if options.overwrite:
+        ledger.remove_stacks(keep=company.stacks_kept())
+    elif todo:
+        recorded = {stack.path for result in ledger.previous.values() for stack in result.stacks}
+        replaced = any(out.path in recorded or (folder / out.path).exists() for task in todo for out in task.outputs)
+        _withdraw(_places(folder, part), options, keep_tables=not replaced)
     ledger.make_room(todo)
-    make_room_elsewhere(folder, ledger, todo)
+    make_room_elsewhere(folder, ledger, todo, company)
+    ledger.begin(run)
+    return ledger, todo
 
 
-def check_stack_paths(folder: Path, inputs: Iterable[str | os.PathLike[str]]) -> None:
-    """Refuse an output folder in which a table would replace an input."""
-    for given in map(Path, inputs):
-        if given.is_file() and given.resolve().parent == folder.resolve() and given.name in tables_present(folder):
+def _withdraw(places: Iterable[Path], options: RunOptions, *, keep_tables: bool = False) -> None:
+    """Before work starts: nothing says that the run is complete; no table describes a stack that will be replaced."""
+    for place in places:
+        withdraw_tables(place, keep=tables_present(place) if keep_tables else (), fsync=options.fsync)
+
+
+def _places(folder: Path, part: str, parts: Iterable[str] = ()) -> list[Path]:
+    """Where tables may lie that describe the stacks of a part, or of `parts`; a whole run has those of all."""
+    if part:
+        found = [folder / TABLE_FOLDER / name for name in dict.fromkeys((part, *parts)) if name]
+    else:
+        found = sorted((folder / TABLE_FOLDER).glob("*-of-*"))
+    return [folder, *found]
+
+
+def check_inputs_stay(folder: Path, inputs: Inputs, stacks: Iterable[str] = ()) -> None:
+    """Refuse an output folder in which the run would replace or remove a file that it reads, whatever it is called.
+
+    Parameters
+    ----------
+    folder : Path
+    inputs : Inputs
+    stacks : iterable of str
+        Stacks that will be removed, beside those that the plan will write.
+
+    Raises
+    ------
+    OutputError
+    """
+    records = ("job.json", "report.html", "ledger.jsonl")
+    shards = [path.relative_to(folder).as_posix() for path in _places(folder, "")[1:]]
+    ours = [*records, *(path.name for path in parts_present(folder).values())]
+    ours += [f"{shard}/job.json" for shard in shards]
+    ours += [output.path for task in inputs.plan.tasks for output in task.outputs]
+    ours += stacks
+    there = {place: _listing(folder / place) for place in {"", *shards, *map(os.path.dirname, ours)}}
+    # Names are compared without case, as some file systems do; whether it is the same file is seen below.
+    ours = [name for name in ours if os.path.basename(name).casefold() in there[os.path.dirname(name)]]
+    ours += [os.path.join(place, name) for place in ("", *shards) for name in there[place] if is_table(name)]
+    if not ours:
+        return
+    read = {}
+    for path in (*inputs.files["picks"], *inputs.files["micrographs"], *inputs.micrographs.paths):
+        if (file := _identity(path)) is not None:
+            read[file] = path
+    for name in ours:
+        if (file := _identity(folder / name)) in read:
             raise OutputError(
-                f"{given}: is an input and would be replaced by a table of this name; choose another --out"
+                f"{read[file]}: is an input and would be replaced or removed, since it is the same file as "
+                f"{folder / name}; choose another --out"
             )
+
+
+def _listing(folder: Path) -> set[str]:
+    try:
+        return {name.casefold() for name in os.listdir(folder)}
+    except OSError:
+        return set()
+
+
+def _identity(path: str | Path) -> tuple[int, int] | None:
+    """Which file a path leads to, through links."""
+    try:
+        status = os.stat(path)
+    except (OSError, ValueError):
+        return None
+    return status.st_dev, status.st_ino
 
 
 def _make_folders(folder: Path, recipe: Recipe, *, overwrite: bool) -> None:

@@ -7,14 +7,20 @@ import hashlib
 import itertools
 import json
 import math
+import numbers
+import sys
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Literal, Self
 
-from cryobox.boxes import check_even
+from cryobox.boxes import as_integer, check_even
 from cryobox.errors import InputError, OptionError
 
 __all__ = [
     "DEFAULT_BACKGROUND_FRACTION",
+    "LARGEST_BOX",
+    "MOST_WORKERS",
     "Edges",
     "Recipe",
     "RecenterFrom",
@@ -24,6 +30,10 @@ __all__ = [
     "StoredDtype",
     "StoredSize",
     "Style",
+    "check_integer",
+    "check_seconds",
+    "check_shard",
+    "check_threads",
     "default_background_radius",
 ]
 
@@ -44,11 +54,6 @@ def default_background_radius(size: int) -> int:
 def _choice(name: str, value: object, allowed: tuple[str, ...]) -> None:
     if value not in allowed:
         raise OptionError(f"{name} must be one of {', '.join(allowed)}; got {value!r}")
-
-
-def _positive(name: str, value: float | None, unit: str) -> None:
-    if value is not None and not (math.isfinite(value) and value > 0):
-        raise OptionError(f"{name} must be a positive number{unit}; got {value!r}")
 
 
 def _part_of_a_name(option: str, text: str | None) -> None:
@@ -92,6 +97,89 @@ class StoredSize:
 
 LARGEST_BOX = 32768  # pixels; the core refuses more, since a transform would need gigabytes
 
+# Beyond these a number is a slip of the hand, and what it would ask of the machine or of a float is not to be had.
+MOST_WORKERS = 4096
+MOST_THREADS = 1024  # larger teams OpenMP dies of
+MOST_SHARDS = 1_000_000
+MOST_MICROGRAPHS = 1_000_000_000
+LONGEST_WAIT = 1e8  # seconds: three years
+_PIXEL_SIZES = (1e-3, 1e3)  # Å per pixel
+_SCALES = (1e-3, 1e3)
+_DIVISORS = (1e-30, 1e30)  # of gray levels, so that what is divided stays in float32
+
+
+def check_integer(name: str, value: object, lowest: int, highest: int, unit: str = "") -> int:
+    """Return a number as an int. Raise `OptionError` unless it is a whole one from `lowest` to `highest`."""
+    whole = as_integer(value)
+    if whole is None:
+        raise OptionError(f"{name} must be a whole number; got {value!r}")
+    if whole < lowest:
+        raise OptionError(f"{name} must be at least {lowest}{unit}; got {whole}")
+    if whole > highest:
+        raise OptionError(f"{name} must be at most {highest}; got {whole}")
+    return whole
+
+
+def _real(value: object) -> float:
+    """A number as a float, infinite where it is too large for one; nan for what is no number, truth values among it."""
+    if isinstance(value, bool) or not isinstance(value, numbers.Real):
+        return math.nan
+    try:
+        return float(value)
+    except OverflowError:
+        return math.inf
+
+
+def _number(name: str, value: object, unit: str = "") -> float:
+    found = _real(value)
+    if not math.isfinite(found):
+        raise OptionError(f"{name} must be a number{unit}; got {value!r}")
+    return found
+
+
+def _positive(name: str, value: object, unit: str, lowest: float = 0.0, highest: float = math.inf) -> float:
+    found = _real(value)
+    if not 0 < found < math.inf:
+        raise OptionError(f"{name} must be a positive number{unit}; got {value!r}")
+    if not lowest <= found <= highest:
+        raise OptionError(f"{name} must be from {lowest:g} to {highest:g}{unit.removeprefix(' of')}; got {found:g}")
+    return found
+
+
+def check_seconds(name: str, value: object, *, zero: bool = False) -> float:
+    """Return a time to wait as a float. Raise `OptionError` unless it is a number of seconds that can be waited for."""
+    found = _real(value)
+    if not (0 < found <= LONGEST_WAIT or (zero and found == 0)):
+        least = "at least 0" if zero else "more than 0"
+        raise OptionError(f"{name} must be {least} and at most {LONGEST_WAIT:.0f} seconds; got {value!r}")
+    return found
+
+
+def check_threads(threads: object) -> int:
+    """Return a number of threads as an int. Raise `OptionError` unless a team of so many can be had."""
+    return check_integer("threads", threads, 1, MOST_THREADS)
+
+
+def check_shard(index: object, count: object, given: str) -> tuple[int, int]:
+    """Return which shard of how many. Raise `OptionError`, which begins with `given`, unless there is such a one."""
+    part, parts = as_integer(index), as_integer(count)
+    if part is None or parts is None or not 1 <= part <= parts:
+        raise OptionError(f"{given}: shards are numbered from 1 to N; got {index} of {count}")
+    if parts > MOST_SHARDS:
+        raise OptionError(f"{given}: there may be at most {MOST_SHARDS} shards; got {parts}")
+    return part, parts
+
+
+def _check_types(options: object) -> None:
+    """Truth values and texts, by the annotations of a dataclass: what a record holds may have been edited by hand."""
+    for field in dataclasses.fields(options):  # type: ignore[arg-type]
+        kind, _, rest = str(field.type).partition(" | ")
+        value = getattr(options, field.name)
+        wanted = {"bool": bool, "str": str}.get(kind)
+        if wanted is not None and not isinstance(value, wanted) and not (rest == "None" and value is None):
+            what = "true or false" if wanted is bool else "text"
+            raise OptionError(f"{field.name} must be {what}; got {value!r}")
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Recipe:
@@ -101,9 +189,10 @@ class Recipe:
     ----------
     box : int
         Side of the window in the micrograph, in pixels. Even.
-    sizes : tuple of int
-        Sides of the stored images in pixels, largest first. Even, each at most `box`; made by Fourier cropping. Empty
-        means `(box,)`. Stacks and tables of the second are called "small", those of others by their size.
+    sizes : int or tuple of int
+        Sides of the stored images in pixels, largest first; afterwards always a tuple. Even, each at most `box`; made
+        by Fourier cropping. Empty means `(box,)`. Stacks and tables of the second are called "small", those of others
+        by their size.
     dtype : {"float32", "float16"}
         Type of the stored pixels.
     also : tuple of (int, {"float32", "float16"})
@@ -189,15 +278,16 @@ class Recipe:
     tiff_flip: bool = True
 
     def __post_init__(self) -> None:
-        check_even("box", self.box)
+        set_field = partial(object.__setattr__, self)  # frozen for others: here values become plain Python's
+        _check_types(self)
+        set_field("box", check_even("box", self.box))
         if self.box > LARGEST_BOX:
             raise OptionError(f"box must be at most {LARGEST_BOX} pixels; got {self.box}")
-        sizes = tuple(self.sizes) or (self.box,)
-        object.__setattr__(self, "sizes", sizes)
-        object.__setattr__(self, "also", tuple((size, dtype) for size, dtype in self.also))
+        sizes = tuple(check_even("every stored size", size) for size in _several(self.sizes)) or (self.box,)
+        set_field("sizes", sizes)
+        set_field("also", tuple((check_even("every stored size", size), dtype) for size, dtype in self.also))
         every = [*sizes, *(size for size, _ in self.also)]
         for size in every:
-            check_even("every stored size", size)
             if size > self.box:
                 raise OptionError(f"a stored size cannot exceed the box: got size {size} for box {self.box}")
         if any(later >= earlier for earlier, later in itertools.pairwise(sizes)):
@@ -214,21 +304,14 @@ class Recipe:
         _choice("recenter_from", self.recenter_from, ("auto", "3d", "2d"))
         if self.style is not None:
             _choice("style", self.style, ("relion", "cryosparc"))
-        _positive("background_radius", self.background_radius, " of pixels")
-        _positive("background_diameter_angstrom", self.background_diameter_angstrom, " of Å")
-        _positive("scale_const", self.scale_const, "")
-        _positive("min_separation_angstrom", self.min_separation_angstrom, " of Å")
-        _positive("pixel_size", self.pixel_size, " of Å per pixel")
-        _positive("coordinate_scale", self.coordinate_scale, "")
+        for name, check in _NUMBERS.items():
+            if (value := getattr(self, name)) is not None or name == "coordinate_scale":
+                set_field(name, check(name, value))
         _part_of_a_name("--coord-suffix", self.coordinate_suffix)
         _part_of_a_name("--strip-prefix", self.strip_prefix)
         _part_of_a_name("--strip-suffix", self.strip_suffix)
         if self.ctf_average and not self.refresh_ctf:
             raise OptionError("--ctf-average says how --refresh-ctf may work; give both, or neither")
-        if self.min_score is not None and math.isnan(self.min_score):
-            raise OptionError("min_score must be a number; got nan")
-        if self.limit is not None and self.limit < 1:
-            raise OptionError(f"limit must be at least 1 micrograph; got {self.limit}")
         if self.background_radius is not None and self.background_diameter_angstrom is not None:
             raise OptionError("give background_radius (pixels) or background_diameter_angstrom (Å), not both")
         if self.scale_const is not None and not self.normalize:
@@ -284,14 +367,37 @@ class Recipe:
             raise InputError(f"{source}: holds no recipe that this version can read: {error}") from error
 
     def fingerprint(self) -> str:
-        """A short hash of everything in the recipe; equal recipes have equal fingerprints."""
-        text = json.dumps(self.as_dict(), sort_keys=True)
+        """A short hash of what an image may depend on: everything in the recipe but how many micrographs are used."""
+        text = json.dumps(self.as_dict() | {"limit": None}, sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 def _tuples(value: Any) -> Any:
     """What JSON holds as lists, as the tuples that it was."""
     return tuple(map(_tuples, value)) if isinstance(value, list) else value
+
+
+# What each number of a recipe may be; None, where it is allowed, means that nothing is asked for.
+_NUMBERS: dict[str, Callable[[str, object], int | float]] = {
+    "background_radius": partial(_positive, unit=" of pixels"),
+    "background_diameter_angstrom": partial(_positive, unit=" of Å"),
+    "scale_const": partial(_positive, unit="", lowest=_DIVISORS[0], highest=_DIVISORS[1]),
+    "min_score": _number,
+    "min_separation_angstrom": partial(_positive, unit=" of Å"),
+    "limit": partial(check_integer, lowest=1, highest=MOST_MICROGRAPHS, unit=" micrograph"),
+    "pixel_size": partial(_positive, unit=" of Å per pixel", lowest=_PIXEL_SIZES[0], highest=_PIXEL_SIZES[1]),
+    "coordinate_scale": partial(_positive, unit="", lowest=_SCALES[0], highest=_SCALES[1]),
+}
+
+
+def _several(sizes: object) -> Iterable[object]:
+    """One size, or a list, tuple or array of them, as something to go through."""
+    if isinstance(sizes, (str, bytes)):
+        return (sizes,)
+    try:
+        return iter(sizes)  # type: ignore[call-overload, no-any-return]
+    except TypeError:
+        return (sizes,)
 
 
 def check_background_radius(radius: float, size: int) -> None:
@@ -349,14 +455,17 @@ class RunOptions:
     gpu_fallback: bool = False
 
     def __post_init__(self) -> None:
-        if self.gpu_memory is not None and self.gpu_memory < 1:
-            raise OptionError(f"gpu_memory must be at least 1 byte; got {self.gpu_memory}")
-        if self.shard is not None and not 1 <= self.shard[0] <= self.shard[1]:
-            raise OptionError(f"shard must be (I, N) with I from 1 to N; got {self.shard}")
-        if self.task_timeout is not None and not self.task_timeout > 0:
-            raise OptionError(f"task_timeout must be more than 0 seconds; got {self.task_timeout:g}")
-        if self.workers is not None and self.workers < 1:
-            raise OptionError(f"workers must be at least 1; got {self.workers}")
-        if self.threads < 1:
-            raise OptionError(f"threads must be at least 1; got {self.threads}")
+        set_field = partial(object.__setattr__, self)
+        _check_types(self)
+        if self.gpu_memory is not None:
+            set_field("gpu_memory", check_integer("gpu_memory", self.gpu_memory, 1, sys.maxsize, " byte"))
+        if self.shard is not None:
+            if not isinstance(self.shard, Sequence) or len(self.shard) != 2:
+                raise OptionError(f"shard must be (I, N) with I from 1 to N; got {self.shard!r}")
+            set_field("shard", check_shard(*self.shard, f"shard {self.shard!r}"))
+        if self.task_timeout is not None:
+            set_field("task_timeout", check_seconds("task_timeout", self.task_timeout))
+        if self.workers is not None:
+            set_field("workers", check_integer("workers", self.workers, 1, MOST_WORKERS))
+        set_field("threads", check_threads(self.threads))
         _choice("on_error", self.on_error, ("skip", "stop"))

@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from cryobox import __version__, centering
+from cryobox import centering
 from cryobox.centering import corner_of, inside, mirror, overlaps, round_half_away, too_close, truncate
 from cryobox.decided import Decided, decide, doubts
 from cryobox.errors import InputError, MicrographError, OptionError
@@ -20,6 +20,7 @@ from cryobox.matching import NO_STRIP, Strip, match_names, match_uids, stem
 from cryobox.micrograph import ImageHeader, Micrographs
 from cryobox.options import Recipe, Steps, check_background_radius
 from cryobox.particles import Alignment, Particles, Reason
+from cryobox.records import BITS
 from cryobox.windows import Stored, Windows
 
 __all__ = [
@@ -265,7 +266,8 @@ def build_plan(
     micrograph = match[particles.micrograph] if len(particles) else np.empty(0, dtype=np.intp)
     reason = select(particles, micrograph, decided, grounds)
     places = place(particles, micrograph, reason, decided, grounds)
-    work = schedule(micrographs, micrograph, places, decided, grounds, particles.copy_of)
+    named = micrographs_with_picks(particles, match, None)
+    work = schedule(micrographs, micrograph, places, decided, grounds, named, particles.copy_of)
     left = len(micrographs) - len(grounds.looked_at)
     notes = [f"{len(work.tasks)} micrographs have picks to cut; {left} have none or are left out"]
     if decided.leading is not None:
@@ -332,10 +334,12 @@ def place(
         reason = _rejected(reason, (alive & ~overlaps(corner, recipe.box, shape), Reason.OUTSIDE))
     if recipe.min_separation_angstrom is not None:
         rows = np.flatnonzero(reason == ACCEPTED)
+        with np.errstate(over="ignore"):  # farther than any number is far enough
+            distance = recipe.min_separation_angstrom / grounds.pixel_size[micrograph[rows]]
         near = too_close(
             (base if shift is None else base - shift)[np.searchsorted(np.flatnonzero(alive), rows)],
             micrograph[rows],
-            recipe.min_separation_angstrom / grounds.pixel_size[micrograph[rows]],
+            distance,
             None if particles.score is None else particles.score[rows],
             None if particles.copy_of is None else particles.copy_of[rows],
         )
@@ -358,9 +362,12 @@ def schedule(
     places: Places,
     decided: Decided,
     grounds: Grounds,
+    named: NDArray[np.intp],
     copy_of: NDArray[np.int64] | None,
 ) -> Work:
     """Group the accepted picks into one task a micrograph; copies of one particle share a window.
+
+    Stacks are named among all micrographs that have picks, `named`, so that a larger limit leaves names as they are.
 
     Raises
     ------
@@ -368,9 +375,10 @@ def schedule(
         If a background has no room in an image.
     """
     rows, window, first_row, task_micrograph, corners = _group(places.reason, micrograph, places.corner, copy_of)
-    names = stack_names([micrographs.names[m] for m in task_micrograph])
+    all_named = np.union1d(task_micrograph, named).tolist()
+    names = dict(zip(all_named, stack_names([micrographs.names[m] for m in all_named]), strict=True))
     tasks = tuple(
-        _task(decided, micrographs, grounds, int(m), corners[t], names[t]) for t, m in enumerate(task_micrograph)
+        _task(decided, micrographs, grounds, m, corners[t], names[m]) for t, m in enumerate(task_micrograph.tolist())
     )
     return Work(rows=rows, window=window, first_row=first_row, task_micrograph=task_micrograph, tasks=tasks)
 
@@ -505,7 +513,7 @@ def _task(
     identity = json.dumps(
         [
             micrographs.names[row], path, header.file_size, header.mtime_ns, list(header.shape), header.dtype.str,
-            recipe.tiff_flip, windows.box, windows.pad, list(map(asdict, outputs)), asdict(decided.steps), __version__,
+            recipe.tiff_flip, windows.box, windows.pad, list(map(asdict, outputs)), asdict(decided.steps), BITS,
         ]
     )  # fmt: skip
     return Task(

@@ -7,9 +7,16 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-__all__ = ["DIGEST", "digest", "is_sealed", "job_record", "sealed", "unsealed"]
+__all__ = ["BEGINNINGS", "BITS", "DIGEST", "FORMAT", "digest", "is_sealed", "job_record", "sealed", "unsealed"]
 
 DIGEST = "digest"
+
+# A run may be resumed, and verified, by another version of cryobox that has the same two numbers. CONTRIBUTING.md says
+# when they go up.
+BITS = 1  # of what the core makes of the same pixels, and of the headers of stacks
+FORMAT = 1  # of job.json and of the ledger, ids of tasks included
+
+BEGINNINGS = ("cryobox", "records", "bits", "fftw", "recipe")  # what job.json and the ledger begin with
 
 
 def job_record(
@@ -22,6 +29,7 @@ def job_record(
     micrographs: int,
     incomplete: Mapping[str, str],
     tables: Sequence[str],
+    files: Mapping[str, Mapping[str, str]],
     warnings: Sequence[str],
     seconds: Mapping[str, float],
 ) -> dict[str, Any]:
@@ -30,7 +38,7 @@ def job_record(
     Parameters
     ----------
     head : mapping
-        What the ledger begins with: the versions of cryobox and FFTW, and the recipe.
+        What the ledger begins with: versions, and the recipe.
     inputs : mapping
         The paths that the user gave, and the working directory.
     picks, extracted, micrographs : int
@@ -40,14 +48,17 @@ def job_record(
         Micrographs and why they could not be used.
     tables : sequence of str
         Names of the tables, `particles` first.
+    files : mapping
+        What was read: see `cryobox.inputs.Inputs.files`.
     warnings : sequence of str
     seconds : mapping of str to float
         By stage.
     """
     return {
         "complete": True,
-        **{key: head[key] for key in ("cryobox", "fftw", "recipe")},
+        **{key: head[key] for key in BEGINNINGS},
         "inputs": dict(inputs),
+        "files": {what: dict(of_what) for what, of_what in files.items()},
         "picks": picks,
         "extracted": extracted,
         "rejected": dict(rejected),

@@ -6,11 +6,12 @@ import os
 import threading
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, SupportsIndex
 
 import numpy as np
 from numpy.typing import NDArray
 
+from cryobox.boxes import as_integer
 from cryobox.core import Status, cut
 from cryobox.errors import InputError
 from cryobox.formats.images import PixelReader
@@ -78,8 +79,10 @@ class ParticleSource:
     def __len__(self) -> int:
         return len(self.rows)
 
-    def __getitem__(self, index: int) -> Images:
+    def __getitem__(self, index: SupportsIndex | slice | Sequence[SupportsIndex] | NDArray[Any]) -> Images:
         """Image number `index`, shape (size, size), or a tuple of them where the recipe stores several sizes.
+
+        A slice, a list of indices or a mask gives what `batch` gives.
 
         Raises
         ------
@@ -89,22 +92,24 @@ class ParticleSource:
         InputError
             If the particle has pixels that are not finite, or no contrast to normalize.
         """
-        if not -len(self) <= index < len(self):
+        one = as_integer(index)
+        if one is None:
+            return self.batch(index)  # type: ignore[arg-type]  # what else it may be is found out there
+        if not -len(self) <= one < len(self):
             raise IndexError(f"particle {index} of {len(self)}")
-        images = self.batch([index])
+        images = self.batch([one])
         return tuple(stack[0] for stack in images) if isinstance(images, tuple) else images[0]
 
     def __iter__(self) -> Iterator[Images]:
         return (self[index] for index in range(len(self)))
 
-    def batch(self, indices: Sequence[int] | NDArray[np.integer[Any]]) -> Images:
+    def batch(self, indices: slice | Sequence[SupportsIndex] | NDArray[Any]) -> Images:
         """Images of `indices`, in that order: shape (n, size, size), or a tuple where the recipe stores several sizes.
 
-        Each micrograph is read once per batch. Raises what `source[index]` raises.
+        A slice and a mask, shape (len(self),), choose as they do in an array. Each micrograph is read once per batch.
+        Raises what `source[index]` raises.
         """
-        chosen = np.asarray(indices, dtype=np.intp)
-        if chosen.ndim != 1 or (chosen.size and (chosen.min() < -len(self) or chosen.max() >= len(self))):
-            raise IndexError(f"batch takes a list of indices from 0 to {len(self) - 1}")
+        chosen = self._chosen(indices)
         stacks = tuple(np.empty((len(chosen), one.size, one.size), one.dtype) for one in self.recipe.outputs)
         owner = self._task[chosen]
         for t in np.unique(owner).tolist():
@@ -112,6 +117,24 @@ class ParticleSource:
             for stack, part in zip(stacks, self._cut(self._tasks[t], self._window[chosen[places]]), strict=True):
                 stack[places] = part
         return stacks if len(stacks) > 1 else stacks[0]
+
+    def _chosen(self, indices: object) -> NDArray[np.intp]:
+        if isinstance(indices, slice):
+            return np.arange(len(self))[indices]
+        try:
+            found = np.asarray(indices)
+        except ValueError:  # lists of different lengths
+            found = np.empty((0, 0))
+        if found.ndim == 1 and found.dtype.kind == "b":
+            if len(found) != len(self):
+                raise IndexError(f"a mask needs a value for each of the {len(self)} particles; got {len(found)}")
+            return np.flatnonzero(found)
+        mixed = not isinstance(indices, np.ndarray) and found.ndim == 1 and any(as_integer(i) is None for i in indices)  # type: ignore[attr-defined]
+        if found.ndim != 1 or mixed or (found.size and found.dtype.kind not in "iu"):
+            raise IndexError(f"particles are chosen by whole numbers, slices or masks; got {indices!r}")
+        if found.size and (found.min() < -len(self) or found.max() >= len(self)):
+            raise IndexError(f"batch takes a list of indices from 0 to {len(self) - 1}")
+        return found.astype(np.intp)
 
     def _cut(self, task: Task, windows: NDArray[np.int64]) -> list[NDArray[Any]]:
         image = self._cache.read(task)

@@ -1,8 +1,9 @@
-"""What is cut out of a micrograph and what is stored of it: the values that go down into the core together."""
+"""What is cut, what is stored of it and what came of it: the values that go into the core and come out of it."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from enum import IntEnum
 from typing import Any
 
 import numpy as np
@@ -10,7 +11,21 @@ from numpy.typing import NDArray
 
 from cryobox.options import StoredDtype
 
-__all__ = ["Stored", "Windows"]
+__all__ = ["STATISTICS", "Status", "Stored", "Windows"]
+
+STATISTICS = ("minimum", "maximum", "mean", "sd", "background_mean", "background_sd", "clamped")
+"""Columns of the statistics. The first four are those of the stored image before a cast to float16; the background's
+are in gray levels of the micrograph, the mean before and the sd after the ramp is subtracted (0 without `normalize`);
+`clamped` counts pixels beyond ±65504 in float16."""
+
+
+class Status(IntEnum):
+    """What became of one particle; the values are the core's."""
+
+    OK = 0
+    OUTSIDE = 1
+    NOT_FINITE = 2
+    NO_CONTRAST = 3
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import tracemalloc
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -123,3 +125,37 @@ def test_separation_keeps_what_a_search_over_all_pairs_keeps(seed: int, n: int, 
 def test_without_scores_the_earlier_pick_stays() -> None:
     position = np.array([[0.0, 0.0], [0.0, 5.0], [0.0, 9.0]])
     assert too_close(position, np.zeros(3, dtype=np.intp), np.full(3, 6.0), None).tolist() == [False, True, False]
+
+
+@pytest.mark.parametrize("lie", ["in one place", "on a line", "in few places", "as copies of one particle"])
+def test_separation_takes_memory_in_proportion_to_the_picks_however_they_lie(lie: str) -> None:
+    n, rng = 4000, np.random.default_rng(5)
+    position = np.full((n, 2), 33.25)
+    copy_of = np.zeros(n, dtype=np.int64) if lie == "as copies of one particle" else None
+    if lie == "on a line":
+        position[:, 0] = rng.uniform(0, 40, n)
+    elif lie == "in few places":
+        position += rng.integers(0, 3, (n, 2)) * 100
+    tracemalloc.start()
+    dropped = too_close(position, np.zeros(n, dtype=np.intp), np.full(n, 10.0), rng.normal(size=n), copy_of)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak / n < 1000, "all pairs would be tens of thousands of bytes for each pick"
+    kept = n - dropped.sum()
+    assert kept == {"in one place": 1, "in few places": 9, "as copies of one particle": n}.get(lie, kept)
+    assert kept <= 5 or lie != "on a line"
+
+
+@pytest.mark.parametrize("distance", [1e12, np.inf, 1e-9, 5e-324])
+def test_a_separation_without_measure_keeps_one_pick_or_drops_only_equal_places(distance: float) -> None:
+    position = np.array([[10.0, 20.0], [4000.0, 3000.0], [10.0, 20.0], [11.0, 20.0]])
+    found = too_close(position, np.zeros(4, dtype=np.intp), np.full(4, distance), np.array([1.0, 2.0, 3.0, 0.0]))
+    assert found.tolist() == ([True, True, False, True] if distance > 1 else [True, False, False, False])
+
+
+def test_a_distance_that_equals_the_separation_is_not_nearer() -> None:
+    position = np.array([[0.0, 0.0], [3.0, 4.0], [6.0, 8.0]])
+    assert not too_close(position, np.zeros(3, dtype=np.intp), np.full(3, 5.0), None).any()
+    assert too_close(position, np.zeros(3, dtype=np.intp), np.full(3, np.nextafter(5.0, 6.0)), None).tolist() == [
+        False, True, False,
+    ]  # fmt: skip

@@ -264,6 +264,7 @@ def on_a_terminal(*arguments: object, cwd: Path, stop: bool = False) -> tuple[in
     return process.wait(timeout=60), text
 
 
+@pytest.mark.pty
 def test_on_a_terminal_there_is_a_bar_and_a_framed_summary(dataset: Dataset, tmp_path: Path) -> None:
     code, drawn = on_a_terminal(*EXTRACT, "-o", tmp_path / "out", cwd=dataset.folder)
     assert code == 0
@@ -273,6 +274,7 @@ def test_on_a_terminal_there_is_a_bar_and_a_framed_summary(dataset: Dataset, tmp
     assert "particles, " in drawn
 
 
+@pytest.mark.pty
 def test_an_interrupted_run_exits_with_130_and_the_same_command_finishes_it(tmp_path: Path) -> None:
     make_dataset(tmp_path, micrographs=12, shape=(1024, 1024), picks=30)
     code, drawn = on_a_terminal(*EXTRACT, "-o", "out", "--workers", 1, cwd=tmp_path, stop=True)

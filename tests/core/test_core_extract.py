@@ -110,7 +110,7 @@ def test_other_pixel_types_are_refused_with_what_to_do(dtype: str) -> None:
         ({"rounding": "floor"}, "rounding must be one of"),
         ({"dtype": "float64"}, "dtype must be one of float32, float16"),
         ({"scale_const": 0.0}, "scale_const must be a positive number"),
-        ({"threads": 0}, "threads must be a number of at least 1; got 0"),
+        ({"threads": 0}, "threads must be at least 1; got 0"),
         ({"centers": [(1.0, 2.0, 3.0)]}, r"centers must have the shape \(n, 2\), as \(y, x\); got \(1, 3\)"),
         ({"centers": "here"}, "centers must be numbers"),
         ({"image": [[1.0]]}, "image must be a NumPy array; got list"),

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import importlib
+import os
 import random
 import re
 import subprocess
@@ -17,6 +18,9 @@ import time
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+if Path("/dev/shm").is_dir():
+    os.environ.setdefault("TMPDIR", "/dev/shm")  # millions of small files
 
 _READERS = (
     "formats.star", "formats.cs", "formats.csg", "formats.box", "formats.csv", "formats.mrc", "formats.tiff",

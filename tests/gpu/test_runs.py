@@ -159,6 +159,7 @@ def test_a_missing_device_is_left_out_with_the_fallback(stand_in: StandIn, datas
     assert result.warnings == ("cuda:3 cannot be used: this host has cuda:0; cuda:0 did its work",)
 
 
+@pytest.mark.semaphores
 def test_executors_of_other_processes_are_refused(stand_in: StandIn, dataset: Any, tmp_path: Path) -> None:
     from concurrent.futures import ProcessPoolExecutor
 

@@ -105,7 +105,7 @@ def contents(out: Path) -> dict[str, str]:
         if path.is_dir() or name.startswith((".lock", "ledger", "report")):
             continue
         data = path.read_bytes()
-        if name == "job.json":
+        if path.name == "job.json":
             record = json.loads(data)
             del record["seconds"], record["digest"]
             data = json.dumps(record).encode()

@@ -179,6 +179,51 @@ def test_overwriting_survives_a_kill_after_any_call(bench: Bench) -> None:
         bench.check_ends_as(out, other, "--float16", "--overwrite")
 
 
+def test_a_whole_run_that_takes_over_from_shards_survives_a_kill_after_any_call(bench: Bench) -> None:
+    anew = ("--float16", "--overwrite")
+    other, _ = bench.undisturbed("--float16")
+    out, done = bench.fresh(), bench.scratch / "done"
+    for shard in ("1/2", "2/2"):
+        assert bench.run(out, "--shard", shard).code == 0
+    shards = contents(out)
+    assert "shards/2-of-2/particles.star" in shards
+    shutil.rmtree(done, ignore_errors=True)
+    shutil.copytree(out, done)
+    calls = bench.run(out, *anew).calls
+    assert contents(out) == other
+    for at in points(calls, 3):
+        shutil.copytree(done, bench.fresh())
+        assert bench.run(out, *anew, fault=Fault(at, KILL)).code == -9
+        bench.check_whole(out, shards, other)
+        bench.check_ends_as(out, other, *anew)
+
+
+def test_a_shard_that_takes_over_survives_a_kill_after_any_call(bench: Bench) -> None:
+    """From a whole run on other picks: no table of either is there that tells of images of the other."""
+    anew = ("--shard", "1/2", "--overwrite")
+    out, done = bench.fresh(), bench.scratch / "done"
+    bench.scene.picks(seed=1)
+    assert bench.run(out).code == 0
+    first = contents(out)
+    shutil.rmtree(done, ignore_errors=True)
+    shutil.copytree(out, done)
+    bench.scene.picks(seed=0)
+    calls = bench.run(out, *anew).calls
+    shard = contents(out)
+    assert not shard.keys() & {"particles.star", "job.json"}
+    for at in points(calls, 1):
+        shutil.copytree(done, bench.fresh())
+        assert bench.run(out, *anew, fault=Fault(at, KILL)).code == -9
+        bench.check_whole(out, first, shard)
+        bench.check_ends_as(out, shard, *anew)
+    assert bench.run(out, "--shard", "2/2").code == 0
+    ended = bench.server.run(
+        ["merge", str(out), "--quiet", "--no-report"], bench.scene.folder, watched=out, fault=Fault()
+    )
+    assert ended.code == 0, ended.output
+    assert {name: digest for name, digest in contents(out).items() if not name.startswith("shards/")} == bench.expected
+
+
 @pytest.mark.parametrize("from_then_on", [False, True], ids=["once", "from then on"])
 def test_a_call_that_fails_ends_the_run_with_a_message_and_the_rerun_completes_it(
     bench: Bench, from_then_on: bool, capsys: pytest.CaptureFixture[str]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -11,6 +12,16 @@ import pytest
 import cryobox
 from cryobox.simulate import make_dataset
 from scale.project import MICROGRAPHS, extract, outputs
+
+
+@pytest.fixture(scope="module", autouse=True)
+def without_variables_of_dask() -> Iterator[None]:
+    """Take back what dask sets for its workers in the process that starts them: OMP_NUM_THREADS=1 and more."""
+    before = dict(os.environ)
+    yield
+    for name in set(os.environ) - set(before) - {"PYTEST_CURRENT_TEST"}:
+        del os.environ[name]
+    os.environ.update(before)
 
 
 @pytest.fixture(scope="session")

@@ -159,14 +159,37 @@ def test_records_without_digests_are_told_of_once_for_each_file(tmp_path: Path) 
     assert found[1].startswith(f"{ledger}: {len(lines)} lines have no digest (written before there were any?)")
 
 
-def test_a_run_of_another_version_is_told_as_that_and_nothing_else(out: Path) -> None:
-    record = json.loads((out / "job.json").read_text()) | {"cryobox": "0.0.9"}
+@pytest.mark.parametrize("number", ["bits", "records"])
+def test_a_run_of_another_kind_is_told_as_that_and_nothing_else(out: Path, number: str) -> None:
+    other = {"cryobox": "0.0.9", number: 0}
+    record = json.loads((out / "job.json").read_text()) | other
     (out / "job.json").write_text(json.dumps(sealed(record)))
     lines = (out / "ledger.jsonl").read_text().splitlines()
-    lines[0] = json.dumps(sealed(json.loads(lines[0]) | {"cryobox": "0.0.9"}))
+    lines[0] = json.dumps(sealed(json.loads(lines[0]) | other))
     (out / "ledger.jsonl").write_text("\n".join([*lines, ""]))
     (problem,) = verify(out).problems
     assert problem.startswith(f"{out / 'job.json'}: was written by cryobox 0.0.9, this is {cryobox.__version__}")
+
+
+def test_a_run_that_an_older_version_began_is_gone_on_with_and_has_no_problems(tmp_path: Path) -> None:
+    data = make_dataset(tmp_path / "data", micrographs=3, shape=(300, 400), picks=12)
+    out = tmp_path / "out"
+    extract(data, out)
+    ledger = out / "ledger.jsonl"
+    lines = ledger.read_text().splitlines()
+    lines[0] = json.dumps(sealed(json.loads(lines[0]) | {"cryobox": "0.0.9"}))
+    ledger.write_text("\n".join([*lines, ""]))
+    stack = first_stack(out)
+    for path in out.glob("stacks*/*"):  # the label in a stack's header says who wrote it
+        raw = bytearray(path.read_bytes())
+        raw[224:304] = b"cryobox 0.0.9".ljust(80, b"\0")
+        path.write_bytes(raw)
+    stack.unlink()
+    before = {path: path.stat().st_mtime_ns for path in out.glob("stacks*/*") if path.name != stack.name}
+    extract(data, out)
+    assert {path: path.stat().st_mtime_ns for path in before} == before
+    assert verify(out).problems == ()
+    assert json.loads((out / "job.json").read_text())["cryobox"] == cryobox.__version__
 
 
 def test_the_sample_is_seeded_and_as_large_as_asked(good: Path) -> None:
@@ -289,3 +312,19 @@ def test_the_command_exits_with_1_on_any_difference_and_0_on_none(
         main(["verify", str(out), "--sample", "5"])
     assert wrong.value.code == 1
     assert "rejected.star" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("normalize", [True, False])
+def test_a_run_over_gray_levels_at_the_ends_of_float32_is_right(tmp_path: Path, normalize: bool) -> None:
+    data = make_dataset(tmp_path / "data", micrographs=2, shape=(300, 400), picks=12)
+    for path, scale in zip(data.images, (1e36, 1e-41), strict=True):
+        content = path.read_bytes()
+        pixels = np.frombuffer(content, "<f4", offset=1024).astype(np.float64)
+        path.write_bytes(content[:1024] + (pixels / np.abs(pixels).max() * scale).astype("<f4").tobytes())
+    recipe = cryobox.Recipe(box=96, sizes=(96, 32), normalize=normalize)
+    out = tmp_path / "out"
+    done = cryobox.run(data.picks, micrographs=data.micrographs, out=out, recipe=recipe, options=FAST, root=data.folder)
+    assert set(done.rejected) <= {"box over the edge"}
+    found = verify(out, everything=True)
+    assert found.problems == ()
+    assert found.images == 2 * done.extracted > 0

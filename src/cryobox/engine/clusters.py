@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import Iterator
 from concurrent.futures import Executor
 from contextlib import contextmanager
 
 from cryobox.errors import BackendError, MissingExtraError, OptionError
+from cryobox.options import MOST_WORKERS
 
 __all__ = ["dask_executor", "mpi_executor"]
 
@@ -32,8 +34,10 @@ def dask_executor(address: str) -> Iterator[Executor]:
         raise MissingExtraError("--dask needs dask.distributed: pip install 'cryobox[dask]'") from error
     kind, _, rest = address.partition(":")
     if kind == "local":
-        if not rest.isdecimal() or int(rest) < 1:
-            raise OptionError(f"--dask local:N needs a number of workers, at least 1; got {address!r}")
+        if not re.fullmatch(r"\d{1,9}", rest) or not 1 <= int(rest) <= MOST_WORKERS:
+            raise OptionError(
+                f"--dask local:N needs a number of workers, at least 1 and at most {MOST_WORKERS}; got {address!r}"
+            )
         with (
             _quiet(),
             LocalCluster(

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import itertools
 import math
+import os
 import threading
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import BrokenExecutor, Executor, Future, ThreadPoolExecutor, wait
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Self
 
@@ -122,6 +123,8 @@ def _locally(
 def _elsewhere(
     todo: list[Task], setting: Setting, engine: Engine, options: RunOptions, stop: threading.Event, incidents: Incidents
 ) -> Iterator[tuple[Task, TaskResult | CryoboxError]]:
+    # Other processes may have another working directory, with files of the same names in it.
+    todo = [replace(task, path=os.path.abspath(task.path)) for task in todo]
     token = Path(setting.folder) / temporary_name("seen", setting.part)
     expected = expect(Path(setting.folder), todo, token=token)
     queue = _Queue(todo, stop, incidents, single=options.task_timeout is not None)

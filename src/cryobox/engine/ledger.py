@@ -1,25 +1,23 @@
-"""The append-only record of finished tasks, and the lock of an output folder. Only the driver writes here."""
+"""The append-only record of finished tasks. Only the driver writes here, who holds the lock of the folder."""
 
 from __future__ import annotations
 
 import contextlib
 import dataclasses
-import fcntl
 import json
 import os
-import socket
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 from typing import Any, Self
 
 from cryobox.engine.task import StackInfo, TaskResult
-from cryobox.errors import LockError, OutputError
+from cryobox.errors import OutputError
 from cryobox.folder.layout import is_stack_folder
 from cryobox.folder.publish import sync_folder
 from cryobox.plan import Task
 from cryobox.records import sealed, unsealed
 
-__all__ = ["Ledger", "check_same", "hold", "is_whole", "ledger_path", "read_head", "read_ledger"]
+__all__ = ["Ledger", "check_same", "is_whole", "ledger_path", "read_forgiving", "read_ledger", "remove_recorded"]
 
 
 def ledger_path(folder: Path, part: str) -> Path:
@@ -30,8 +28,9 @@ def ledger_path(folder: Path, part: str) -> Path:
 def read_ledger(path: Path) -> tuple[dict[str, Any], dict[str, TaskResult]]:
     """Return the head of a ledger and its finished tasks by id; the last record of a task counts.
 
-    The head also has, as "run", what the last run on this ledger said of itself (`Ledger.begin`). A torn last line
-    (the machine stopped while it was written) is ignored.
+    The head is the first line, or what replaced it later: another limit, a newer version (`Ledger`). It also has, as
+    "run", what the last run on this ledger said of itself (`Ledger.begin`). A torn last line (the machine stopped while
+    it was written) is ignored.
 
     Raises
     ------
@@ -58,7 +57,9 @@ def read_ledger(path: Path) -> tuple[dict[str, Any], dict[str, TaskResult]]:
     try:
         head |= unsealed(records[0])
         for record in map(unsealed, records[1:]):
-            if "run" in record:
+            if "head" in record:
+                head = record["head"] | {key: head[key] for key in ("run",) if key in head}
+            elif "run" in record:
                 head["run"] = record["run"]
             elif "replaced" in record:
                 for task in record["replaced"]:
@@ -71,24 +72,8 @@ def read_ledger(path: Path) -> tuple[dict[str, Any], dict[str, TaskResult]]:
     return head, finished
 
 
-def read_head(path: Path) -> dict[str, Any]:
-    """What every run on a ledger must agree with; empty where there is no ledger, or none that is whole so far."""
-    try:
-        with open(path, "rb") as file:
-            line = file.readline()
-    except FileNotFoundError:
-        return {}
-    except OSError as error:
-        raise OutputError(f"{path}: cannot be read: {error.strerror}") from error
-    try:
-        found = json.loads(line) if line.endswith(b"\n") else {}
-    except ValueError as error:
-        raise OutputError(f"{path}: line 1 is damaged; start anew with --overwrite") from error
-    return found if isinstance(found, dict) else {}
-
-
 class Ledger:
-    """The open ledger of one part of a run, with the part's lock held. Use as a context manager.
+    """The open ledger of one part of a run, whose lock is held (`folder.lock`). Use as a context manager.
 
     Parameters
     ----------
@@ -98,14 +83,10 @@ class Ledger:
         What every later run in this folder must agree with: versions and recipe.
     overwrite : bool
         Forget what was there.
-    break_lock : bool
-        Take the lock of a process on another host that is known to be gone.
     fsync : bool
 
     Raises
     ------
-    LockError
-        If another process works on this part.
     OutputError
         If the folder holds a run with another head; the message names what differs.
     """
@@ -117,7 +98,6 @@ class Ledger:
         part: str,
         head: Mapping[str, Any],
         overwrite: bool = False,
-        break_lock: bool = False,
         fsync: bool = True,
     ) -> None:
         self.part = part
@@ -125,19 +105,16 @@ class Ledger:
         self._head = dict(head)
         self._path = ledger_path(folder, part)
         self._fsync = fsync
-        self._lock = _Lock(_lock_path(folder, part), break_lock=break_lock)
         self.previous: dict[str, TaskResult] = {}
         self.finished: dict[str, TaskResult] = {}
-        try:
-            old_head, self.previous = read_ledger(self._path) if not overwrite else _forgiving(self._path)
-            if old_head and not overwrite:
-                check_same(folder, old_head, head)
-                self.finished = dict(self.previous)
-            # What is overwritten stays readable until its tables and stacks are gone: see `remove_stacks`.
-            self._open(anew=not old_head and not (overwrite and self._path.exists()))
-        except BaseException:
-            self._lock.release()
-            raise
+        old_head, self.previous = read_ledger(self._path) if not overwrite else read_forgiving(self._path)
+        if old_head and not overwrite:
+            check_same(folder, old_head, head)
+            self.finished = dict(self.previous)
+        # What is overwritten stays readable until its tables and stacks are gone: see `remove_stacks`.
+        self._open(anew=not old_head and not (overwrite and self._path.exists()))
+        if old_head and not overwrite and any(old_head.get(key) != self._head[key] for key in self._head):
+            self._write({"head": self._head})
 
     def __enter__(self) -> Self:
         return self
@@ -145,7 +122,6 @@ class Ledger:
     def __exit__(self, *_: object) -> None:
         with contextlib.suppress(OSError):  # every line was forced to the disk, or is not needed
             self._file.close()
-        self._lock.release()
 
     def begin(self, run: Mapping[str, Any]) -> None:
         """Record what a run that now works on this ledger says of itself: inputs, host, time."""
@@ -184,13 +160,13 @@ class Ledger:
             self.finished.pop(task.id, None)
         return whole
 
-    def remove_stacks(self) -> None:
-        """Remove the stacks that the ledger which is overwritten recorded, no other file, and then forget them."""
+    def remove_stacks(self, *, keep: Collection[str] = ()) -> None:
+        """Remove the stacks that the ledger which is overwritten recorded, no other file, and then forget them.
+
+        Those in `keep` are another part's by now.
+        """
+        remove_recorded(self._folder, self.previous.values(), keep=keep)
         try:
-            for result in self.previous.values():
-                for stack in result.stacks:
-                    if is_stack_folder(stack.path.split("/")[0]) and ".." not in stack.path.split("/"):
-                        (self._folder / stack.path).unlink(missing_ok=True)
             self._file.truncate(0)
             self._file.seek(0)
         except OSError as error:
@@ -245,33 +221,55 @@ def _size(path: Path) -> int:
         return -1
 
 
-def _forgiving(path: Path) -> tuple[dict[str, Any], dict[str, TaskResult]]:
+def remove_recorded(folder: Path, results: Iterable[TaskResult], *, keep: Collection[str] = ()) -> None:
+    """Remove the stacks that `results` name, without those in `keep`.
+
+    Raises
+    ------
+    OutputError
+    """
+    try:
+        for stack in (stack for result in results for stack in result.stacks):
+            steps = stack.path.split("/")
+            if is_stack_folder(steps[0]) and ".." not in steps and stack.path not in keep:
+                (folder / stack.path).unlink(missing_ok=True)
+    except OSError as error:
+        raise OutputError(f"{folder}: cannot be cleared: {error.strerror}") from error
+
+
+def read_forgiving(path: Path) -> tuple[dict[str, Any], dict[str, TaskResult]]:
+    """`read_ledger`, and nothing where that fails: for what is to be removed."""
     try:
         return read_ledger(path)
     except OutputError:
         return {}, {}
 
 
-def check_same(folder: Path, old: Mapping[str, Any], new: Mapping[str, Any]) -> None:
-    """Raise `OutputError`, which names the difference, unless versions and recipe of two heads are the same.
+def check_same(folder: Path, old: Mapping[str, Any], new: Mapping[str, Any], *, may_grow: bool = True) -> None:
+    """Raise `OutputError`, which names the difference, unless a run with the head `new` may go on where `old` was.
 
-    An empty `old` is one that was never written.
+    The versions of cryobox may differ, as long as their records and their bits are the same. With `may_grow` the limit
+    may be larger, or be gone: what was cut stays as it is. An empty `old` is one that was never written.
     """
     if not old:
         return
-    for key in ("cryobox", "fftw"):
+    for key, what in (("records", "records of kind"), ("bits", "images of kind"), ("fftw", "fftw")):
         if old.get(key) != new.get(key):
             raise OutputError(
-                f"{folder}: was begun with {key} {old.get(key)}, this is {key} {new.get(key)}; stacks of one run must "
-                f"come from one version: finish it with that one, or start anew with --overwrite"
+                f"{folder}: was begun with {what} {old.get(key)} (cryobox {old.get('cryobox')}), this is {what} "
+                f"{new.get(key)} (cryobox {new.get('cryobox')}); stacks of one run must be of one kind: finish it with "
+                f"that version, or start anew with --overwrite"
             )
     old_recipe, new_recipe = old.get("recipe") or {}, new["recipe"]
     for key in sorted(set(old_recipe) | set(new_recipe)):
-        if old_recipe.get(key) != new_recipe.get(key):
-            raise OutputError(
-                f"{folder}: holds a run with {key} = {old_recipe.get(key)}, now it is {new_recipe.get(key)}; "
-                f"choose another folder, or start anew with --overwrite"
-            )
+        before, now = old_recipe.get(key), new_recipe.get(key)
+        grown = key == "limit" and isinstance(before, int) and (now is None or now > before)
+        if before == now or (grown and may_grow):
+            continue
+        raise OutputError(
+            f"{folder}: holds a run with {key} = {before}, now it is {now}; choose another folder, or start anew with "
+            f"--overwrite"
+        )
 
 
 def _result(record: dict[str, Any]) -> TaskResult:
@@ -283,81 +281,3 @@ def _result(record: dict[str, Any]) -> TaskResult:
             "warnings": tuple(record["warnings"]),
         }
     )
-
-
-@contextlib.contextmanager
-def hold(folder: Path, part: str, *, break_lock: bool = False) -> Iterator[None]:
-    """Hold the lock of a part without working on it.
-
-    Raises
-    ------
-    LockError
-    """
-    lock = _Lock(_lock_path(folder, part), break_lock=break_lock)
-    try:
-        yield
-    finally:
-        lock.release()
-
-
-def _lock_path(folder: Path, part: str) -> Path:
-    return folder / (f".lock.{part}" if part else ".lock")
-
-
-class _Lock:
-    """A file that one process holds with `flock`; its text says who. The file stays, empty, when nobody does."""
-
-    def __init__(self, path: Path, *, break_lock: bool) -> None:
-        self._path = path
-        host = socket.gethostname()
-        try:
-            self._descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
-        except OSError as error:
-            raise OutputError(f"{path}: cannot be written: {error.strerror}") from error
-        try:
-            try:
-                fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                raise LockError(
-                    f"{path.parent}: {_holder(self._read())} is working here; wait for it, or choose another folder"
-                ) from None
-            except OSError as error:
-                raise OutputError(f"{path}: cannot be locked: {error.strerror}") from error
-            left = self._read()
-            # On this host the kernel would still hold a living process's lock. Another host's may not be visible here.
-            if left and left.get("host") != host and not break_lock:
-                raise LockError(
-                    f"{path.parent}: {_holder(left)} may still be working here; if it is surely gone, "
-                    f"run again with --break-lock"
-                )
-            try:
-                self._replace(json.dumps({"host": host, "pid": os.getpid()}).encode())
-            except OSError as error:
-                raise OutputError(f"{path}: cannot be written: {error.strerror}") from error
-        except BaseException:
-            os.close(self._descriptor)
-            raise
-
-    def release(self) -> None:
-        """Let others in."""
-        with contextlib.suppress(OSError):
-            self._replace(b"")
-        os.close(self._descriptor)
-
-    def _read(self) -> dict[str, Any]:
-        try:
-            text = os.pread(self._descriptor, 4096, 0)
-            found = json.loads(text) if text else {}
-        except (OSError, ValueError):
-            return {}
-        return found if isinstance(found, dict) else {}
-
-    def _replace(self, text: bytes) -> None:
-        os.ftruncate(self._descriptor, 0)
-        os.pwrite(self._descriptor, text, 0)
-
-
-def _holder(record: Mapping[str, Any]) -> str:
-    if not record:
-        return "another process"
-    return f"process {record.get('pid')} on host {record.get('host')}"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import heapq
 import json
@@ -10,7 +9,7 @@ import os
 import re
 import socket
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,31 +18,27 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cryobox.engine.batch import cpu_kind
-from cryobox.engine.ledger import Ledger, check_same, hold, is_whole, ledger_path, read_head, read_ledger
+from cryobox.engine.ledger import check_same, is_whole, read_ledger
 from cryobox.engine.task import TaskResult
 from cryobox.errors import OptionError, OutputError
 from cryobox.inputs import Given, Inputs
-from cryobox.options import Recipe
+from cryobox.options import Recipe, check_shard
 from cryobox.plan import Plan, Task
 
 __all__ = [
-    "TABLE_FOLDER",
     "Parts",
-    "check_company",
+    "check_same_inputs",
     "check_whole",
     "cost",
     "fingerprint",
-    "make_room_elsewhere",
-    "open_parts",
     "parse_shard",
     "part_name",
     "parts_present",
     "picks_of_share",
+    "read_parts",
     "run_record",
     "share",
 ]
-
-TABLE_FOLDER = "shards"  # in the output folder: the tables of each shard
 
 # What cutting costs beside reading, as bytes read in the same time, for each pixel of a window: measured on one core,
 # a 4096 x 4096 float32 micrograph (67 MB) is read in about 15 ms, and a 400 -> 128 crop takes about 0.4 ms.
@@ -95,9 +90,9 @@ def parse_shard(text: str, environment: Mapping[str, str] = os.environ) -> tuple
     ------
     OptionError
     """
-    if found := re.fullmatch(r"(\d+)/(\d+)", text):
-        return _checked(int(found[1]), int(found[2]), f"--shard {text}")
-    if found := re.fullmatch(r"auto(?:/(\d+))?", text):
+    if found := re.fullmatch(r"(\d{1,20})/(\d{1,20})", text):
+        return check_shard(int(found[1]), int(found[2]), f"--shard {text}")
+    if found := re.fullmatch(r"auto(?:/(\d{1,20}))?", text):
         return _from_environment(None if found[1] is None else int(found[1]), environment)
     raise OptionError(f"--shard must be I/N (as 3/16), auto or auto/N; got {text!r}")
 
@@ -113,7 +108,7 @@ def _from_environment(count: int | None, environment: Mapping[str, str]) -> tupl
             return int(text) if text.isdecimal() else None
 
         if count is not None:
-            return _checked(int(index), count, f"--shard auto/{count} with {scheduler.index}={index}")
+            return check_shard(int(index), count, f"--shard auto/{count} with {scheduler.index}={index}")
         given_first = number(scheduler.first)
         first = 1 if given_first is None else given_first
         last, tasks, step = number(scheduler.last), number(scheduler.count), number(scheduler.step)
@@ -132,18 +127,12 @@ def _from_environment(count: int | None, environment: Mapping[str, str]) -> tupl
                 f"--shard auto: the array has gaps ({scheduler.index}={index}, {tasks} tasks from {first} to {last}), "
                 f"so it cannot be told which shard this is; give --shard I/N"
             )
-        return _checked(place + 1, tasks, f"--shard auto with {scheduler.index}={index}")
+        return check_shard(place + 1, tasks, f"--shard auto with {scheduler.index}={index}")
     raise OptionError(
         "--shard auto: no batch system has set "
         + ", ".join(scheduler.index for scheduler in _SCHEDULERS)
         + "; give --shard I/N"
     )
-
-
-def _checked(index: int, count: int, given: str) -> tuple[int, int]:
-    if not 1 <= index <= count:
-        raise OptionError(f"{given}: shards are numbered from 1 to N; got {index} of {count}")
-    return index, count
 
 
 def cost(task: Task) -> int:
@@ -160,7 +149,7 @@ def share(tasks: Sequence[Task], shard: tuple[int, int] | None) -> list[Task]:
     if shard is None:
         return list(tasks)
     index, count = shard
-    loads = [(0, number) for number in range(1, count + 1)]
+    loads = [(0, number) for number in range(1, min(count, len(tasks)) + 1)]  # there is nothing for more
     prices = [cost(task) for task in tasks]
     mine = []
     for place in sorted(range(len(tasks)), key=lambda place: (-prices[place], place)):
@@ -178,47 +167,6 @@ def parts_present(folder: Path) -> dict[tuple[int, int], Path]:
         if named := _LEDGER.fullmatch(path.name):
             found[int(named[1]), int(named[2])] = path
     return dict(sorted(found.items()))
-
-
-def make_room_elsewhere(folder: Path, ledger: Ledger, todo: Sequence[Task]) -> None:
-    """Let other parts forget the stacks that `todo` will replace, as `Ledger.make_room` does in the part's own.
-
-    Where inputs changed, a micrograph may have gone from one shard to another.
-
-    Raises
-    ------
-    LockError
-        If such a part is at work.
-    """
-    ids = {task.id for task in todo}
-    paths = {output.path for task in todo for output in task.outputs}
-    for part in ("", *(part_name(shard) for shard in parts_present(folder))):
-        path = ledger_path(folder, part)
-        if part == ledger.part or not path.exists():
-            continue
-        head, finished = read_ledger(path)
-        stale = (result for result in finished.values() if result.id not in ids)
-        if any(stack.path in paths for result in stale for stack in result.stacks):
-            with Ledger(folder, part=part, head=head) as other:
-                other.make_room(todo)
-
-
-def check_company(folder: Path, head: Mapping[str, Any], shard: tuple[int, int] | None) -> None:
-    """Refuse to work where other parts were made with another recipe or version, or in another number of shards.
-
-    Raises
-    ------
-    OutputError
-    """
-    for (index, count), path in parts_present(folder).items():
-        if shard is not None and count != shard[1]:
-            raise OutputError(
-                f"{folder}: holds shard {index} of {count}, this is one of {shard[1]}; give --shard I/{count} (one "
-                f"task of an array that is sent again may see another number), or start anew in another folder"
-            )
-        check_same(folder, read_head(path), head)
-    if shard is not None and (whole := read_head(folder / "ledger.jsonl")):
-        check_same(folder, whole, head)
 
 
 def picks_of_share(plan: Plan, tasks: Sequence[Task], shard: tuple[int, int] | None) -> NDArray[np.bool_]:
@@ -239,7 +187,7 @@ def run_record(inputs: Inputs, tasks: Sequence[Task]) -> dict[str, Any]:
     """What a run writes into its ledger about itself, so that `merge` can make the plan again and compare."""
     return {
         "inputs": inputs.given.as_dict(),
-        "changed": _changed(inputs.given),
+        "content": inputs.content,
         "plan": fingerprint(inputs.plan),
         "tasks": len(tasks),
         "host": socket.gethostname(),
@@ -251,7 +199,7 @@ def run_record(inputs: Inputs, tasks: Sequence[Task]) -> dict[str, Any]:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Parts:
-    """All shards of a run, while their locks are held: what they agree on, and what each finished."""
+    """All shards of a run: what they agree on, and what each finished."""
 
     count: int
     given: Given
@@ -261,20 +209,17 @@ class Parts:
     notes: tuple[str, ...]
 
 
-@contextlib.contextmanager
-def open_parts(folder: Path, *, break_lock: bool = False) -> Iterator[Parts]:
-    """Hold the locks of all shards in a folder, so that none of them can work, and read what they recorded.
+def read_parts(folder: Path) -> Parts:
+    """Read what all shards of a folder recorded; none may be at work.
 
     Raises
     ------
     OutputError
-        If a shard is missing or at work, or they are of different runs.
+        If a shard is missing, or they are of different runs.
     InputError
         If what they recorded is of another kind.
     """
     ledgers = parts_present(folder)
-    if not ledgers:
-        raise OutputError(f"{folder}: holds no shards (ledger.1-of-N.jsonl); is it the --out of the shards?")
     counts = sorted({count for _, count in ledgers})
     if len(counts) > 1:
         listed = ", ".join(path.name for path in ledgers.values())
@@ -285,25 +230,22 @@ def open_parts(folder: Path, *, break_lock: bool = False) -> Iterator[Parts]:
     missing = [index for index in range(1, counts[0] + 1) if (index, counts[0]) not in ledgers]
     if missing:
         raise OutputError(f"{folder}: {_shards(missing, counts[0])} not there; run what is missing, then merge again")
-    with contextlib.ExitStack() as locks:
-        for index, count in ledgers:
-            locks.enter_context(hold(folder, part_name((index, count)), break_lock=break_lock))
-        heads, runs, finished = {}, {}, {}
-        for (index, _), path in ledgers.items():
-            heads[index], finished[index] = read_ledger(path)
-            check_same(folder, heads[1], heads[index])
-            runs[index] = heads[index].get("run", {})
-            _check_same_inputs(folder, runs[1], runs[index], index, counts[0])
-        cpus = sorted({str(run.get("cpu")) for run in runs.values()})
-        note = f"the shards ran on processors of {len(cpus)} kinds ({'; '.join(cpus)}): last bits may differ"
-        yield Parts(
-            count=counts[0],
-            given=Given.from_dict(runs[1].get("inputs", {})),
-            recipe=Recipe.from_dict(heads[1].get("recipe"), str(ledgers[1, counts[0]])),
-            runs=runs,
-            finished=finished,
-            notes=(note,) if len(cpus) > 1 else (),
-        )
+    heads, runs, finished = {}, {}, {}
+    for (index, count), path in ledgers.items():
+        heads[index], finished[index] = read_ledger(path)
+        check_same(folder, heads[1], heads[index], may_grow=False)
+        runs[index] = heads[index].get("run", {})
+        check_same_inputs(folder, (f"shard 1 of {count}", runs[1]), (f"shard {index}", runs[index]))
+    cpus = sorted({str(run.get("cpu")) for run in runs.values()})
+    note = f"the shards ran on processors of {len(cpus)} kinds ({'; '.join(cpus)}): last bits may differ"
+    return Parts(
+        count=counts[0],
+        given=Given.from_dict(runs[1].get("inputs", {})),
+        recipe=Recipe.from_dict(heads[1].get("recipe"), str(ledgers[1, counts[0]])),
+        runs=runs,
+        finished=finished,
+        notes=(note,) if len(cpus) > 1 else (),
+    )
 
 
 def check_whole(folder: Path, parts: Parts, inputs: Inputs) -> dict[str, TaskResult]:
@@ -314,13 +256,13 @@ def check_whole(folder: Path, parts: Parts, inputs: Inputs) -> dict[str, TaskRes
     OutputError
         If one is missing, or the plan is not the one that the shards had.
     """
-    plan, changed = fingerprint(inputs.plan), _changed(inputs.given)
-    old = [index for index, run in parts.runs.items() if run.get("plan") != plan or run.get("changed") != changed]
+    now = {"plan": fingerprint(inputs.plan), "content": inputs.content}
+    old = [index for index, run in parts.runs.items() if any(run.get(key) != now[key] for key in now)]
     if old:
         raise OutputError(
-            f"{folder}: {', '.join(inputs.given.paths)} or a micrograph changed after "
-            f"{_shards(old, parts.count, verb='')} last ran; run {'it' if len(old) == 1 else 'them'} again (what is "
-            f"still good is kept), then merge"
+            f"{folder}: {', '.join(inputs.given.paths)}, a file that they name or a micrograph "
+            f"changed after {_shards(old, parts.count, verb='')} last ran; bring it back, or run all shards again with "
+            f"--overwrite, then merge"
         )
     results: dict[str, TaskResult] = {}
     unfinished: dict[int, list[str]] = {}
@@ -340,15 +282,16 @@ def check_whole(folder: Path, parts: Parts, inputs: Inputs) -> dict[str, TaskRes
     return {task.id: results[task.id] for task in inputs.plan.tasks}
 
 
-def _check_same_inputs(folder: Path, one: Mapping[str, Any], other: Mapping[str, Any], index: int, count: int) -> None:
-    first, second = one.get("inputs") or {}, other.get("inputs") or {}
+def check_same_inputs(folder: Path, one: tuple[str, Mapping[str, Any]], other: tuple[str, Mapping[str, Any]]) -> None:
+    """Raise `OutputError` unless two shards, each with its name and its record, were given the same inputs."""
+    first, second = one[1].get("inputs") or {}, other[1].get("inputs") or {}
     for key in sorted(set(first) | set(second)):
         if key == "directory" and first.get("root") is not None and os.path.isabs(first["root"]):
             continue  # then nothing depends on it but relative paths of the tables themselves, which are the same
         if first.get(key) != second.get(key):
             raise OutputError(
-                f"{folder}: shard 1 of {count} was run with {key} = {first.get(key)}, shard {index} with "
-                f"{second.get(key)}; run one of them again (shards in different working directories: give --root)"
+                f"{folder}: {one[0]} was run with {key} = {first.get(key)}, {other[0]} with {second.get(key)}; give "
+                f"the same (shards in different working directories: give --root), or start anew with --overwrite"
             )
 
 
@@ -368,13 +311,3 @@ def fingerprint(plan: Plan) -> str:
         found.update(np.ascontiguousarray(column).astype("<i8", copy=False).tobytes())
     found.update(json.dumps(sorted(plan.grounds.incomplete.items())).encode())
     return found.hexdigest()
-
-
-def _changed(given: Given) -> list[list[int] | None]:
-    """Size and time of change of the tables that were named, where they are files."""
-    found: list[list[int] | None] = []
-    for name in given.paths:
-        path = Path(given.directory, name)
-        status = path.stat() if path.is_file() else None
-        found.append([status.st_size, status.st_mtime_ns] if status else None)
-    return found

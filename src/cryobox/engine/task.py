@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from cryobox.core import STATISTICS, Status, cut
 from cryobox.engine.gpu import CPU, on_a_device
 from cryobox.errors import BackendError, CryoboxError, MicrographError, OutputError
-from cryobox.folder.layout import is_stack_folder
+from cryobox.folder.layout import TABLE_FOLDER, is_stack_folder
 from cryobox.folder.publish import sync_folder, temporary_name
 from cryobox.formats.images import PixelReader, room
 from cryobox.formats.mrc import StackWriter
@@ -289,10 +289,13 @@ def remove_temporary(folder: Path, part: str) -> None:
     ------
     OutputError
     """
-    ours = re.compile(rf"\..*\.{re.escape(part or 'all')}\.[^.]*\.\d+\.\d+\.tmp", re.DOTALL)
+    stacks = [folder / name for name in os.listdir(folder) if is_stack_folder(name)] if folder.is_dir() else []
+    places = dict.fromkeys((folder, *stacks), part or "all")
+    if part:
+        places[folder / TABLE_FOLDER / part] = "all"  # tables bear no part: nobody else writes there
     try:
-        stacks = [folder / name for name in os.listdir(folder) if is_stack_folder(name)] if folder.is_dir() else []
-        for place in (folder, *stacks):
+        for place, whose in places.items():
+            ours = re.compile(rf"\..*\.{re.escape(whose)}\.[^.]*\.\d+\.\d+\.tmp", re.DOTALL)
             for path in place.iterdir() if place.is_dir() else ():
                 if not ours.fullmatch(path.name):
                     continue

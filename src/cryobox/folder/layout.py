@@ -9,8 +9,9 @@ from collections.abc import Iterable, Sequence
 
 from cryobox.matching import stem
 
-__all__ = ["is_stack_folder", "is_table", "stack_folder", "stack_names", "table_name", "table_names"]
+__all__ = ["TABLE_FOLDER", "is_stack_folder", "is_table", "stack_folder", "stack_names", "table_name", "table_names"]
 
+TABLE_FOLDER = "shards"  # in the output folder: the tables of each shard
 TABLE_SUFFIXES = (".star", ".cs", ".csg")
 
 # What `options.StoredSize.name` may be: nothing, "small", or a size.

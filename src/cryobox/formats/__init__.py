@@ -10,6 +10,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from cryobox.errors import InputError, OptionError
+from cryobox.formats.files_read import note
 
 if TYPE_CHECKING:
     import numpy as np
@@ -138,6 +139,7 @@ def read_several(
 def _read_table(path: Path, root: Path | None) -> Particles:
     """Read one file; picks that say no micrograph belong to one, called as the file is."""
     _check_exists(path, "picks")
+    note(path)
     kind = path.suffix.lower()
     if kind in (".cs", ".csg"):
         from cryobox.formats import cs
@@ -177,6 +179,7 @@ def read_coordinate_file(path: str | Path) -> tuple[Any, Any, Any, Any]:
         y, x, score (or None); and the table for STAR, the filament of each pick for a `.cbox` of filaments, else None.
     """
     _check_exists(Path(path), "coordinates")
+    note(path)
     kind = Path(path).suffix.lower()
     if kind == ".star":
         from cryobox.formats import star
@@ -240,6 +243,7 @@ def read_micrographs(spec: str | Path, *, root: Path | None = None) -> Micrograp
     if kind in _TABLE_SUFFIXES and os.path.isfile(path):
         from cryobox.formats import cs, star
 
+        note(path)
         if kind == ".star":
             return star.read_micrographs(path, root=root)
         return cs.read_micrographs(path, root=root)

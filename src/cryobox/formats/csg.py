@@ -12,6 +12,7 @@ import numpy as np
 
 from cryobox.errors import InputError
 from cryobox.formats.cs_table import Table, prefixes, read_table
+from cryobox.formats.files_read import note
 
 __all__ = ["read_group", "write_group"]
 
@@ -109,6 +110,7 @@ def _member(path: Path, slot: str, name: str) -> Table:
     member = path.parent / name
     if not os.path.isfile(member):  # not Path's, which raises where a name is too long
         raise InputError(f"{path}: slot {slot!r} lies in {member}, which does not exist; copy it beside the .csg")
+    note(member)
     return read_table(member)
 
 

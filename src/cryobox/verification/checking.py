@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Mapping
+import sys
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +14,9 @@ from cryobox.engine.task import TaskResult
 from cryobox.errors import InputError
 from cryobox.folder.layout import is_stack_folder
 from cryobox.inputs import Given, Inputs, prepare
-from cryobox.options import Recipe
+from cryobox.options import Recipe, check_integer
 from cryobox.plan import Plan
+from cryobox.records import BITS, FORMAT
 from cryobox.tables import Outcome
 from cryobox.verification.findings import Problems, Verification
 from cryobox.verification.images import Images, Sample
@@ -55,6 +57,8 @@ def verify(
 
     Raises
     ------
+    OptionError
+        If `sample` or `seed` is less than 0 or no whole number.
     InputError
         If the folder holds no finished run, or its inputs cannot be read any more.
     OutputError
@@ -69,15 +73,18 @@ def verify(
     is recomputed of, which are read whole for that: with a sample of 100 images and stacks of 100 MB at most 10 GB, a
     fraction of the time that recomputing takes. With `everything` all stacks are read.
     """
+    sample = check_integer("sample", sample, 0, sys.maxsize, " images")
+    seed = check_integer("seed", seed, 0, sys.maxsize)
     out = Path(folder).resolve()
     record, ledgers, problems = read_job(out), read_ledgers(out), Problems()
     check_digest(out / "job.json", record, problems)
     basis = trusted(record, ledgers)
     check_beginnings(out / "job.json", record, basis, ledgers, problems)
-    if basis["cryobox"] != __version__:
+    if (basis["records"], basis["bits"]) != (FORMAT, BITS):
         problems.add(
             f"{out / 'job.json'}: was written by cryobox {basis['cryobox']}, this is {__version__}; verify it with "
-            f"that version, since another one may name and round differently"
+            f"that version, since this one names or rounds differently (records of kind {basis['records']}, images of "
+            f"kind {basis['bits']}; here {FORMAT} and {BITS})"
         )
         return Verification(rows=0, images=0, refused=0, worst=0.0, problems=problems.texts())
     given = Given.from_dict(basis["inputs"] or {})
@@ -104,14 +111,14 @@ def _check(
     check_lines(ledgers, plan, problems)
     results = recorded_results(ledgers, out, plan, problems)
     whole = len(results) == len(plan.tasks)
-    _check_headers(out, plan, results, version=__version__, problems=problems)
+    _check_headers(out, plan, results, versions=ledgers.versions, problems=problems)
     _find_strangers(out, plan, problems)
     if not whole:
         problems.add(
             f"{out}: the tables and job.json's counts are not compared, since records are missing in the ledger"
         )
         return Verification(rows=0, images=0, refused=0, worst=0.0, problems=problems.texts())
-    check_run(ledgers, plan, problems)
+    check_run(ledgers, inputs, problems)
     outcome = Outcome(plan, results)
     names = compare_tables(out, inputs, outcome, root, problems)
     check_counts(out / "job.json", record, inputs, outcome, results, names, problems)
@@ -134,7 +141,7 @@ def _check(
 
 
 def _check_headers(
-    out: Path, plan: Plan, results: Mapping[str, TaskResult], *, version: str, problems: Problems
+    out: Path, plan: Plan, results: Mapping[str, TaskResult], *, versions: Sequence[str], problems: Problems
 ) -> None:
     for task in plan.tasks:
         found = results.get(task.id)
@@ -143,7 +150,7 @@ def _check_headers(
         count = len(task.windows) - len(found.refused)
         for output, stack in zip(task.outputs, found.stacks, strict=False):
             check_header(
-                out / output.path, output, count, stack, dtype=output.dtype, version=version, problems=problems
+                out / output.path, output, count, stack, dtype=output.dtype, versions=versions, problems=problems
             )
 
 

@@ -171,7 +171,7 @@ def _excess(stored: NDArray[Any], expected: NDArray[np.float64]) -> float:
     """The largest difference, as a part of what is allowed."""
     if not np.isfinite(stored).all():
         return np.inf
-    allowed = TOLERANCE * float(np.abs(expected).max())
+    allowed = TOLERANCE * float(np.abs(expected).max()) + float(np.finfo(np.float32).smallest_subnormal)
     wanted = expected
     limit = np.full(expected.shape, allowed)
     if stored.dtype.itemsize == 2:

@@ -10,15 +10,13 @@ from typing import Any
 from cryobox.engine.task import TaskResult
 from cryobox.errors import InputError
 from cryobox.inputs import Inputs
-from cryobox.records import DIGEST, is_sealed, job_record
+from cryobox.records import BEGINNINGS, DIGEST, is_sealed, job_record
 from cryobox.tables import Outcome
 from cryobox.verification.differences import as_json, nested_differences
 from cryobox.verification.findings import Problems
 from cryobox.verification.ledgers import Ledgers
 
 __all__ = ["check_beginnings", "check_counts", "check_digest", "read_job", "trusted"]
-
-_BEGINNINGS = ("cryobox", "fftw", "recipe")  # what the ledger has, too
 
 
 def read_job(out: Path) -> dict[str, Any]:
@@ -46,9 +44,9 @@ def trusted(record: Mapping[str, Any], ledgers: Ledgers) -> dict[str, Any]:
 
     Where its digest does not fit, the ledger's count, which are the same in a folder that nobody touched.
     """
-    found = {key: record.get(key) for key in (*_BEGINNINGS, "inputs")}
+    found = {key: record.get(key) for key in (*BEGINNINGS, "inputs")}
     if is_sealed(record) is False:
-        found |= {key: ledgers.head[key] for key in _BEGINNINGS if key in ledgers.head}
+        found |= {key: ledgers.head[key] for key in BEGINNINGS if key in ledgers.head}
         found |= {"inputs": ledgers.run["inputs"]} if "inputs" in ledgers.run else {}
     return found
 
@@ -72,8 +70,8 @@ def check_beginnings(
     for text in nested_differences({key: record[key] for key in basis if key in record}, basis):
         problems.add(f"{path}: {text}")
     if ledgers.paths:
-        found = {key: ledgers.head.get(key) for key in _BEGINNINGS} | {"run.inputs": ledgers.run.get("inputs")}
-        wanted = {key: basis[key] for key in _BEGINNINGS} | {"run.inputs": basis["inputs"]}
+        found = {key: ledgers.head.get(key) for key in BEGINNINGS} | {"run.inputs": ledgers.run.get("inputs")}
+        wanted = {key: basis[key] for key in BEGINNINGS} | {"run.inputs": basis["inputs"]}
         for text in nested_differences(found, wanted):
             problems.add(f"{ledgers.path}: {text}")
 
@@ -91,7 +89,7 @@ def check_counts(
     plan = inputs.plan
     said = record.get("warnings")
     expected = job_record(
-        head={key: record.get(key) for key in _BEGINNINGS},  # compared before
+        head={key: record.get(key) for key in BEGINNINGS},  # compared before
         inputs=record.get("inputs") or {},
         picks=len(plan.places.reason),
         extracted=len(outcome.rows),
@@ -99,6 +97,7 @@ def check_counts(
         micrographs=len(plan.tasks) + len(plan.grounds.incomplete),
         incomplete={inputs.micrographs.names[row]: why for row, why in sorted(outcome.incomplete.items())},
         tables=tables,
+        files=inputs.files,
         warnings=said if isinstance(said, list) else [],
         seconds=record.get("seconds") or {},
     )

@@ -9,9 +9,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from cryobox import __version__
 from cryobox.engine.ledger import ledger_path, read_ledger
 from cryobox.engine.shards import fingerprint
 from cryobox.engine.task import StackInfo, TaskResult
+from cryobox.inputs import Inputs
 from cryobox.particles import Reason
 from cryobox.plan import Plan, Task
 from cryobox.records import is_sealed
@@ -33,6 +35,7 @@ class Ledgers:
     head: dict[str, Any]
     run: dict[str, Any]
     results: dict[str, TaskResult]
+    versions: tuple[str, ...]  # of cryobox, that have worked here; this one where none is told
 
 
 def read_ledgers(out: Path) -> Ledgers:
@@ -47,10 +50,20 @@ def read_ledgers(out: Path) -> Ledgers:
     paths = tuple(p for p in (*sorted(out.glob("ledger.*-of-*.jsonl")), path) if p.exists())
     head: dict[str, Any] = {}
     results: dict[str, TaskResult] = {}
+    versions: list[str] = []
     for one in paths:
         head, found = read_ledger(one)
         results |= found
-    return Ledgers(path=path, paths=paths, head=head, run=head.get("run", {}), results=results)
+        heads = (record.get("head", record) for _, record in _lines(one))
+        versions += [str(head["cryobox"]) for head in heads if "cryobox" in head]
+    return Ledgers(
+        path=path,
+        paths=paths,
+        head=head,
+        run=head.get("run", {}),
+        results=results,
+        versions=tuple(dict.fromkeys(versions)) or (__version__,),
+    )
 
 
 def check_lines(ledgers: Ledgers, plan: Plan, problems: Problems) -> None:
@@ -81,12 +94,17 @@ def _lines(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
         yield number, json.loads(line)
 
 
-def check_run(ledgers: Ledgers, plan: Plan, problems: Problems) -> None:
-    """The last run on the ledger had this plan."""
+def check_run(ledgers: Ledgers, inputs: Inputs, problems: Problems) -> None:
+    """The last run on the ledger had these inputs and this plan."""
     if ledgers.path not in ledgers.paths:
         problems.add(f"{ledgers.path}: is not there")
         return
-    for key, expected in (("plan", fingerprint(plan)), ("tasks", len(plan.tasks))):
+    plan = inputs.plan
+    for key, expected in (
+        ("content", inputs.content),
+        ("plan", fingerprint(plan)),
+        ("tasks", len(plan.tasks)),
+    ):
         if ledgers.run.get(key) != expected:
             problems.add(
                 f"{ledgers.path}: run.{key} is {ledgers.run.get(key)}, expected {expected}; did the picks or the table "

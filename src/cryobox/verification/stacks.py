@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,7 @@ from cryobox.verification.findings import Problems
 __all__ = ["HEADER_BYTES", "LARGEST_HALF", "check_header", "check_pixels", "header_fields"]
 
 HEADER_BYTES = 1024
+_LABEL = 224  # where the first label begins
 LARGEST_HALF = 65504.0  # the largest finite float16: what lies beyond is stored as it
 CHUNK = 16 << 20  # bytes of pixels in memory at a time
 
@@ -31,9 +32,12 @@ SMALLEST_HALF = 2.0**-25
 
 
 def check_header(
-    path: Path, output: Output, count: int, stack: StackInfo, *, dtype: str, version: str, problems: Problems
+    path: Path, output: Output, count: int, stack: StackInfo, *, dtype: str, versions: Sequence[str], problems: Problems
 ) -> None:
-    """Compare all 1024 bytes of a header with what a stack of `count` images has there, and the file's length."""
+    """Compare all 1024 bytes of a header with what a stack of `count` images has there, and the file's length.
+
+    `versions` are those of cryobox that have worked on the run, the last one at the end.
+    """
     wanted = HEADER_BYTES + count * output.size**2 * np.dtype(dtype).itemsize
     try:
         with path.open("rb") as file:
@@ -43,6 +47,8 @@ def check_header(
         problems.add(f"{path}: cannot be read: {error.strerror}")
         return
     if len(raw) == HEADER_BYTES:
+        label = raw[_LABEL : _LABEL + 80].rstrip(b"\0")
+        version = next((one for one in versions if label == _label(one)), versions[-1])
         expected = _expected(output, count, stack, dtype, version)
         for name, found, right in _differing_fields(raw, expected.tobytes()):
             problems.add(f"{path}: header says {name} = {found}, expected {right}")
@@ -69,8 +75,12 @@ def _expected(output: Output, count: int, stack: StackInfo, dtype: str, version:
     header["dmin"], header["dmax"], header["dmean"] = stack.minimum, stack.maximum, stack.mean
     header["rms"] = -1 if dtype == "float16" else stack.rms  # -1: not determined
     header["map"], header["machst"], header["nversion"] = b"MAP ", (0x44, 0x44, 0, 0), 20141
-    header["nlabl"], header["label"][0] = 1, f"cryobox {version}".encode()
+    header["nlabl"], header["label"][0] = 1, _label(version)
     return header
+
+
+def _label(version: str) -> bytes:
+    return f"cryobox {version}".encode()
 
 
 @cache
