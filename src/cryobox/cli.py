@@ -6,6 +6,7 @@ import contextlib
 import io
 import json
 import os
+import re
 import signal
 import sys
 import threading
@@ -135,6 +136,14 @@ def extract(
     fcrop: Annotated[int | None, typer.Option(help="Fourier-crop to this side", rich_help_panel=IMAGES)] = None,
     small: Annotated[
         int | None, typer.Option(help="A second, smaller crop in the same pass", rich_help_panel=IMAGES)
+    ] = None,
+    also: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="SIZE[:TYPE]",
+            help="A further size, as 64 or 64:float16; may be repeated",
+            rich_help_panel=IMAGES,
+        ),
     ] = None,
     float16: Annotated[
         bool, typer.Option("--float16/--float32", help="Type of the stored pixels", rich_help_panel=IMAGES)
@@ -372,6 +381,8 @@ def extract(
     )  # fmt: skip
     for line in why if say else ():
         print(line, file=sys.stderr)
+    dtype = values["dtype"]
+    values["also"] = tuple(_further(text, dtype) for text in also) if also else old_recipe.get("also", ())
     recipe = Recipe(box=box, sizes=sizes, **values)
     options = RunOptions(
         workers=workers,
@@ -807,6 +818,7 @@ def _choose_sizes(
 ) -> tuple[int, tuple[int, ...], list[str]]:
     """Box and stored sizes from what was asked for, and why they are what they are."""
     why: list[str] = []
+    others: list[int] = []
     if box is not None and diameter is not None:
         raise OptionError("give --box (pixels) or --diameter (Å), not both")
     if fcrop is not None and target is not None:
@@ -835,12 +847,12 @@ def _choose_sizes(
         if fcrop is None and target is None and first != recorded["box"]:
             fcrop = first
         if small is None and second:
-            small = second[0]
+            small, *others = second
     if target is not None:
         fcrop = crop_for(box, found, target)
         reached = found * box / fcrop
         why.append(f"stored at {fcrop}: {reached:.4g} Å per pixel, {2 * reached:.3g} Å at best")
-    return box, _sizes(box, fcrop, small), why
+    return box, (*_sizes(box, fcrop, small), *others), why
 
 
 def _require_report() -> None:
@@ -861,6 +873,14 @@ def _write_report(folder: Path, *, asked: bool, say: bool) -> Path | None:
     except Exception as error:  # noqa: BLE001 -- whatever is wrong with the report, stacks and tables are whole
         print(f"cryobox: warning: no report: {type(error).__name__}: {error}", file=sys.stderr)
     return None
+
+
+def _further(text: str, dtype: str) -> tuple[int, str]:
+    """A size and its type from what --also says: 64 or 64:float16; by default the type of the others."""
+    size, _, kind = text.partition(":")
+    if not re.fullmatch(r"[0-9]{1,6}", size):
+        raise OptionError(f"--also wants a size in pixels, as 64 or 64:float16; got {text!r}")
+    return int(size), kind or dtype
 
 
 def _sizes(box: int, fcrop: int | None, small: int | None) -> tuple[int, ...]:
