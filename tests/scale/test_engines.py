@@ -331,3 +331,28 @@ def test_a_scheduler_that_goes_away_ends_the_run_resumably(project: Path, expect
         client.close(timeout=1)
     extract(project)
     assert differences(outputs(project / "out"), expected) == []
+
+
+def test_a_result_that_dask_takes_for_an_error_is_a_death_of_its_worker() -> None:
+    cfexecutor = pytest.importorskip("distributed.cfexecutor")
+    import asyncio
+    from concurrent.futures import Future
+
+    from cryobox.engine.dispatch import _is_death
+
+    class Lost:
+        """A future whose worker died between the result and its message."""
+
+        status = "lost"
+
+        async def _result(self, raiseit: bool) -> object:
+            return object()
+
+    async def cascade(found: Future) -> None:
+        await cfexecutor._cascade_future(Lost(), found)
+
+    found: Future = Future()
+    asyncio.run(cascade(found))
+    assert isinstance(found.exception(), TypeError)
+    assert _is_death(found.exception())
+    assert not _is_death(TypeError("ours"))

@@ -7,6 +7,7 @@ import math
 import os
 import threading
 import time
+import traceback
 from collections import Counter, deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import BrokenExecutor, Executor, Future, ThreadPoolExecutor, wait
@@ -320,6 +321,10 @@ def _dask_client(executor: Executor) -> Any:
 
 def _is_death(error: BaseException) -> bool:
     """Whether an exception says that a worker died, or ran out of memory, rather than that cryobox failed."""
+    if isinstance(error, TypeError):
+        # dask's executor takes a result for an error where the worker dies while its result is on the way.
+        frames = (frame for frame, _ in traceback.walk_tb(error.__traceback__))
+        return any(frame.f_globals.get("__name__") == "distributed.cfexecutor" for frame in frames)
     names = {kind.__name__ for kind in type(error).__mro__}
     return bool(names & {"KilledWorker", "CommClosedError", "MemoryError", "WorkerError", "TerminatedWorkerError"})
 
