@@ -1,6 +1,6 @@
 """Fast box sizes: the list that CryoSPARC's guide recommends, and neighbors on it.
 
-The list holds even sizes without a prime factor above 7 (CONVENTIONS: "Box sizes"); any even size works.
+The list holds even sizes without a prime factor above 7 (docs/conventions.md); any even size works.
 """
 
 from __future__ import annotations

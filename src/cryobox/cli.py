@@ -890,7 +890,7 @@ def _sizes(box: int, fcrop: int | None, small: int | None) -> tuple[int, ...]:
 
 def _check_orientation(picks: Picks, micrographs: str, recipe: Recipe, root: Path | None, *, say: bool = False) -> None:
     from cryobox.inputs import prepare
-    from cryobox.orientation import check_orientation
+    from cryobox.mirrored import check_orientation
 
     found = check_orientation(prepare(picks, micrographs=micrographs, recipe=recipe, root=root))
     if say:

@@ -14,8 +14,8 @@ from pathlib import Path
 from cryobox import __version__
 from cryobox.core import fftw_version
 from cryobox.engine.company import look_around, make_room_elsewhere
+from cryobox.engine.devices import memory_of_a_worker, ready_devices
 from cryobox.engine.dispatch import Engine, Incidents, carry_out, check_engine
-from cryobox.engine.gpu import memory_of_a_worker, ready_devices
 from cryobox.engine.ledger import Ledger, ledger_path
 from cryobox.engine.progress import ProgressCallback, Tally
 from cryobox.engine.shards import (

@@ -43,7 +43,7 @@ RecenterFrom = Literal["auto", "3d", "2d"]
 Style = Literal["relion", "cryosparc"]
 StoredDtype = Literal["float32", "float16"]
 
-DEFAULT_BACKGROUND_FRACTION = 0.375  # of the image's side; RELION's default, CONVENTIONS 2 "Background"
+DEFAULT_BACKGROUND_FRACTION = 0.375  # of the image's side; RELION's default (docs/conventions.md)
 
 
 def default_background_radius(size: int) -> int:

@@ -71,7 +71,7 @@ class Particles:
     micrograph_uids : ndarray, uint64, optional
         One per entry of `micrograph_names` (location/micrograph_uid).
     from_fractions : bool
-        The coordinates are float32 fractions times a shape, so integers are guarded (CONVENTIONS 1).
+        The coordinates are float32 fractions times a shape, so integers are guarded (docs/conventions.md).
     grid_shape : ndarray, shape (len(micrograph_names), 2), int64, optional
         (ny, nx) that the picks were made on (location/micrograph_shape).
     grid_pixel_size : ndarray, shape (len(micrograph_names),), float64, optional

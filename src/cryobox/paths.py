@@ -1,4 +1,4 @@
-"""Where a file named in a table is looked for, and names that are safe to create in the output folder."""
+"""Where a file named in a table is looked for."""
 
 from __future__ import annotations
 

@@ -86,7 +86,7 @@ def test_devices_are_listed_with_their_memory(capsys: pytest.CaptureFixture[str]
 
 def test_only_the_devices_that_a_run_uses_are_looked_at_closely() -> None:
     from cryobox import RunOptions
-    from cryobox.engine.gpu import ready_devices
+    from cryobox.engine.devices import ready_devices
 
     with standin.load().in_place_of_cuda() as device:
         device.set(devices=4)
@@ -101,7 +101,7 @@ def test_a_limit_of_memory_is_shared_by_the_workers_that_run_at_the_same_time(
     workers: int, gpus: int, shares: int
 ) -> None:
     from cryobox import RunOptions
-    from cryobox.engine.gpu import memory_of_a_worker
+    from cryobox.engine.devices import memory_of_a_worker
 
     with standin.load().in_place_of_cuda():
         assert gpu.most_callers() == 8

@@ -9,8 +9,8 @@ import pytest
 
 import synth
 from cryobox.inputs import Inputs, prepare
+from cryobox.mirrored import ORIENTATIONS, check_orientation
 from cryobox.options import Recipe
-from cryobox.orientation import ORIENTATIONS, check_orientation
 from cryobox.simulate import make_dataset
 
 

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cryobox.core import STATISTICS, Status, cut
-from cryobox.engine.gpu import CPU, on_a_device
+from cryobox.engine.devices import CPU, on_a_device
 from cryobox.errors import BackendError, CryoboxError, MicrographError, OutputError
 from cryobox.folder.layout import TABLE_FOLDER, is_stack_folder
 from cryobox.folder.publish import sync_folder, temporary_name

@@ -1,4 +1,4 @@
-"""MRC: headers and pixels of micrographs (plain, gzip, bzip2), and the writing of particle stacks. CONVENTIONS 3.
+"""MRC: headers and pixels of micrographs (plain, gzip, bzip2), and the writing of stacks (docs/conventions.md).
 
 Layout and meaning of the header are those of MRC2014 (https://www.ccpem.ac.uk/mrc_format/mrc2014.php); the record is
 the one of `mrcfile`. Whether bytes are signed follows IMOD (https://bio3d.colorado.edu/imod/doc/mrc_format.txt).

@@ -576,7 +576,7 @@ def _star_of(particles: Particles) -> StarTable | None:
 
 
 def write_particles(path: str | Path, particles: Particles, micrographs: Micrographs, extracted: Extracted) -> None:
-    """Write the table of the extracted particles, in the form of RELION 3.1 and later (CONVENTIONS 4).
+    """Write the table of the extracted particles, in the form of RELION 3.1 and later (docs/conventions.md).
 
     The input's columns come first and stay as they are, except for image and micrograph names, the optics group,
     and the coordinates and origins of rows that moved. 3.0-style columns become data_optics and origins in Å.
