@@ -15,6 +15,7 @@ from functools import partial
 from typing import Any, Literal, Self
 
 from cryobox.boxes import as_integer, check_even
+from cryobox.declared import CLUSTERS, IMAGES, POSITIONS, RUNNING, TABLES, option
 from cryobox.errors import InputError, OptionError
 
 __all__ = [
@@ -249,33 +250,77 @@ class Recipe:
 
     box: int
     sizes: tuple[int, ...] = ()
-    dtype: StoredDtype = "float32"
+    dtype: StoredDtype = option(
+        "--float16/--float32", default="float32", values=("float16", "float32"), help="Type of the stored pixels",
+        panel=IMAGES,
+    )  # fmt: skip
     also: tuple[tuple[int, StoredDtype], ...] = ()
-    normalize: bool = True
-    ramp: bool = True
-    invert: bool | None = None
-    background_radius: float | None = None
-    background_diameter_angstrom: float | None = None
-    scale_const: float | None = None
-    edges: Edges = "reject"
-    recenter: bool = True
-    recenter_from: RecenterFrom = "auto"
-    rounding: Rounding = "truncate"
-    style: Style | None = None
-    min_score: float | None = None
-    min_separation_angstrom: float | None = None
-    flip_x: bool = False
-    flip_y: bool = False
-    limit: int | None = None
-    refresh_ctf: bool = False
-    ctf_average: bool = False
-    drop_alignments: bool = False
-    pixel_size: float | None = None
-    coordinate_scale: float = 1.0
-    coordinate_suffix: str | None = None
-    strip_prefix: str | None = None
-    strip_suffix: str | None = None
-    tiff_flip: bool = True
+    normalize: bool = option(
+        "--normalize/--no-normalize", default=True, help="Background to mean 0, sd 1", panel=IMAGES
+    )
+    ramp: bool = option(
+        "--no-ramp", default=True, values=(False, True), help="Do not subtract the background's plane", panel=IMAGES
+    )
+    invert: bool | None = option(
+        "--invert/--no-invert", default=None, help="Multiply by -1", shown="as --style", panel=IMAGES
+    )
+    background_radius: float | None = option(
+        "--bg-radius", default=None, help="Background starts here, pixels of the first stored size",
+        shown="0.375 of it", panel=IMAGES,
+    )  # fmt: skip
+    background_diameter_angstrom: float | None = option(
+        "--bg-diameter", default=None, help="The same as a diameter in Å", panel=IMAGES
+    )
+    scale_const: float | None = option(
+        "--scale-const", default=None, help="Divide by this, not by each background's sd", panel=IMAGES
+    )
+    edges: Edges = option("--edges", default="reject", help="Boxes over the edge", panel=POSITIONS)
+    recenter: bool = option(
+        "--recenter/--no-recenter", default=True, help="Move boxes by aligned shifts", panel=POSITIONS
+    )
+    recenter_from: RecenterFrom = option(
+        "--recenter-from", default="auto", help="By which alignment; auto: 3D before 2D", panel=POSITIONS
+    )
+    rounding: Rounding = option("--rounding", default="truncate", help="Fractional picks", panel=POSITIONS)
+    style: Style | None = option(
+        "--style", default=None, help="Tables, contrast, names", shown="as the picks", panel=TABLES
+    )
+    min_score: float | None = option(
+        "--min-score", default=None, help="Leave out picks that score lower", panel=POSITIONS
+    )
+    min_separation_angstrom: float | None = option(
+        "--min-separation", default=None, help="Å between picks; the better one stays", panel=POSITIONS
+    )
+    flip_x: bool = option("--flip-x", default=False, help="Picks were made on a copy mirrored in x", panel=POSITIONS)
+    flip_y: bool = option("--flip-y", default=False, help="Picks were made on a copy mirrored in y", panel=POSITIONS)
+    limit: int | None = option("--limit", default=None, help="Only the first N micrographs with picks", panel=RUNNING)
+    refresh_ctf: bool = option(
+        "--refresh-ctf", default=False, help="Take CTF values from the micrographs", panel=TABLES
+    )
+    ctf_average: bool = option(
+        "--ctf-average", default=False, help="With --refresh-ctf: accept averages of Patch CTF", panel=TABLES
+    )
+    drop_alignments: bool = option(
+        "--drop-alignments", default=False, help="Leave out orientations and shifts", panel=POSITIONS
+    )
+    pixel_size: float | None = option(
+        "--pixel-size", default=None, help="Å per pixel, where nothing else says it", panel=TABLES
+    )
+    coordinate_scale: float = option(
+        "--coord-scale", default=1.0, help="Multiply coordinates (picks of a binned copy)", panel=POSITIONS
+    )
+    coordinate_suffix: str | None = option(
+        "--coord-suffix", default=None, help="Coordinate files: text after the micrograph's stem", panel=TABLES
+    )
+    strip_prefix: str | None = option(
+        "--strip-prefix", default=None, help="The same at the beginning, as denoised_", panel=TABLES
+    )
+    strip_suffix: str | None = option(
+        "--strip-suffix", default=None, help="Text at the end of names that is not compared, as _DW", panel=TABLES
+    )
+    tiff_flip: bool = option(
+        "--tiff-no-flip", default=True, values=(False, True), help="Keep the row order of TIFF files", panel=TABLES
+    )
 
     def __post_init__(self) -> None:
         set_field = partial(object.__setattr__, self)  # frozen for others: here values become plain Python's
@@ -441,18 +486,29 @@ class RunOptions:
         Go on without a GPU that is missing or fails, at last on the CPU.
     """
 
-    workers: int | None = None
-    threads: int = 1
-    on_error: Literal["skip", "stop"] = "skip"
-    allow_incomplete: bool = False
-    overwrite: bool = False
-    break_lock: bool = False
-    fsync: bool = True
+    workers: int | None = option("--workers", default=None, help="Micrographs at a time", shown="cores", panel=RUNNING)
+    threads: int = option("--threads", default=1, help="Threads of each worker", panel=RUNNING)
+    on_error: Literal["skip", "stop"] = option(
+        "--on-error", default="skip", help="A bad micrograph: leave it out or stop", panel=RUNNING
+    )
+    allow_incomplete: bool = option(
+        "--allow-incomplete", default=False, help="Exit 0 despite bad micrographs", panel=RUNNING
+    )
+    overwrite: bool = option("--overwrite", default=False, help="Start anew in this folder", panel=RUNNING)
+    break_lock: bool = option(
+        "--break-lock", default=False, help="Take over from a process that is gone", panel=RUNNING
+    )
+    fsync: bool = option("--fsync/--no-fsync", default=True, help="Force files to the disk", panel=RUNNING)
     shard: tuple[int, int] | None = None
-    task_timeout: float | None = None
+    task_timeout: float | None = option(
+        "--task-timeout", default=None, help="Seconds until a micrograph is given to another worker (--dask)",
+        panel=CLUSTERS,
+    )  # fmt: skip
     gpus: tuple[str, ...] = ()
     gpu_memory: int | None = None
-    gpu_fallback: bool = False
+    gpu_fallback: bool = option(
+        "--gpu-fallback", default=False, help="Go on without GPUs that are missing or fail", panel=RUNNING
+    )
 
     def __post_init__(self) -> None:
         set_field = partial(object.__setattr__, self)

@@ -114,7 +114,7 @@ def test_a_misspelt_command_is_answered_with_the_nearest_one() -> None:
         (["--box", 64, "--diameter", 100], "give --box (pixels) or --diameter (Å), not both"),
         (["--box", 64, "--fcrop", 32, "--target-resolution", 8], "give --fcrop (pixels), or --target-pixel-size"),
         (["--box", 64, "--target-pixel-size", 4, "--target-resolution", 8], "not both"),
-        (["--box", 64, "--style", "eman"], "style must be one of relion, cryosparc; got 'eman'"),
+        (["--box", 64, "--style", "eman"], "'--style': Value error, 'eman' is not one of"),
     ],
 )
 def test_options_that_cannot_be_honored_are_refused_before_any_work(

@@ -1,0 +1,330 @@
+"""`cryobox extract`: the main command."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import sys
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import typer
+
+from cryobox.cli.command import Asked, takes
+from cryobox.cli.orientation import check_picks
+from cryobox.cli.patterns import refuse_images
+from cryobox.cli.reports import require_report, write_report
+from cryobox.declared import CLUSTERS, MESSAGES, POSITIONS, RUNNING, TABLES, option
+from cryobox.display import choose_display, explain_plan, plan_lines, warn
+from cryobox.errors import OptionError
+from cryobox.gpu import parse_gpus, parse_memory
+from cryobox.options import Recipe, RunOptions
+from cryobox.sizing import Sizing, choose_sizes
+
+if TYPE_CHECKING:
+    from concurrent.futures import Executor
+
+    from cryobox.inputs import Given, Recorded
+    from cryobox.job import RunResult
+
+__all__ = ["Clusters", "Devices", "Inputs", "Messages", "extract"]
+
+EXIT_INTERRUPTED = 130
+
+# To go when the tests in tests/gpu and bench/gpu.py have run on a GPU (docs/gpu.md).
+GPU_UNPROVEN = (
+    "the CUDA kernels of this version have been tested with a processor in the place of the GPU, not yet on one; "
+    "check the result with `cryobox verify`"
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Inputs:
+    """Which files are read, and where the results go."""
+
+    picks: Sequence[str] | None = option(
+        default=None,
+        help=".star, .cs, .csg, .box, .cbox, .txt, .csv, .json, .pos, .xmd, .coords, or a folder of them; several are "
+        "appended",
+        panel=TABLES,
+    )
+    out: Path = option("--out", "-o", help="Output folder", panel=TABLES)
+    micrographs: str | None = option(
+        "--micrographs", "-m", default=None, help=".star, .cs, .csg, a folder or a glob", panel=TABLES
+    )
+    replay: Path | None = option(
+        "--from", default=None, help="Repeat the run of this job.json; options given here win", panel=TABLES
+    )
+    root: Path | None = option("--root", default=None, help="Where relative paths in tables start", panel=TABLES)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Devices:
+    """What windows are cut on, as words."""
+
+    gpus: str | None = option(
+        "--gpus", default=None, help="Cut on GPUs: how many (2), or which (0,2 or 3,)", shown="CPU", panel=RUNNING
+    )
+    gpu_memory: str | None = option(
+        "--gpu-memory", default=None, help="Of each GPU, like 4G", shown="half of what is free", panel=RUNNING
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Clusters:
+    """Other hosts, and sessions that go on."""
+
+    shard: str | None = option(
+        "--shard", default=None, help="Part I/N of the micrographs, or auto in a job array; then merge", panel=CLUSTERS
+    )
+    dask: str | None = option(
+        "--dask", default=None, help="Workers of a dask scheduler, tcp://HOST:PORT or local:N", panel=CLUSTERS
+    )
+    mpi: bool = option(
+        "--mpi", default=False, help="Ranks of mpirun python -m mpi4py.futures -m cryobox", panel=CLUSTERS
+    )
+    watch: bool = option(
+        "--watch", default=False, help="Take files as they appear, until DIR/stop is there", panel=CLUSTERS
+    )
+    every: float = option("--every", default=30.0, help="--watch: seconds between rounds", panel=CLUSTERS)
+    idle_timeout: float | None = option(
+        "--idle-timeout", default=None, help="--watch: end after so many seconds without news", panel=CLUSTERS
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Messages:
+    """What is said, and written beside the results."""
+
+    check_orientation: bool = option(
+        "--check-orientation", default=False, help="Warn if flipped picks would fit better", panel=POSITIONS
+    )
+    report: bool | None = option(
+        "--report/--no-report", default=None, help="Write report.html", shown="where cryobox[report] is", panel=MESSAGES
+    )
+    dry_run: bool = option("--dry-run", default=False, help="Plan, print, write nothing", panel=MESSAGES)
+    json_events: bool = option("--json", default=False, help="Events as JSON lines", panel=MESSAGES)
+    quiet: bool = option("--quiet", "-q", default=False, help="Only errors and warnings", panel=MESSAGES)
+    verbose: bool = option("--verbose", "-v", default=False, help="Explain decisions", panel=MESSAGES)
+
+    @property
+    def say(self) -> bool:
+        """Whether plain sentences are welcome."""
+        return not (self.json_events or self.quiet)
+
+
+@takes(Inputs, Sizing, Recipe, RunOptions, Devices, Clusters, Messages)
+def extract(
+    context: typer.Context,
+    of_inputs: Asked,
+    of_sizes: Asked,
+    of_recipe: Asked,
+    of_run: Asked,
+    of_devices: Asked,
+    of_clusters: Asked,
+    of_messages: Asked,
+) -> None:
+    """Cut particles out of micrographs. Running the same command again resumes.
+
+    [dim]RELION tables; boxes of 400 pixels, stored at 128 and at 64:[/dim]
+    cryobox extract picks.star -m micrographs_ctf.star -o Extract/job010 --box 400 --fcrop 128 --small 64
+
+    [dim]CryoSPARC tables, moved to where the last alignment says the particles are:[/dim]
+    cryobox extract J8/particles.csg -m J3/exposures.csg -o J9 --diameter 180 --target-resolution 4
+
+    [dim]What would happen; and the same as last time, with other picks:[/dim]
+    cryobox extract picks.star -m mics.star -o out --box 400 --dry-run
+    cryobox extract better_picks.star -o again --from out/job.json
+    """
+    inputs, clusters, messages = (
+        Inputs(**of_inputs.values),
+        Clusters(**of_clusters.values),
+        Messages(**of_messages.values),
+    )
+    if messages.report:
+        require_report()
+    given, recorded, recipe, out = _what(context, inputs, of_sizes, of_recipe, say=messages.say)
+    options = _how(of_run, of_devices, clusters)
+    root = None if given.root is None else Path(given.root)
+    if messages.check_orientation:
+        check_picks(given.picks, given.micrographs, recipe, root)
+    if messages.dry_run:
+        _dry_run(given, recipe, recorded, verbose=messages.verbose, as_json=messages.json_events)
+        return
+    result = _run(given, recorded, recipe, options, out, clusters, messages)
+    if result.tables and messages.report is not False and not result.shard:
+        written = write_report(result.out, asked=bool(messages.report), say=messages.say)
+        if written is not None and messages.say:
+            print(f"report: {written}")
+    raise typer.Exit(result.exit_code)
+
+
+def _what(
+    context: typer.Context, inputs: Inputs, of_sizes: Asked, of_recipe: Asked, *, say: bool
+) -> tuple[Given, Recorded | None, Recipe, Path]:
+    """What is to be made, of what, and where: as asked, else as the record of --from has it."""
+    from cryobox.replay import given_of, holds, read_record, recorded_of
+
+    refuse_images(inputs.picks or ())
+    record = read_record(inputs.replay) if inputs.replay is not None else {}
+    given = given_of(record, inputs.picks, inputs.micrographs, inputs.root)
+    recorded, warnings = recorded_of(record, inputs.replay, inputs.picks, inputs.micrographs)
+    warn(warnings)
+    if inputs.replay is not None and holds(inputs.out, inputs.replay):
+        raise OptionError(f"{inputs.replay}: would be replaced by the record of this run; choose another --out")
+    out = inputs.out
+    if given.directory != os.getcwd():
+        out = out.absolute()
+        context.with_resource(contextlib.chdir(given.directory))
+    old = record.get("recipe", {})
+    values = of_recipe.values | {name: old[name] for name in old.keys() & of_recipe.values.keys() - of_recipe.given}
+
+    def pixel_size() -> float:
+        from cryobox.inputs import read_pixel_size
+
+        root = None if given.root is None else Path(given.root)
+        found = float(values["pixel_size"] or read_pixel_size(given.micrographs, root=root))
+        if not found > 0:
+            raise OptionError(
+                f"{given.micrographs}: neither table nor header says how many Å a pixel has, so sizes in Å mean "
+                f"nothing; give --pixel-size, or --box and --fcrop in pixels"
+            )
+        return found
+
+    chosen = choose_sizes(Sizing(**of_sizes.values), old, dtype=values["dtype"], pixel_size=pixel_size)
+    for line in chosen.why if say else ():
+        print(line, file=sys.stderr)
+    return given, recorded, Recipe(box=chosen.box, sizes=chosen.sizes, also=chosen.also, **values), out
+
+
+def _how(of_run: Asked, of_devices: Asked, clusters: Clusters) -> RunOptions:
+    """How the work is done."""
+    from cryobox.engine.shards import parse_shard
+
+    words: dict[str, Any] = {}
+    if clusters.shard is not None:
+        words["shard"] = parse_shard(clusters.shard)
+    if (gpus := of_devices.values["gpus"]) is not None:
+        words["gpus"] = parse_gpus(gpus)
+        warn([GPU_UNPROVEN])
+    if (memory := of_devices.values["gpu_memory"]) is not None:
+        words["gpu_memory"] = parse_memory(memory)
+    if clusters.idle_timeout is not None and not clusters.watch:
+        raise OptionError("--idle-timeout ends --watch; give both")
+    return RunOptions(**of_run.values, **words)
+
+
+def _run(
+    given: Given,
+    recorded: Recorded | None,
+    recipe: Recipe,
+    options: RunOptions,
+    out: Path,
+    clusters: Clusters,
+    messages: Messages,
+) -> RunResult:
+    from cryobox import job
+
+    display = choose_display(
+        json_events=messages.json_events, quiet=messages.quiet, verbose=messages.verbose, root=given.root
+    )
+    with _stop_on_signal() as stop, _executor(clusters, options) as executor:
+        task: dict[str, Any] = {
+            "micrographs": given.micrographs, "out": out, "recipe": recipe, "options": options, "root": given.root,
+            "executor": executor, "on_progress": display.progress, "stop": stop,
+        }  # fmt: skip
+        try:
+            if clusters.watch:
+                said = _Rounds(say=messages.say, report=messages.report)
+                task |= {"every": clusters.every, "idle_timeout": clusters.idle_timeout}
+                result = job.watch(given.picks, on_round=said.round, on_wait=said.wait, **task)
+            else:
+                result = job.run(given.picks, on_plan=display.plan, recorded=recorded, **task)
+        finally:
+            display.close()
+    display.end(result)
+    return result
+
+
+def _dry_run(given: Given, recipe: Recipe, recorded: Recorded | None, *, verbose: bool, as_json: bool) -> None:
+    from cryobox.inputs import prepare
+
+    root = None if given.root is None else Path(given.root)
+    plan = prepare(given.picks, micrographs=given.micrographs, recipe=recipe, root=root, recorded=recorded).plan
+    if as_json:
+        choose_display(json_events=True).plan(plan)
+        return
+    warn(plan.warnings)
+    for line in (*plan_lines(plan), *(explain_plan(plan) if verbose else ())):
+        print(line)
+    for task in plan.tasks if verbose else ():
+        print(f"  {task.micrograph}: {len(task.windows)} particles")
+    for index, output in enumerate(plan.recipe.outputs):
+        total = sum(task.bytes_of(index) for task in plan.tasks)
+        print(f"stacks of {output.size} x {output.size} {output.dtype}: {len(plan.tasks)} files, {total} bytes")
+    print(f"to read: {sum(task.bytes_to_read for task in plan.tasks)} bytes; nothing was written")
+
+
+@contextlib.contextmanager
+def _executor(clusters: Clusters, options: RunOptions) -> Iterator[Executor | None]:
+    """The executor that was asked for; None: threads of this process."""
+    dask, mpi = clusters.dask, clusters.mpi
+    if dask is not None and mpi:
+        raise OptionError("give --dask or --mpi, not both")
+    if mpi and options.task_timeout is not None:
+        raise OptionError("--task-timeout cannot be used with --mpi: a single rank cannot be stopped; --dask can")
+    if dask is None and not mpi:
+        yield None
+        return
+    from cryobox.engine.clusters import dask_executor, mpi_executor
+
+    with dask_executor(dask) if dask is not None else mpi_executor() as executor:
+        yield executor
+
+
+class _Rounds:
+    """What --watch says of its rounds, and the report of each."""
+
+    def __init__(self, *, say: bool, report: bool | None) -> None:
+        self._say, self._report = say, report
+        self._waiting = ""
+
+    def round(self, result: RunResult) -> None:
+        if self._report is not False and result.tables:
+            write_report(result.out, asked=bool(self._report), say=False)
+        if self._say:
+            print(f"{time.strftime('%H:%M:%S')} {result.extracted} particles of {result.micrographs} micrographs; "
+                  f"tables are up to date", file=sys.stderr, flush=True)  # fmt: skip
+
+    def wait(self, reason: str) -> None:
+        if self._say and reason != self._waiting:
+            self._waiting = reason
+            print(f"{time.strftime('%H:%M:%S')} waiting: {reason}", file=sys.stderr, flush=True)
+
+
+@contextlib.contextmanager
+def _stop_on_signal() -> Iterator[threading.Event]:
+    """An event that the first SIGINT or SIGTERM sets; a second one ends the process the usual way."""
+    stop = threading.Event()
+    old = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+
+    def handle(number: int, _frame: object) -> None:
+        stop.set()
+        for which, handler in old.items():
+            signal.signal(which, handler)
+        print("\ncryobox: finishing what is in flight; once more to stop at once", file=sys.stderr)
+
+    for number in old:
+        signal.signal(number, handle)
+    try:
+        yield stop
+    except KeyboardInterrupt:  # the second one
+        raise typer.Exit(EXIT_INTERRUPTED) from None
+    finally:
+        for number, handler in old.items():
+            signal.signal(number, handler)
