@@ -21,7 +21,7 @@ from cryobox.boxes import FAST_BOXES, crop_for, is_fast, nearby, propose
 from cryobox.display import choose_display, error_event, explain_plan, plan_lines, warn
 from cryobox.errors import AbortedError, BackendError, CryoboxError, InputError, MissingExtraError, OptionError
 from cryobox.gpu import describe_devices, parse_gpus, parse_memory
-from cryobox.options import LARGEST_BOX, Recipe, RunOptions, check_integer
+from cryobox.options import LARGEST_BOX, Recipe, RunOptions, check_integer, check_seconds
 
 if TYPE_CHECKING:
     from concurrent.futures import Executor
@@ -391,6 +391,9 @@ def extract(
         print(f"cryobox: warning: {GPU_UNPROVEN}", file=sys.stderr)
     if idle_timeout is not None and not watch:
         raise OptionError("--idle-timeout ends --watch; give both")
+    check_seconds("every", every)  # now, so that a dry run says it, too
+    if idle_timeout is not None:
+        check_seconds("idle_timeout", idle_timeout, zero=True)
     if check_orientation:
         _check_orientation(given.picks, given.micrographs, recipe, None if given.root is None else Path(given.root))
     if dry_run:
