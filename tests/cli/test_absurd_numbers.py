@@ -44,6 +44,8 @@ def refuse(dataset: Dataset, tmp_path: Path, capsys: pytest.CaptureFixture[str])
         ("--watch --idle-timeout inf", "idle_timeout must be at least 0"),
         ("--watch --idle-timeout -1", "idle_timeout must be at least 0"),
         ("--watch --every 0", "every must be more than 0"),
+        ("--watch --every inf --dry-run", "every must be more than 0"),
+        ("--watch --idle-timeout nan --dry-run", "idle_timeout must be at least 0"),
         ("--watch --every nan", "every must be more than 0"),
         ("--task-timeout inf", "task_timeout must be more than 0"),
         ("--limit -3", "limit must be at least 1 micrograph; got -3"),

@@ -69,6 +69,20 @@ def test_rows_are_appended_and_columns_united(folder: Path) -> None:
     assert [name[:9] for name in rows["_rlnImageName"]] == ["00000001@", "00000001@", "00000002@"]
 
 
+def test_what_is_not_written_as_zero_is_not_told_so(folder: Path) -> None:
+    (folder / "one.star").write_text(
+        BARE + "_rlnDefocusU\n_rlnDefocusV\n_rlnDefocusAngle\n_rlnVoltage\n_rlnSphericalAberration\n"
+        "_rlnAmplitudeContrast\n_rlnBeamTiltX\n_rlnBeamTiltY\n_rlnAutopickFigureOfMerit\n"
+        "M/a.mrc 100 80 77777 77770 5 300 2.7 0.07 0.1 0.2 0.9\n"
+    )
+    (folder / "two.star").write_text(fitted("og1", 1, "M/b.mrc 60 80 1 55555 55550 6"))
+    result = extract("one.star", "two.star")
+    rows, optics = columns(folder / "out/particles.star"), columns(folder / "out/particles.star", "optics")
+    assert set(optics["_rlnVoltage"]) == {"300"}
+    assert [float(score) for score in rows["_rlnAutopickFigureOfMerit"]] == [0.9, -999]
+    assert not [text for text in result.warnings if "written as 0" in text]
+
+
 def test_each_row_keeps_the_ctf_and_optics_of_its_own_table(folder: Path) -> None:
     (folder / "one.star").write_text(fitted("og1", 1, "M/a.mrc 100 80 1 77777 77770 5"))
     (folder / "two.star").write_text(fitted("other", 1, "M/a.mrc 60 80 1 55555 55550 6"))

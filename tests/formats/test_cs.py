@@ -915,3 +915,10 @@ def test_every_center_of_common_detectors_survives_its_fraction(extent: int) -> 
     position: NDArray[np.float64] = fraction_of(center, np.full(len(center), extent)).astype(np.float64) * extent
     np.testing.assert_array_equal(truncate(position, guard=True), center)
     np.testing.assert_array_equal(np.trunc(position), center)
+
+
+def test_a_uid_that_two_picks_have_is_refused(tmp_path: Path) -> None:
+    table = picks()
+    table["uid"][:2] = 7
+    with pytest.raises(InputError, match=r"picks\.cs: uid 7 stands for 2 particles; picks could not be told apart"):
+        cs.read_particles(saved(tmp_path / "picks.cs", table))

@@ -204,3 +204,11 @@ def test_two_descriptions_in_one_process_are_the_same(tmp_path: Path, make: Call
         "assert one == two and one, (one, two)"
     )
     subprocess.run([sys.executable, "-c", code, str(path)], check=True)
+
+
+def test_star_files_that_are_read_without_a_block_are_described(tmp_path: Path) -> None:
+    write(tmp_path / "Movies" / "a_autopick.star", STAR)
+    (line,) = describe(write(tmp_path / "coords_suffix_autopick.star", "CtfFind/job003/micrographs_ctf.star\n"))
+    assert ": 1 picks, x from 10 to 10" in line
+    (line,) = describe(write(tmp_path / "c.star", "# version 50001\n"))
+    assert line.endswith("c.star: comments alone: no picks")

@@ -83,7 +83,7 @@ def test_cryosparc_uid_prefixes_are_no_part_of_the_suffix(tmp_path: Path) -> Non
 
 @pytest.mark.parametrize(
     ("kind", "text"),
-    [("box", "0 0 4 4\n"), ("csv", "x,y\n2,2\n"), ("txt", "2 2\n"), ("tsv", "image_name\tx\ty\na\t2\t2\n")],
+    [("box", "0 0 4 4\n"), ("csv", "x,y\n2,2\n"), ("txt", "2 2\n"), ("tsv", "image_name\tx\ty\nmic\t2\t2\n")],
 )
 def test_folders_may_hold_any_coordinate_type(tmp_path: Path, kind: str, text: str) -> None:
     folder = fill(tmp_path / "picks")

@@ -282,3 +282,53 @@ def test_kinds_that_a_pattern_of_the_shell_mixes_are_refused(tmp_path: Path) -> 
         formats.read_several(
             sorted(folder.iterdir()), micrographs=micrographs("a.mrc"), recipe=Recipe(box=64, coordinate_suffix="_old")
         )
+
+
+def named(*rows: str) -> str:
+    """A STAR table of picks whose rows name their micrographs."""
+    return f"{HEAD}_rlnMicrographName #3\n" + "".join(f"5 20 {row}\n" for row in rows)
+
+
+@pytest.mark.parametrize(
+    ("name", "text"), [("a_autopick.star", named("M/b.mrc")), ("a.txt", "image_name\tx_coord\ty_coord\nb\t5\t20\n")]
+)
+def test_a_file_whose_rows_name_another_micrograph_than_its_name_is_refused(
+    tmp_path: Path, name: str, text: str
+) -> None:
+    folder = fill(tmp_path / "p", {name: text})
+    with pytest.raises(InputError, match=rf"{name}: its rows name the micrograph .*b.*, but .* it belongs to a;"):
+        read(folder, "M/a.mrc", "M/b.mrc")
+    listed = fill(
+        tmp_path,
+        {
+            "other.star": star(1),
+            "list.star": "data_\nloop_\n_rlnMicrographName\n_rlnMicrographCoordinates\n"
+            f"M/a.mrc {folder / name}\nM/b.mrc {tmp_path / 'other.star'}\n",
+        },
+    )
+    with pytest.raises(InputError, match=rf"{name}: its rows name .* it belongs to M/a\.mrc"):
+        read(listed / "list.star", "M/a.mrc", "M/b.mrc")
+
+
+def test_rows_may_name_their_micrograph_in_another_spelling(tmp_path: Path) -> None:
+    uid = f"{7:021d}_"
+    folder = fill(tmp_path, {"a.star": named("Warp/a.tif"), "b.star": named(f"J1/{uid}b.mrc")})
+    assert len(read(folder, "M/a.mrc", "M/b.mrc")) == 2
+    folder = fill(tmp_path / "d", {"denoised_a.star": named("M/a.mrc"), "denoised_b.star": named("M/b.mrc")})
+    assert len(read(folder, "M/a.mrc", "M/b.mrc", strip_prefix="denoised_")) == 2
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [("particles.star", named("M/a.mrc", "M/a.mrc")), ("all.txt", "image_name\tx_coord\ty_coord\na\t5\t20\na\t6\t7\n")],
+)
+def test_a_table_of_one_micrograph_is_a_table_in_a_folder_too(tmp_path: Path, name: str, text: str) -> None:
+    found = read(fill(tmp_path, {name: text}), *MOVIES)
+    assert {name: len(x) for name, x in by_micrograph(found, *MOVIES).items()} == {MOVIES[0]: 2}
+
+
+def test_a_link_to_nowhere_is_told_as_that(tmp_path: Path) -> None:
+    fill(tmp_path, {"a_autopick.star": star(1)})
+    (tmp_path / "b_autopick.star").symlink_to("gone.star")
+    with pytest.raises(InputError, match=r"b_autopick\.star: is a link to gone\.star, which does not exist"):
+        read(tmp_path, *MOVIES)

@@ -125,3 +125,8 @@ def test_a_folder_of_xmd_files_is_one_set_of_picks(tmp_path: Path) -> None:
 def test_what_is_not_a_table_of_picks_is_refused(tmp_path: Path, text: str | bytes, message: str) -> None:
     with pytest.raises(InputError, match=r"mic\.xmd: .*" + message):
         read_xmipp(write(tmp_path / "mic.xmd", text))
+
+
+def test_a_file_that_says_only_how_far_the_user_is_has_no_picks(tmp_path: Path) -> None:
+    y, x, *_ = read_xmipp(write(tmp_path / "mic.pos", HEADER.format(state="Available")))
+    assert (len(y), len(x)) == (0, 0)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import glob
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
@@ -170,8 +170,19 @@ def _read_table(path: Path, root: Path | None) -> Particles:
     )
 
 
-def read_coordinate_file(path: str | Path) -> tuple[Any, Any, Any, Any]:
+def read_coordinate_file(
+    path: str | Path, *, owner: str | None = None, known: frozenset[str] = frozenset(), strip: Strip | None = None
+) -> tuple[Any, Any, Any, Any]:
     """Read the picks of one micrograph, whatever the type.
+
+    Parameters
+    ----------
+    path : path
+    owner : str, optional
+        The micrograph that they belong to by the name of the file, or by a list.
+    known : frozenset of str
+        Micrographs, by stems without uid and what is stripped; the file must not name another of these than its owner.
+    strip : Strip, optional
 
     Returns
     -------
@@ -185,7 +196,7 @@ def read_coordinate_file(path: str | Path) -> tuple[Any, Any, Any, Any]:
         from cryobox.formats import star
 
         found = star.read_coordinates(path)
-        _check_one_image(path, star.names_in(found[3]))
+        _check_one_image(path, star.names_in(found[3]), owner, known, strip)
         return found
     if kind in (".box", ".cbox"):
         from cryobox.formats import box
@@ -195,7 +206,7 @@ def read_coordinate_file(path: str | Path) -> tuple[Any, Any, Any, Any]:
         from cryobox.formats import csv
 
         y, x, score, names = csv.read_coordinates(path)
-        _check_one_image(path, list(dict.fromkeys(names or [])))
+        _check_one_image(path, list(dict.fromkeys(names or [])), owner, known, strip)
         return y, x, score, None
     if kind == _EMAN2_SUFFIX:
         from cryobox.formats import eman2
@@ -205,7 +216,7 @@ def read_coordinate_file(path: str | Path) -> tuple[Any, Any, Any, Any]:
         from cryobox.formats import xmipp
 
         y, x, score, names = xmipp.read_xmipp(path)
-        _check_one_image(path, list(dict.fromkeys(names or [])))
+        _check_one_image(path, list(dict.fromkeys(names or [])), owner, known, strip)
         return y, x, score, None
     if kind in _COORD_SUFFIXES:
         from cryobox.formats import coords
@@ -214,12 +225,28 @@ def read_coordinate_file(path: str | Path) -> tuple[Any, Any, Any, Any]:
     raise InputError(f"{path}: not a known type of coordinates; expected {', '.join(_COORDINATE_SUFFIXES)}")
 
 
-def _check_one_image(path: str | Path, names: list[str]) -> None:
+def plain_stems(names: Iterable[str], strip: Strip | None = None) -> list[str]:
+    """Names of micrographs as they are compared where one file speaks of another's: without folders, type and uid."""
+    from cryobox.matching import without_uid
+
+    return [without_uid(strip(name) if strip else name) for name in names]
+
+
+def _check_one_image(
+    path: str | Path, names: list[str], owner: str | None, known: frozenset[str], strip: Strip | None
+) -> None:
     if len(names) > 1:
         raise InputError(
             f"{path}: has picks of {len(names)} images ({names[0]}, ...), expected those of one micrograph; "
             "name this file itself as the picks"
         )
+    if names and owner is not None:
+        named, own = plain_stems((names[0], owner), strip)
+        if named != own and known.issuperset((named, own)):
+            raise InputError(
+                f"{path}: its rows name the micrograph {names[0]}, but by its own name, or by the list that it is in, "
+                f"it belongs to {owner}; rename the file or correct the list, or name this file itself as the picks"
+            )
 
 
 def read_micrographs(spec: str | Path, *, root: Path | None = None) -> Micrographs:
@@ -360,6 +387,8 @@ def _check_exists(path: Path, what: str) -> None:
     if os.path.isdir(path):
         raise InputError(f"{path}: is a folder, expected a file of {what}")
     if not os.path.exists(path):
+        if os.path.islink(path):
+            raise InputError(f"{path}: is a link to {os.readlink(path)}, which does not exist; repair or remove it")
         raise InputError(f"{path}: no such file of {what}{_nearest(path)}")
 
 
@@ -451,13 +480,26 @@ def _read_folder(
         return _read_table(found.table, root), False
     recipe = replace(recipe, coordinate_suffix=suffix)
     names, warnings = _micrograph_names(str(path), found.files, folder, micrographs, recipe)
-    return _join(str(path), names, found.files, (*found.warnings, *warnings)), True
+    own = names if micrographs is None else micrographs.names
+    return _join(str(path), names, found.files, (*found.warnings, *warnings), known=own, strip=strip_of(recipe)), True
 
 
-def _join(source: str, names: Sequence[str], files: Sequence[Path], warnings: tuple[str, ...]) -> Particles:
+def _join(
+    source: str,
+    names: Sequence[str],
+    files: Sequence[Path],
+    warnings: tuple[str, ...],
+    *,
+    known: Sequence[str] = (),
+    strip: Strip | None = None,
+) -> Particles:
     from cryobox.formats import star
 
-    parts = [read_coordinate_file(file) for file in files]
+    stems = frozenset(plain_stems(known, strip))
+    parts = [
+        read_coordinate_file(file, owner=name, known=stems, strip=strip)
+        for file, name in zip(files, names, strict=True)
+    ]
     return star.join_coordinates(source, names, parts, (*warnings, *star.warn_of_blank(source, files)))
 
 

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cryobox.errors import InputError
+from cryobox.formats.box import check_no_helices
 from cryobox.formats.text import read_text
 
 __all__ = ["parse_coords", "read_coords"]
@@ -27,13 +28,15 @@ def read_coords(path: str | Path) -> tuple[Floats, Floats]:
     Raises
     ------
     InputError
-        If a line does not begin with two numbers, or has a z that differs from line to line.
+        If a line does not begin with two numbers or has a z that differs from line to line, or the file lists segments
+        of helices.
     """
     return parse_coords(path, read_text(path, "a list of coordinates"))
 
 
 def parse_coords(path: str | Path, text: str) -> tuple[Floats, Floats]:
     """The same from the text of the file; `path` is for messages."""
+    check_no_helices(str(path), text)
     header: list[str] | None = None
     rows: list[list[float]] = []
     lines = [(number, line.split()) for number, line in enumerate(text.splitlines(), 1)]

@@ -60,12 +60,14 @@ def read_particles(path: Path | str, *, root: Path | None = None) -> Particles:
     Raises
     ------
     InputError
-        If the file cannot be read, has no locations, or the rows of one micrograph contradict each other.
+        If the file cannot be read, has no locations or a uid twice, or rows of one micrograph contradict each other.
     """
     table, warnings = _load(Path(path))
     source = str(path)
     _require(source, table, ("location/center_x_frac", "location/center_y_frac", "location/micrograph_shape"))
     names = table.dtype.names or ()
+    if "uid" in names:
+        _check_unique(source, _integers(source, table, "uid").astype(np.uint64), "particles")
     paths = _text_column(source, table, "location/micrograph_path") if "location/micrograph_path" in names else None
     uids = _integers(source, table, "location/micrograph_uid") if "location/micrograph_uid" in names else None
     if paths is None and uids is None:
@@ -149,7 +151,7 @@ def read_micrographs(path: Path | str, *, root: Path | None = None) -> Micrograp
             f"{source}: {raw_paths[row]}: is image {index[row]} of a stack; one file per micrograph is needed"
         )
     uids = _integers(source, table, "uid").astype(np.uint64) if "uid" in names else None
-    _check_unique(source, uids)
+    _check_unique(source, uids, "micrographs")
     places = search_places(path, root)
     exported = (path.resolve().parent, *places)
     n = len(table)
@@ -345,14 +347,14 @@ def _copies(source: str, table: Table) -> NDArray[np.int64] | None:
     return np.where(origin == 0, -1, codes.reshape(len(table))).astype(np.int64)
 
 
-def _check_unique(source: str, uids: NDArray[np.uint64] | None) -> None:
+def _check_unique(source: str, uids: NDArray[np.uint64] | None, what: str) -> None:
     if uids is None:
         return
     values, counts = np.unique(uids[uids != 0], return_counts=True)
     if (counts > 1).any():
         raise InputError(
-            f"{source}: uid {values[np.argmax(counts > 1)]} stands for {counts.max()} micrographs; "
-            f"picks could not be told apart"
+            f"{source}: uid {values[np.argmax(counts > 1)]} stands for {counts.max()} {what}; "
+            "picks could not be told apart"
         )
 
 

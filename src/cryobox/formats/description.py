@@ -121,11 +121,16 @@ def _describe_cs(path: Path) -> list[str]:
 
 
 def _describe_star(path: Path) -> list[str]:
+    from cryobox.formats.folders import coordinate_suffix_of
     from cryobox.formats.star_table import read_blocks
 
     if _is_blank(path):
         return [f"{path}: empty file: no picks"]
-    blocks = read_blocks(path)
+    if coordinate_suffix_of(path) is not None:
+        return [_describe_picks(path, _read_picks(path))]
+    blocks = read_blocks(path, may_be_empty=True)
+    if not blocks:
+        return [f"{path}: comments alone: no picks"]
     lines = [f"{path}: STAR file of {len(blocks)} blocks"]
     for name, block in blocks.items():
         table = block.table()

@@ -210,6 +210,9 @@ def _the_only_kind(
     if len(kinds) > 1:
         raise _several(folder, [(f"*{rest}{kind}", files) for (rest, kind), files in kinds.items()])
     files = sorted(path for found in kinds.values() for path in found)
+    sole = files[0] if files == unknown["coordinates"] and len(files) == 1 else None
+    if sole is not None and (ready is None or ready(str(sole))) and _names_a_known(sole, known):
+        return Found(table=sole)
     if not files and unknown["nothing"]:
         from cryobox.formats import read_coordinate_file
 
@@ -447,8 +450,26 @@ def _what_star(path: Path, data: bytes) -> _What:
 
 
 def _several_names(path: Path) -> bool:
+    return len(_names_in_star(path)) > 1
+
+
+def _names_in_star(path: Path) -> list[str]:
+    """The micrographs that the fullest block of a STAR file names."""
     tables = [block.table() for block in read_blocks(path).values()]
-    return any("_rlnMicrographName" in table and len(table.codes("_rlnMicrographName")[1]) > 1 for table in tables)
+    return max((t.codes("_rlnMicrographName")[1] for t in tables if "_rlnMicrographName" in t), key=len, default=[])
+
+
+def _names_a_known(path: Path, known: frozenset[str]) -> bool:
+    """Whether a file that is called as no micrograph names one in its rows: it is a table, if a small one."""
+    from cryobox.formats import csv
+
+    kind = path.suffix.lower()
+    names = None
+    if kind == ".star":
+        names = _names_in_star(path)
+    elif kind in (".txt", ".csv", ".tsv"):
+        *_, names = csv.read_coordinates(path)
+    return any(stem(name) in known or without_uid(name) in known for name in names or ())
 
 
 def _some_file_exists(path: Path, root: Path | None) -> bool:

@@ -125,6 +125,10 @@ _DROPPED = frozenset(
 )
 # Since 3.1 data_optics says these of a particle, whatever 3.0-style rows say.
 _DROPPED_30 = frozenset((*UNRELATED_TAGS, TILT_CLASS))
+# What the output never takes over from rows, so that no 0 is written where a table lacks it.
+_MADE_ANEW = (_DROPPED - {*_ORIGINS_30}) | {_IMAGE, _NAME, GROUP, _SCORE}
+# Where a table lacks a column in which 0 would say something: begin and length of what stands there, in `filler`.
+_FILLED = {"_rlnCtfScalefactor": (3, 1), _SCORE: (5, 4)}
 
 
 def _open(path: str | Path, preferred: tuple[str, ...], wanted: tuple[str, ...]) -> StarTable:
@@ -305,7 +309,7 @@ def names_in(star: StarTable) -> list[str]:
 
 
 def _follow_list(path: str | Path, star: StarTable, root: Path | None) -> Particles:
-    from cryobox.formats import read_coordinate_file
+    from cryobox.formats import plain_stems, read_coordinate_file
 
     star.table.require(_NAME, COORDINATE_FILE)
     names = star.table.texts(_NAME)
@@ -319,7 +323,11 @@ def _follow_list(path: str | Path, star: StarTable, root: Path | None) -> Partic
             "from the working directory or --root"
         )
     none: PicksOfOne = (np.empty(0), np.empty(0), None, None)
-    parts = [none if i in missing else read_coordinate_file(file) for i, file in enumerate(files)]
+    known = frozenset(plain_stems(names))
+    parts = [
+        none if i in missing else read_coordinate_file(file, owner=name, known=known)
+        for i, (file, name) in enumerate(zip(files, names, strict=True))
+    ]
     found = replace(join_coordinates(str(path), names, parts, warn_of_blank(str(path), files)), unread=missing)
     if missing:
         some = listed([files[i] for i in missing], 5)
@@ -388,13 +396,14 @@ def _join_tubes(parts: Sequence[PicksOfOne]) -> NDArray[np.int64] | None:
 def join_tables(source: str, stars: Sequence[StarTable]) -> tuple[StarTable, tuple[str, ...]]:
     """Put the rows of several files under each other; a column that a file lacks is 0 there, as RELION has it.
 
-    (The scale factor of a CTF is 1 there, which is what its absence means.)
+    (What means nothing is 1 for the scale factor of a CTF, and -999 for a score.)
     """
     tags = tuple(dict.fromkeys(tag for star in stars for tag in star.table.tags))
-    filler = b" 0 1 "
+    filler = b" 0 1 %d " % _NO_SCORE
     data = filler + b"\n".join(star.table.data for star in stars)
     starts, lengths = [], []
     lacking: set[str] = set()
+    anew = _MADE_ANEW if all(star.optics for star in stars) else _MADE_ANEW | _DROPPED_30
     begin = len(filler)
     for star in stars:
         table = star.table
@@ -406,8 +415,8 @@ def join_tables(source: str, stars: Sequence[StarTable]) -> tuple[StarTable, tup
                 place[:, i] = table.starts[:, column].astype(np.int64) + begin
                 length[:, i] = table.lengths[:, column]
             elif len(table):
-                place[:, i] = 3 if tag == "_rlnCtfScalefactor" else 1
-                if tag not in (_IMAGE, _NAME, GROUP) and (DEFOCUS in table or not is_ctf_tag(tag)):
+                place[:, i], length[:, i] = _FILLED.get(tag, (1, 1))
+                if tag not in anew and (DEFOCUS in table or not is_ctf_tag(tag)):
                     lacking.add(tag)  # others are written anew, or come from the micrograph
         starts.append(place)
         lengths.append(length)

@@ -23,6 +23,7 @@ __all__ = ["holds_picks", "read_xmipp"]
 Floats = NDArray[np.float64]
 
 _BLOCKS = ("particles", "particles_auto")
+_STATE = "header"  # how far a micrograph is picked; alone where it has no picks
 _X, _Y, _Z = "_xcoor", "_ycoor", "_zcoor"
 _STAR_BLOCK = re.compile(r"^\s*data_", re.MULTILINE)
 
@@ -71,7 +72,7 @@ def _tables(path: str | Path) -> list[Table]:
                 "data_particles_auto, or one block"
             )
         found = list(with_picks.values())
-    if not found:
+    if not found and set(blocks) != {_STATE}:
         raise InputError(f"{path}: no block has columns {_X} and {_Y}; blocks present: {_named(blocks)}")
     return [table for table in found if table.tags]  # a bare data_particles has no picks, and no columns either
 
