@@ -657,6 +657,8 @@ def main(arguments: list[str] | None = None) -> NoReturn:
         # Whoever read the output has gone; nothing more can be said, and Python must not try when it ends.
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         sys.exit(EXIT_ABORTED)
+    except KeyboardInterrupt:  # before or after the command itself, which has its own answer
+        sys.exit(EXIT_INTERRUPTED)
     except AbortedError as error:
         _fail(error, EXIT_ABORTED, as_json=as_json)
     except CryoboxError as error:
@@ -723,7 +725,10 @@ def _given(record: Mapping[str, Any], picks: Sequence[str] | None, micrographs: 
             directory=here,
         )
     if not os.path.isdir(old.directory):
-        raise InputError(f"{old.directory}: the run of --from was started there, and the folder is not there any more")
+        raise InputError(
+            f"{old.directory}: the run of --from was started there, and the folder is not there any more; bring it "
+            f"back, or give PICKS and --micrographs too"
+        )
     elsewhere = not os.path.samefile(old.directory, here)
     began = os.path.join(old.directory, old.root or ".")
     if root is not None and os.path.realpath(root) != os.path.realpath(began):
