@@ -29,10 +29,10 @@ from cryobox.engine.shards import (
     share,
 )
 from cryobox.engine.task import Setting, remove_temporary
-from cryobox.engine.watch import Arrivals, Patience
+from cryobox.engine.watch import STOP_FILE, Arrivals, Patience
 from cryobox.errors import AbortedError, CryoboxError, InputError, OptionError, OutputError
 from cryobox.folder.layout import TABLE_FOLDER, is_table, stack_folder
-from cryobox.folder.lock import hold, starting
+from cryobox.folder.lock import hold, lock_files, starting
 from cryobox.folder.publish import publish_file
 from cryobox.formats.images import read_header
 from cryobox.formats.names import check_writable
@@ -251,6 +251,11 @@ def merge(folder: str | os.PathLike[str], *, options: RunOptions | None = None) 
     with contextlib.ExitStack() as held:
         held.enter_context(hold(folder, "", break_lock=options.break_lock))
         parts = read_parts(folder)
+        if not os.path.isdir(parts.given.directory):
+            raise OutputError(
+                f"{folder}: its shards were run in {parts.given.directory}, which is not there any more; bring it "
+                f"back, or run all shards again with --overwrite, then merge"
+            )
         held.enter_context(contextlib.chdir(parts.given.directory))
         root = None if parts.given.root is None else Path(parts.given.root)
         inputs = prepare(parts.given.picks, micrographs=parts.given.micrographs, recipe=parts.recipe, root=root)
@@ -531,7 +536,7 @@ def check_inputs_stay(folder: Path, inputs: Inputs, stacks: Iterable[str] = ()) 
     ------
     OutputError
     """
-    records = ("job.json", "report.html", "ledger.jsonl")
+    records = ("job.json", "report.html", "ledger.jsonl", STOP_FILE, *lock_files(folder))
     shards = [path.relative_to(folder).as_posix() for path in _places(folder, "")[1:]]
     ours = [*records, *(path.name for path in parts_present(folder).values())]
     ours += [f"{shard}/job.json" for shard in shards]

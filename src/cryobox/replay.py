@@ -58,7 +58,10 @@ def given_of(
             directory=here,
         )
     if not os.path.isdir(old.directory):
-        raise InputError(f"{old.directory}: the run of --from was started there, and the folder is not there any more")
+        raise InputError(
+            f"{old.directory}: the run of --from was started there, and the folder is not there any more; bring it "
+            f"back, or give PICKS and --micrographs too"
+        )
     elsewhere = not os.path.samefile(old.directory, here)
     began = os.path.join(old.directory, old.root or ".")
     if root is not None and os.path.realpath(root) != os.path.realpath(began):

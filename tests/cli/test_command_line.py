@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from cryobox import Recipe, RunOptions
+from cryobox import Recipe, RunOptions, cli
 from cryobox.options import Recipe as RecipeOptions
 from cryobox.simulate import Dataset, make_dataset
 
@@ -33,6 +33,16 @@ def dataset(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
 
 
 EXTRACT = ("extract", "picks.star", "-m", "micrographs.star", "--box", 128, "--fcrop", 64, "--no-fsync", "--no-report")
+
+
+def test_an_interrupt_before_the_command_has_begun_is_no_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(cli, "app", interrupted)
+    with pytest.raises(SystemExit) as ended:
+        cli.main(["--version"])
+    assert ended.value.code == 130
 
 
 def test_a_run_ends_with_a_summary_that_says_what_to_do_next(dataset: Dataset, tmp_path: Path) -> None:

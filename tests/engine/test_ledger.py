@@ -58,6 +58,25 @@ def test_damage_in_the_middle_is_an_error(tmp_path: Path) -> None:
         Ledger(tmp_path, part="", head=HEAD)
 
 
+@pytest.mark.parametrize(
+    ("line", "old", "new"), [(1, '"box": 64', '"box": 80'), (2, "here", "there"), (3, "kept", "KEPT")]
+)
+def test_a_line_that_was_changed_is_an_error_and_can_still_be_looked_at(
+    tmp_path: Path, line: int, old: str, new: str
+) -> None:
+    with Ledger(tmp_path, part="", head=HEAD) as ledger:
+        ledger.begin({"directory": "/here"})
+        ledger.append(result("a"))
+    path = ledger_path(tmp_path, "")
+    text = path.read_text()
+    path.write_text(text.replace(old, new))
+    with pytest.raises(OutputError, match=f"line {line} was changed after it was written; start anew with --overwrite"):
+        Ledger(tmp_path, part="", head=HEAD)
+    path.write_text(text.replace("no contrast", "no time"))
+    head, finished = read_ledger(path, changed=True)
+    assert (head["recipe"], finished["a"].refused) == (HEAD["recipe"], ((1, "no time"),))
+
+
 def test_another_recipe_is_refused_by_the_option_that_differs(tmp_path: Path) -> None:
     with Ledger(tmp_path, part="", head=HEAD):
         pass

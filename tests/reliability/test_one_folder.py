@@ -346,6 +346,26 @@ def test_a_micrograph_in_the_place_of_a_stack_is_never_replaced(
     assert place.is_symlink() == (link == "symlink")
 
 
+@pytest.mark.parametrize("name", [".lock", ".lock.start", ".lock.1-of-2", ".lock.2-of-2", "stop"])
+@pytest.mark.parametrize("link", ["symlink", "hard link"])
+@pytest.mark.parametrize("shard", [None, (1, 2)])
+def test_a_micrograph_in_the_place_of_a_lock_or_of_the_stop_file_is_never_written(
+    scene: Scene, name: str, link: str, shard: tuple[int, int] | None
+) -> None:
+    place, micrograph = scene.folder / "out" / name, scene.folder / scene.names[1]
+    place.parent.mkdir()
+    if link == "symlink":
+        place.symlink_to(micrograph)
+    else:
+        os.link(micrograph, place)
+    content = micrograph.read_bytes()
+    for overwrite in (False, True):
+        with pytest.raises(OutputError, match=r"m0001.* is an input and would be replaced or removed"):
+            extract(scene, shard, overwrite=overwrite)
+    assert micrograph.read_bytes() == content
+    assert [path.name for path in place.parent.iterdir()] == [name]
+
+
 @pytest.mark.parametrize("shard", [None, (1, 1), (1, 2)])
 def test_overwriting_does_not_remove_a_recorded_stack_that_is_read_now(
     scene: Scene, shard: tuple[int, int] | None
@@ -361,6 +381,41 @@ def test_overwriting_does_not_remove_a_recorded_stack_that_is_read_now(
         extract(scene, shard, overwrite=True)
     assert stack.read_bytes() == content
     assert (scene.folder / "out" / "shards" / "1-of-1" / "particles.star").exists()
+
+
+def test_shards_of_a_project_that_moved_are_not_merged_and_their_directory_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scene = make_scene(tmp_path / "here", micrographs=2, picks=3)
+    monkeypatch.chdir(scene.folder)
+    extract(scene, (1, 1))
+    monkeypatch.chdir(tmp_path)
+    scene.folder.rename(tmp_path / "there")
+    before = contents(tmp_path / "there" / "out")
+    with pytest.raises(OutputError, match="its shards were run in .*here, which is not there any more; bring it back"):
+        merge(tmp_path / "there" / "out")
+    assert contents(tmp_path / "there" / "out") == before
+
+
+@pytest.mark.parametrize("shard", [None, (1, 1)])
+def test_a_record_that_was_changed_is_not_believed(scene: Scene, shard: tuple[int, int] | None) -> None:
+    """Else a window that it calls refused would shift the images of those after it by one row."""
+    images = truth(scene, 1)[0]
+    extract(scene, shard)
+    out = scene.folder / "out"
+    (ledger,) = out.glob("ledger*.jsonl")
+    ledger.write_text(ledger.read_text().replace('"refused": []', '"refused": [[0, "no contrast"]]'))
+    before = contents(out)
+    for again in (
+        lambda: extract(scene, shard),
+        lambda: extract(scene, (1, 2)),
+        *([lambda: merge(out)] if shard else []),
+    ):
+        with pytest.raises(OutputError, match=r"ledger.*jsonl: line \d was changed after it was written"):
+            again()
+        assert contents(out) == before
+    assert extract(scene, shard, overwrite=True).exit_code == 0
+    assert all(rows(table, scene.folder) == images for table in tables(out))
 
 
 # Limits --------------------------------------------------------------------------------------------------------------

@@ -23,7 +23,7 @@ from cryobox.declared import CLUSTERS, MESSAGES, POSITIONS, RUNNING, TABLES, opt
 from cryobox.display import choose_display, explain_plan, plan_lines, warn
 from cryobox.errors import OptionError
 from cryobox.gpu import parse_gpus, parse_memory
-from cryobox.options import Recipe, RunOptions
+from cryobox.options import Recipe, RunOptions, check_seconds
 from cryobox.sizing import Sizing, choose_sizes
 
 if TYPE_CHECKING:
@@ -216,6 +216,9 @@ def _how(of_run: Asked, of_devices: Asked, clusters: Clusters) -> RunOptions:
         words["gpu_memory"] = parse_memory(memory)
     if clusters.idle_timeout is not None and not clusters.watch:
         raise OptionError("--idle-timeout ends --watch; give both")
+    check_seconds("every", clusters.every)  # now, so that a dry run says it, too
+    if clusters.idle_timeout is not None:
+        check_seconds("idle_timeout", clusters.idle_timeout, zero=True)
     return RunOptions(**of_run.values, **words)
 
 

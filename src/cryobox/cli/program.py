@@ -93,6 +93,8 @@ def main(arguments: list[str] | None = None) -> NoReturn:
         # Whoever read the output has gone; nothing more can be said, and Python must not try when it ends.
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         sys.exit(EXIT_ABORTED)
+    except KeyboardInterrupt:  # before or after the command itself, which has its own answer
+        sys.exit(extract.EXIT_INTERRUPTED)
     except AbortedError as error:
         _fail(error, EXIT_ABORTED, as_json=as_json)
     except CryoboxError as error:

@@ -15,7 +15,7 @@ from cryobox.errors import OutputError
 from cryobox.folder.layout import is_stack_folder
 from cryobox.folder.publish import sync_folder
 from cryobox.plan import Task
-from cryobox.records import sealed, unsealed
+from cryobox.records import is_sealed, sealed, unsealed
 
 __all__ = ["Ledger", "check_same", "is_whole", "ledger_path", "read_forgiving", "read_ledger", "remove_recorded"]
 
@@ -25,17 +25,23 @@ def ledger_path(folder: Path, part: str) -> Path:
     return folder / (f"ledger.{part}.jsonl" if part else "ledger.jsonl")
 
 
-def read_ledger(path: Path) -> tuple[dict[str, Any], dict[str, TaskResult]]:
+def read_ledger(path: Path, *, changed: bool = False) -> tuple[dict[str, Any], dict[str, TaskResult]]:
     """Return the head of a ledger and its finished tasks by id; the last record of a task counts.
 
     The head is the first line, or what replaced it later: another limit, a newer version (`Ledger`). It also has, as
     "run", what the last run on this ledger said of itself (`Ledger.begin`). A torn last line (the machine stopped while
     it was written) is ignored.
 
+    Parameters
+    ----------
+    path : Path
+    changed : bool
+        Also read lines that were changed after they were written: for who tells of them, and trusts none.
+
     Raises
     ------
     OutputError
-        If the ledger cannot be read, or another line than the last is damaged.
+        If the ledger cannot be read, or another line than the last is damaged or was changed.
     """
     try:
         lines = path.read_bytes().split(b"\n")
@@ -50,6 +56,8 @@ def read_ledger(path: Path) -> tuple[dict[str, Any], dict[str, TaskResult]]:
             records.append(json.loads(line))
         except ValueError as error:
             raise OutputError(f"{path}: line {number} is damaged; start anew with --overwrite") from error
+        if not changed and isinstance(records[-1], dict) and is_sealed(records[-1]) is False:
+            raise OutputError(f"{path}: line {number} was changed after it was written; start anew with --overwrite")
     if not records:
         return {}, {}
     head: dict[str, Any] = {}

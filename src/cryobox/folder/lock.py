@@ -14,7 +14,7 @@ from typing import Any, Self
 
 from cryobox.errors import LockError, OutputError
 
-__all__ = ["hold", "hold_idle_part", "starting"]
+__all__ = ["hold", "hold_idle_part", "lock_files", "starting"]
 
 _FOLDER, _START = ".lock", ".lock.start"
 _PART = re.compile(r"\.lock\.(\d+-of-\d+)")
@@ -89,6 +89,14 @@ def starting(folder: Path) -> Iterator[None]:
     with _LockFile(folder / _START) as lock:
         lock.wait()
         yield
+
+
+def lock_files(folder: Path) -> list[str]:
+    """Names of files in a folder that are, or would be taken for, locks."""
+    try:
+        return [name for name in os.listdir(folder) if name in (_FOLDER, _START) or _PART.fullmatch(name)]
+    except OSError:
+        return []
 
 
 def _part_locks(folder: Path) -> list[Path]:

@@ -52,7 +52,7 @@ def read_ledgers(out: Path) -> Ledgers:
     results: dict[str, TaskResult] = {}
     versions: list[str] = []
     for one in paths:
-        head, found = read_ledger(one)
+        head, found = read_ledger(one, changed=True)
         results |= found
         heads = (record.get("head", record) for _, record in _lines(one))
         versions += [str(head["cryobox"]) for head in heads if "cryobox" in head]
