@@ -136,5 +136,6 @@ def test_a_third_size_of_a_record_does_not_vanish(data: Dataset, tmp_path: Path)
      {"also": ((31, "float32"),)}, {"also": ((32, "float64"),)}, {"sizes": (48, 32), "also": ((32, "float16"),)}],
 )  # fmt: skip
 def test_sizes_that_are_not_all_different_and_below_the_first_are_refused(given: dict[str, Any]) -> None:
+    options: dict[str, Any] = {"box": 96, "sizes": (48,)} | given
     with pytest.raises(OptionError, match=r"size"):
-        cryobox.Recipe(**{"box": 96, "sizes": (48,)} | given)
+        cryobox.Recipe(**options)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -45,7 +46,7 @@ def fill(folder: Path, files: dict[str, str]) -> Path:
     return folder
 
 
-def read(path: Path, *names: str, suffix: str | None = None, **options: str) -> Particles:
+def read(path: Path, *names: str, suffix: str | None = None, **options: Any) -> Particles:
     recipe = Recipe(box=64, coordinate_suffix=suffix, **options)
     return formats.read_particles(path, micrographs=micrographs(*names), recipe=recipe, root=None)
 

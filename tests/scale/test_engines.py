@@ -348,10 +348,10 @@ def test_a_result_that_dask_takes_for_an_error_is_a_death_of_its_worker() -> Non
         async def _result(self, raiseit: bool) -> object:
             return object()
 
-    async def cascade(found: Future) -> None:
+    async def cascade(found: Future[object]) -> None:
         await cfexecutor._cascade_future(Lost(), found)
 
-    found: Future = Future()
+    found: Future[object] = Future()
     asyncio.run(cascade(found))
     assert isinstance(found.exception(), TypeError)
     assert _is_death(found.exception())

@@ -13,9 +13,7 @@
 #define CRYOBOX_TEXT_OF(name) #name
 #define CRYOBOX_TEXT(name) CRYOBOX_TEXT_OF(name)
 
-namespace cryobox {
-
-namespace CRYOBOX_BUILD {
+namespace cryobox::CRYOBOX_BUILD {
 extern const Kernels kernels;
 constinit const Kernels kernels = {.name = CRYOBOX_TEXT(CRYOBOX_BUILD),
                                    .sum = &sum,
@@ -32,6 +30,4 @@ constinit const Kernels kernels = {.name = CRYOBOX_TEXT(CRYOBOX_BUILD),
                                    .subtract_level = &subtract_level,
                                    .residual_sums = &residual_sums,
                                    .finish = &finish};
-} // namespace CRYOBOX_BUILD
-
-} // namespace cryobox
+} // namespace cryobox::CRYOBOX_BUILD
