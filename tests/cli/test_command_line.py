@@ -15,7 +15,8 @@ from pathlib import Path
 
 import pytest
 
-from cryobox import Recipe, RunOptions, cli
+from cryobox import Recipe, RunOptions
+from cryobox.cli import program
 from cryobox.options import Recipe as RecipeOptions
 from cryobox.simulate import Dataset, make_dataset
 
@@ -39,9 +40,9 @@ def test_an_interrupt_before_the_command_has_begun_is_no_traceback(monkeypatch: 
     def interrupted(_: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(cli, "app", interrupted)
+    monkeypatch.setattr(program, "app", interrupted)
     with pytest.raises(SystemExit) as ended:
-        cli.main(["--version"])
+        program.main(["--version"])
     assert ended.value.code == 130
 
 
@@ -315,3 +316,18 @@ def test_view_of_something_else_is_an_error(dataset: Dataset) -> None:
     done = cryobox("view", dataset.folder)
     assert done.returncode == 2
     assert "is a folder, expected a stack" in done.stderr
+
+
+def test_coord_dir_is_another_word_for_picks(dataset: Dataset, tmp_path: Path) -> None:
+    job = tmp_path / "AutoPick" / "job004"
+    job.mkdir(parents=True)
+    for image in dataset.images:
+        (job / f"{image.stem}_autopick.star").write_text("data_\n\nloop_\n_rlnCoordinateX\n_rlnCoordinateY\n300 300\n")
+    given = ("-m", "micrographs.star", "--box", 128, "--dry-run", "-o", tmp_path / "out")
+    named = cryobox("extract", job, "--coord-suffix", "_autopick.star", *given, cwd=dataset.folder)
+    done = cryobox("extract", "--coord-dir", job, "--coord-suffix", "_autopick.star", *given, cwd=dataset.folder)
+    assert (done.returncode, done.stdout) == (0, named.stdout)
+    assert "3 picks: 3 to extract" in done.stdout
+    both = cryobox("extract", job, "--coord-dir", job, *given, cwd=dataset.folder)
+    assert both.returncode == 2
+    assert "--coord-dir is another word for PICKS; give one of them" in both.stderr

@@ -22,6 +22,7 @@ from cryobox.errors import LockError, OptionError, OutputError
 from cryobox.inputs import prepare
 from cryobox.job import merge
 from cryobox.plan import Plan
+from cryobox.records import sealed, unsealed
 from scale.project import RECIPE, differences, extract, outputs
 
 DRIVER = Path(__file__).parent / "driver.py"
@@ -147,7 +148,8 @@ def test_merge_refuses_shards_of_another_version(project: Path) -> None:
         run_shard(project, index, 2)
     path = ledger_path(project / "out", "2-of-2")
     head, *rest = path.read_text().splitlines()
-    path.write_text("\n".join([json.dumps(json.loads(head) | {"fftw": "fftw-9"}), *rest]) + "\n")
+    other = sealed(unsealed(json.loads(head)) | {"fftw": "fftw-9"})
+    path.write_text("\n".join([json.dumps(other), *rest]) + "\n")
     with pytest.raises(OutputError, match="was begun with fftw .* this is fftw fftw-9"):
         merge(project / "out")
 

@@ -9,7 +9,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -56,6 +56,9 @@ class Inputs:
     out: Path = option("--out", "-o", help="Output folder", panel=TABLES)
     micrographs: str | None = option(
         "--micrographs", "-m", default=None, help=".star, .cs, .csg, a folder or a glob", panel=TABLES
+    )
+    coord_dir: str | None = option(
+        "--coord-dir", default=None, help="PICKS by RELION's word: a job folder, with --coord-suffix", panel=TABLES
     )
     replay: Path | None = option(
         "--from", default=None, help="Repeat the run of this job.json; options given here win", panel=TABLES
@@ -170,6 +173,10 @@ def _what(
     """What is to be made, of what, and where: as asked, else as the record of --from has it."""
     from cryobox.replay import given_of, holds, read_record, recorded_of
 
+    if inputs.coord_dir is not None:
+        if inputs.picks:
+            raise OptionError("--coord-dir is another word for PICKS; give one of them")
+        inputs = replace(inputs, picks=[inputs.coord_dir])
     refuse_images(inputs.picks or ())
     record = read_record(inputs.replay) if inputs.replay is not None else {}
     given = given_of(record, inputs.picks, inputs.micrographs, inputs.root)
