@@ -112,8 +112,10 @@ void extract_once(Bytes bytes) {
     const auto count = static_cast<std::size_t>(bytes.take<std::uint8_t>() % 6);
     std::vector<Corner> corners(count);
     for (Corner& corner : corners) {
-        corner.y = bytes.number(100) - ((flags & 64) != 0 ? 30 : 0);
-        corner.x = bytes.number(100) - ((flags & 64) != 0 ? 30 : 0);
+        // Wrapping round is a corner, too; in unsigned numbers it is defined.
+        const std::uint64_t back = (flags & 64) != 0 ? 30 : 0;
+        corner.y = static_cast<std::int64_t>(static_cast<std::uint64_t>(bytes.number(100)) - back);
+        corner.x = static_cast<std::int64_t>(static_cast<std::uint64_t>(bytes.number(100)) - back);
     }
     const auto outputs = static_cast<std::size_t>(bytes.take<std::uint8_t>() % 3);
     std::vector<StackView> stacks(outputs);
