@@ -26,12 +26,13 @@ import numpy as np
 
 import cryobox
 from bench.machine import own_peak_mb, save, spread
+from cryobox.beginning import head_of
 from cryobox.engine.clusters import mpi_executor
 from cryobox.engine.ledger import Ledger
 from cryobox.engine.shards import part_name, run_record, share
 from cryobox.engine.task import StackInfo, TaskResult
 from cryobox.inputs import prepare
-from cryobox.job import head_of, merge
+from cryobox.job import merge
 
 RECIPE = cryobox.Recipe(box=400, sizes=(128,))
 SIDE = 4096

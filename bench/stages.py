@@ -120,7 +120,7 @@ def _core_calls(what: Case, image: NDArray[Any], corners: NDArray[np.int64]) -> 
 
 def _file_calls(what: Case, path: Path, folder: Path) -> dict[str, Callable[[], object]]:
     from cryobox.formats.images import PixelReader, read_header
-    from cryobox.formats.mrc import StackWriter
+    from cryobox.formats.mrc_stack import StackWriter
 
     reader, header = PixelReader(), read_header(str(path))
     buffer = memoryview(bytearray(path.stat().st_size))

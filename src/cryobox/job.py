@@ -11,12 +11,10 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from cryobox import __version__
-from cryobox.core import fftw_version
-from cryobox.engine.company import look_around, make_room_elsewhere
+from cryobox.beginning import begin, check_inputs_stay, head_of, make_folders
 from cryobox.engine.devices import memory_of_a_worker, ready_devices
 from cryobox.engine.dispatch import Engine, Incidents, carry_out, check_engine
-from cryobox.engine.ledger import Ledger, ledger_path
+from cryobox.engine.ledger import Ledger
 from cryobox.engine.progress import ProgressCallback, Tally
 from cryobox.engine.shards import (
     check_whole,
@@ -29,17 +27,17 @@ from cryobox.engine.shards import (
     share,
 )
 from cryobox.engine.task import Setting, remove_temporary
-from cryobox.engine.watch import STOP_FILE, Arrivals, Patience
+from cryobox.engine.watch import Arrivals, Patience
 from cryobox.errors import AbortedError, CryoboxError, InputError, OptionError, OutputError
-from cryobox.folder.layout import TABLE_FOLDER, is_table, stack_folder
-from cryobox.folder.lock import hold, lock_files, starting
+from cryobox.folder.layout import TABLE_FOLDER
+from cryobox.folder.lock import hold, starting
 from cryobox.folder.publish import publish_file
 from cryobox.formats.images import read_header
 from cryobox.formats.names import check_writable
 from cryobox.inputs import Inputs, Picks, Recorded, picks_paths, prepare
 from cryobox.options import Recipe, RunOptions, check_seconds
 from cryobox.plan import Plan, Task
-from cryobox.records import BITS, FORMAT, job_record, sealed
+from cryobox.records import job_record, sealed
 from cryobox.tables import Outcome, stack_text, tables_present, withdraw_tables, write_tables
 
 __all__ = ["RunResult", "merge", "run", "watch"]
@@ -179,12 +177,12 @@ def carry_out_plan(
         root = None if inputs.given.root is None else Path(inputs.given.root)
         check_writable([stack_text(folder, "stacks", ".star", root)], f"{folder}: the name of the output folder")
     devices, lost = ready_devices(options, engine)
-    _make_folders(folder, plan.recipe, overwrite=options.overwrite)
+    make_folders(folder, plan.recipe, overwrite=options.overwrite)
     planned = time.perf_counter()
     tasks = share(plan.tasks, options.shard)
     with hold(folder, part, break_lock=options.break_lock), contextlib.ExitStack() as held:
         with starting(folder) if part else contextlib.nullcontext():
-            ledger, todo = _begin(inputs, folder, tasks, options, held)
+            ledger, todo = begin(inputs, folder, tasks, options, held)
         mine = picks_of_share(plan, tasks, options.shard)
         tally = Tally(tasks, ledger.finished, int((plan.places.reason[mine] >= 0).sum()), on_progress)
         setting = Setting(
@@ -374,17 +372,6 @@ def watch(
     return result
 
 
-def head_of(plan: Plan) -> dict[str, object]:
-    """What all runs in one folder must agree on."""
-    return {
-        "cryobox": __version__,
-        "records": FORMAT,
-        "bits": BITS,
-        "fftw": fftw_version(),
-        "recipe": plan.recipe.as_dict(),
-    }
-
-
 def _cut(
     todo: list[Task],
     setting: Setting,
@@ -472,122 +459,6 @@ def _job_json(inputs: Inputs, result: RunResult) -> bytes:
     )
     # Names of files may hold bytes that are no text.
     return json.dumps(sealed(record), indent=1, ensure_ascii=False).encode("utf-8", "backslashreplace") + b"\n"
-
-
-def _begin(
-    inputs: Inputs, folder: Path, tasks: list[Task], options: RunOptions, held: contextlib.ExitStack
-) -> tuple[Ledger, list[Task]]:
-    """Take one's place in a folder: refuse what does not fit, remove what is overwritten, record what will be done.
-
-    Returns the open ledger, which is closed with `held`, and the tasks that are left.
-    """
-    part, head, run = part_name(options.shard), head_of(inputs.plan), run_record(inputs, tasks)
-    company = look_around(folder, options.shard, head, run, overwrite=options.overwrite)
-    if company.kept and not part:
-        run["merged"] = True
-    if options.overwrite:
-        check_inputs_stay(folder, inputs, company.stacks_removed())
-        company.take_over(
-            lambda removed: _withdraw(_places(folder, part, removed), options),
-            break_lock=options.break_lock,
-            fsync=options.fsync,
-        )
-    ledger = held.enter_context(Ledger(folder, part=part, head=head, overwrite=options.overwrite, fsync=options.fsync))
-    remove_temporary(folder, part)
-    todo = [task for task in tasks if not ledger.drop_unless_done(task)]
-    if options.overwrite:
-        ledger.remove_stacks(keep=company.stacks_kept())
-    elif todo:
-        recorded = {stack.path for result in ledger.previous.values() for stack in result.stacks}
-        replaced = any(out.path in recorded or (folder / out.path).exists() for task in todo for out in task.outputs)
-        _withdraw(_places(folder, part), options, keep_tables=not replaced)
-    ledger.make_room(todo)
-    make_room_elsewhere(folder, ledger, todo, company)
-    ledger.begin(run)
-    return ledger, todo
-
-
-def _withdraw(places: Iterable[Path], options: RunOptions, *, keep_tables: bool = False) -> None:
-    """Before work starts: nothing says that the run is complete; no table describes a stack that will be replaced."""
-    for place in places:
-        withdraw_tables(place, keep=tables_present(place) if keep_tables else (), fsync=options.fsync)
-
-
-def _places(folder: Path, part: str, parts: Iterable[str] = ()) -> list[Path]:
-    """Where tables may lie that describe the stacks of a part, or of `parts`; a whole run has those of all."""
-    if part:
-        found = [folder / TABLE_FOLDER / name for name in dict.fromkeys((part, *parts)) if name]
-    else:
-        found = sorted((folder / TABLE_FOLDER).glob("*-of-*"))
-    return [folder, *found]
-
-
-def check_inputs_stay(folder: Path, inputs: Inputs, stacks: Iterable[str] = ()) -> None:
-    """Refuse an output folder in which the run would replace or remove a file that it reads, whatever it is called.
-
-    Parameters
-    ----------
-    folder : Path
-    inputs : Inputs
-    stacks : iterable of str
-        Stacks that will be removed, beside those that the plan will write.
-
-    Raises
-    ------
-    OutputError
-    """
-    records = ("job.json", "report.html", "ledger.jsonl", STOP_FILE, *lock_files(folder))
-    shards = [path.relative_to(folder).as_posix() for path in _places(folder, "")[1:]]
-    ours = [*records, *(path.name for path in parts_present(folder).values())]
-    ours += [f"{shard}/job.json" for shard in shards]
-    ours += [output.path for task in inputs.plan.tasks for output in task.outputs]
-    ours += stacks
-    there = {place: _listing(folder / place) for place in {"", *shards, *map(os.path.dirname, ours)}}
-    # Names are compared without case, as some file systems do; whether it is the same file is seen below.
-    ours = [name for name in ours if os.path.basename(name).casefold() in there[os.path.dirname(name)]]
-    ours += [os.path.join(place, name) for place in ("", *shards) for name in there[place] if is_table(name)]
-    if not ours:
-        return
-    read = {}
-    for path in (*inputs.files["picks"], *inputs.files["micrographs"], *inputs.micrographs.paths):
-        if (file := _identity(path)) is not None:
-            read[file] = path
-    for name in ours:
-        if (file := _identity(folder / name)) in read:
-            raise OutputError(
-                f"{read[file]}: is an input and would be replaced or removed, since it is the same file as "
-                f"{folder / name}; choose another --out"
-            )
-
-
-def _listing(folder: Path) -> set[str]:
-    try:
-        return {name.casefold() for name in os.listdir(folder)}
-    except OSError:
-        return set()
-
-
-def _identity(path: str | Path) -> tuple[int, int] | None:
-    """Which file a path leads to, through links."""
-    try:
-        status = os.stat(path)
-    except (OSError, ValueError):
-        return None
-    return status.st_dev, status.st_ino
-
-
-def _make_folders(folder: Path, recipe: Recipe, *, overwrite: bool) -> None:
-    recorded = ledger_path(folder, "").exists() or parts_present(folder)
-    if not recorded and not overwrite and (found := tables_present(folder)):
-        raise OutputError(
-            f"{folder}: holds {', '.join(found)}, but no record of the run that wrote it; "
-            f"choose another folder, or start anew with --overwrite"
-        )
-    try:
-        for output in recipe.outputs:
-            (folder / stack_folder(output.name)).mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise OutputError(f"{folder}: cannot be made: {error.strerror}") from error
 
 
 def _distinct(groups: Iterable[tuple[str, ...]]) -> list[str]:

@@ -24,9 +24,10 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from cryobox.errors import InputError, MicrographError, OutputError
-from cryobox.formats import mrc
+from cryobox.formats import mrc_stack
 from cryobox.formats.images import PixelReader, read_header, room
-from cryobox.formats.mrc import StackWriter, read_stack_header
+from cryobox.formats.mrc import read_stack_header
+from cryobox.formats.mrc_stack import StackWriter
 
 MODES = {0: "i1", 1: "i2", 2: "f4", 6: "u2", 12: "f2"}
 SHAPE = (6, 10)
@@ -721,7 +722,7 @@ def test_a_disk_that_fills_up_half_way_leaves_no_file(tmp_path: Path) -> None:
 import resource, signal
 import numpy as np
 from cryobox.errors import OutputError
-from cryobox.formats.mrc import StackWriter
+from cryobox.formats.mrc_stack import StackWriter
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 resource.setrlimit(resource.RLIMIT_FSIZE, (3000, 3000))
 try:
@@ -768,10 +769,10 @@ def test_room_that_is_asked_for_changes_no_byte_and_is_given_back(
         writer.write(images)
         writer.finish(-1, 1, 0, 1)
     if call == "missing":
-        monkeypatch.setattr(mrc, "_fallocate", lambda: None)
+        monkeypatch.setattr(mrc_stack, "_fallocate", lambda: None)
     if call == "failing":  # after it has taken a part of the room
-        real = mrc._fallocate()
-        monkeypatch.setattr(mrc, "_fallocate", lambda: lambda *asked: real(*asked[:3], asked[3] // 2) or -1)
+        real = mrc_stack._fallocate()
+        monkeypatch.setattr(mrc_stack, "_fallocate", lambda: lambda *asked: real(*asked[:3], asked[3] // 2) or -1)
     path = tmp_path / "stack.mrcs"
     with StackWriter(path, size=64, dtype="float32", pixel_size=1.0, expected=expected) as writer:
         writer.write(images)
@@ -787,7 +788,7 @@ def test_the_disk_is_asked_once_for_the_room_of_a_stack(tmp_path: Path, monkeypa
         asked.append(arguments)
         return 0
 
-    monkeypatch.setattr(mrc, "_fallocate", lambda: noted)
+    monkeypatch.setattr(mrc_stack, "_fallocate", lambda: noted)
     with StackWriter(tmp_path / "stack.mrcs", size=64, dtype="float16", pixel_size=1.0, expected=300) as writer:
         writer.write(stack_images("float16", 100, 64))
         writer.finish(0, 0, 0, 0)

@@ -44,9 +44,9 @@ def _child(request: dict[str, object]) -> int:
 def main() -> None:
     for name in _NEEDED:  # before anything is armed
         importlib.import_module(name)
-    from cryobox.formats import mrc
+    from cryobox.formats import mrc_stack
 
-    mrc._WORTH_RESERVING = 0  # the small stacks of these runs ask for their room as large ones do
+    mrc_stack._WORTH_RESERVING = 0  # the small stacks of these runs ask for their room as large ones do
     print("ready", flush=True)
     for line in sys.stdin:
         request = json.loads(line)

@@ -16,7 +16,9 @@ import pytest
 from reliability.faults import Fault, Server, why_not
 from reliability.scene import contents, identities, leftovers, make_scene, no_traceback, recorded_stacks
 
-RESERVING = "from cryobox.formats import mrc; mrc._WORTH_RESERVING = 0; from cryobox.cli import main; main()"
+RESERVING = (
+    "from cryobox.formats import mrc_stack; mrc_stack._WORTH_RESERVING = 0; from cryobox.cli import main; main()"
+)
 
 
 def _no_mounts() -> bool:

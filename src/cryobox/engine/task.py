@@ -21,7 +21,7 @@ from cryobox.errors import BackendError, CryoboxError, MicrographError, OutputEr
 from cryobox.folder.layout import TABLE_FOLDER, is_stack_folder
 from cryobox.folder.publish import sync_folder, temporary_name
 from cryobox.formats.images import PixelReader, room
-from cryobox.formats.mrc import StackWriter
+from cryobox.formats.mrc_stack import StackWriter
 from cryobox.gpu import pinned, resident
 from cryobox.particles import Reason
 from cryobox.plan import Output, Task
