@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from cryobox.errors import InputError
-from cryobox.formats import check_tables, star
+from cryobox.formats import check_tables, star, star_output
 from cryobox.options import Recipe
 from formats import ctf_model as model
 from star_tables import extraction, write
@@ -67,7 +67,7 @@ def outcome(case: model.Case, folder: Path) -> Outcome:
         )
     except InputError as error:
         return Outcome(case=case, error=str(error))
-    star.write_particles(folder / "out.star", picks, files, extracted)
+    star_output.write_particles(folder / "out.star", picks, files, extracted)
     blocks = model.parse((folder / "out.star").read_text())
     return Outcome(case=case, warnings=warnings, optics=tuple(blocks["optics"]), rows=tuple(blocks["particles"]))
 

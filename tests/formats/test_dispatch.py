@@ -9,7 +9,7 @@ import pytest
 
 from cryobox import formats
 from cryobox.errors import InputError, OptionError
-from cryobox.formats import cs, star
+from cryobox.formats import cs, star_output
 from cryobox.micrograph import Micrographs
 from cryobox.options import Recipe
 
@@ -160,7 +160,7 @@ def test_cs_and_csg_go_to_their_module(real_data: Path) -> None:
 
 
 def test_each_family_has_its_writer() -> None:
-    assert formats.table_writer("star") is star
+    assert formats.table_writer("star") is star_output
     assert formats.table_writer("cs") is cs
     with pytest.raises(OptionError, match="tables are written as star or cs; got 'xml'"):
         formats.table_writer("xml")

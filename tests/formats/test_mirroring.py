@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from cryobox.errors import InputError
-from cryobox.formats import star
+from cryobox.formats import star, star_output
 from cryobox.micrograph import Micrographs
 from star_tables import PICKS, checked, columns, extraction, write
 
@@ -65,7 +65,7 @@ def test_values_that_come_with_the_picks_are_those_of_the_mirror_image(
 ) -> None:
     picks = star.read_particles(fitted(tmp_path / "p.star"))
     change = extraction(picks, micrographs, mirrored=mirrored, pixel_size=np.array([1.0, 1.0]))
-    star.write_particles(tmp_path / "out.star", picks, micrographs, change)
+    star_output.write_particles(tmp_path / "out.star", picks, micrographs, change)
     before, after = columns(tmp_path / "p.star", "optics"), columns(tmp_path / "out.star", "optics")
     sy, sx = (-1 if flip else 1 for flip in mirrored)
     for x, y in ((0.1, 0.2), (-0.3, 0.15), (0.05, -0.4)):
@@ -88,7 +88,7 @@ def test_values_of_the_micrographs_stay_as_they_are(tmp_path: Path) -> None:
     micrographs = star.read_micrographs(write(tmp_path / "m.star", table))
     picks = star.read_particles(write(tmp_path / "p.star", PICKS))
     change = extraction(picks, micrographs, mirrored=(False, True), pixel_size=np.array([1.0, 1.0]))
-    star.write_particles(tmp_path / "out.star", picks, micrographs, change)
+    star_output.write_particles(tmp_path / "out.star", picks, micrographs, change)
     assert columns(tmp_path / "out.star")["_rlnDefocusAngle"] == ["-12.25", "30.5", "-12.25"]
     assert columns(tmp_path / "out.star", "optics")["_rlnBeamTiltX"] == ["0.3"]
 
@@ -103,7 +103,7 @@ def test_orientations_of_a_mirrored_copy_are_refused_unless_left_out(
         checked(picks, micrographs, flip_x=True)
     checked(picks, micrographs, flip_x=True, drop_alignments=True)
     change = extraction(picks, micrographs, drop_alignments=True, pixel_size=np.array([1.0, 1.0]))
-    star.write_particles(tmp_path / "out.star", picks, micrographs, change)
+    star_output.write_particles(tmp_path / "out.star", picks, micrographs, change)
     assert f"_rln{tag}" not in columns(tmp_path / "out.star")
 
 
@@ -147,7 +147,7 @@ def test_a_group_that_picks_and_micrographs_share_is_mirrored_for_the_picks_alon
     parts = [star.read_coordinates(tmp_path / f"{name}.star") for name in "ab"]
     picks = star.join_coordinates("picks", ["Motion/a.mrc", "Motion/b.mrc"], parts)
     change = extraction(picks, micrographs, mirrored=(False, True), pixel_size=np.array([1.0, 1.0]))
-    star.write_particles(tmp_path / "out.star", picks, micrographs, change)
+    star_output.write_particles(tmp_path / "out.star", picks, micrographs, change)
     rows, optics = columns(tmp_path / "out.star"), columns(tmp_path / "out.star", "optics")
     tilt = dict(zip(optics["_rlnOpticsGroup"], optics["_rlnBeamTiltX"], strict=True))
     assert [float(tilt[group]) for group in rows["_rlnOpticsGroup"]] == [-0.3, -0.3, -0.3, 0.3]

@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cryobox.errors import InputError, OptionError
-from cryobox.formats import star
+from cryobox.formats import star, star_output
 from cryobox.formats.columns import MICROSCOPE
 from cryobox.formats.star_table import encode, read_blocks, unwritable
 from cryobox.micrograph import Micrographs, Optics
@@ -301,7 +301,7 @@ def test_only_names_that_no_reader_can_split_are_writable(text: str, writable: b
 def test_particles_say_image_micrograph_group_and_ctf(
     tmp_path: Path, picks: Particles, micrographs: Micrographs
 ) -> None:
-    star.write_particles(
+    star_output.write_particles(
         tmp_path / "out.star", picks, micrographs, extraction(picks, micrographs, slot=np.array([0, 0, 1]))
     )
     found = columns(tmp_path / "out.star")
@@ -339,7 +339,7 @@ def test_rows_are_written_in_the_order_that_the_plan_gives(
         center=whole.center[[2, 1]],
         moved=np.array([True, False]),
     )
-    star.write_particles(tmp_path / "out.star", picks, micrographs, some)
+    star_output.write_particles(tmp_path / "out.star", picks, micrographs, some)
     found = columns(tmp_path / "out.star")
     assert found["_rlnFunny"] == ["z w", "y"]
     assert found["_rlnCoordinateX"] == ["50.000000", "30.000000"]
@@ -351,11 +351,13 @@ def test_picks_keep_their_own_ctf_unless_it_is_to_be_refreshed(tmp_path: Path, m
         PICKS.replace("_rlnFunny", "_rlnDefocusU").replace(" x\n", " 1\n").replace(" y\n", " 2\n").replace("'z w'", "3")
     )
     picks = star.read_particles(write(tmp_path / "picks.star", text))
-    star.write_particles(tmp_path / "own.star", picks, micrographs, extraction(picks, micrographs))
+    star_output.write_particles(tmp_path / "own.star", picks, micrographs, extraction(picks, micrographs))
     own = columns(tmp_path / "own.star")
     assert own["_rlnDefocusU"] == ["1", "2", "3"]
     assert "_rlnDefocusV" not in own
-    star.write_particles(tmp_path / "new.star", picks, micrographs, extraction(picks, micrographs, refresh_ctf=True))
+    star_output.write_particles(
+        tmp_path / "new.star", picks, micrographs, extraction(picks, micrographs, refresh_ctf=True)
+    )
     new = columns(tmp_path / "new.star")
     assert new["_rlnDefocusU"] == ["16000.5", "15000.123400", "16000.5"]
     assert new["_rlnDefocusV"] == ["15800.0", "14800.0", "15800.0"]
@@ -364,7 +366,7 @@ def test_picks_keep_their_own_ctf_unless_it_is_to_be_refreshed(tmp_path: Path, m
 def test_a_30_table_becomes_a_31_table(tmp_path: Path) -> None:
     path = write(tmp_path / "old.star", STYLE_30)
     picks, mics = star.read_particles(path), star.read_micrographs(path)
-    star.write_particles(tmp_path / "out.star", picks, mics, extraction(picks, mics))
+    star_output.write_particles(tmp_path / "out.star", picks, mics, extraction(picks, mics))
     found, optics = columns(tmp_path / "out.star"), columns(tmp_path / "out.star", "optics")
     gone = {"_rlnOriginX", "_rlnOriginY", "_rlnMagnification", "_rlnDetectorPixelSize", "_rlnVoltage"}
     assert not gone & set(found)
@@ -383,7 +385,7 @@ def test_moved_origins_are_written_and_others_stay_as_they_stand(tmp_path: Path,
     after = replace(picks.alignments[0], shift=np.array([[0.25, -0.5], [-1e-9, 0.125], [9, 9]], dtype=np.float64))
     moved = np.array([True, True, False])
     change = extraction(picks, micrographs, alignments=(after,), moved=moved)
-    star.write_particles(tmp_path / "out.star", picks, micrographs, change)
+    star_output.write_particles(tmp_path / "out.star", picks, micrographs, change)
     found = columns(tmp_path / "out.star")
     assert found["_rlnOriginXAngst"] == ["-0.500000", "0.125000", "5"]
     assert found["_rlnOriginYAngst"] == ["0.250000", "0.000000", "6e-1"]
@@ -408,7 +410,7 @@ def test_picks_without_a_defocus_take_their_micrographs_group_whatever_theirs_is
         "late 1 300 2.7 0.07 1.25 0.7\nearly 2 300 2.7 0.07 1.25 0.7\n",
         "early 1 300 2.7 0.1 1.25 0.6\nlate 2 300 2.7 0.1 1.25 0.6\n",
     )
-    star.write_particles(tmp_path / "out.star", particles, mics, extraction(particles, mics))
+    star_output.write_particles(tmp_path / "out.star", particles, mics, extraction(particles, mics))
     optics = columns(tmp_path / "out.star", "optics")
     assert optics["_rlnOpticsGroupName"] == ["early"]
     assert optics["_rlnAmplitudeContrast"] == ["0.1"]
@@ -430,7 +432,7 @@ def test_picks_with_a_defocus_keep_their_groups_with_names_numbers_and_values(tm
         "opticsGroup1 1 300 2.7 0.1 1.25 0.6\n",
     )
     particles = with_defocus(particles, tmp_path)
-    star.write_particles(tmp_path / "out.star", particles, mics, extraction(particles, mics))
+    star_output.write_particles(tmp_path / "out.star", particles, mics, extraction(particles, mics))
     optics = columns(tmp_path / "out.star", "optics")
     assert optics["_rlnOpticsGroupName"] == ["beam_shift", "opticsGroup1"]
     assert optics["_rlnOpticsGroup"] == ["1", "2"]
@@ -454,7 +456,7 @@ def test_another_voltage_is_refused_before_any_work_whatever_the_groups_are_call
 
 def test_a_group_with_two_pixel_sizes_is_split(tmp_path: Path, picks: Particles, micrographs: Micrographs) -> None:
     change = extraction(picks, micrographs, pixel_size=np.array([1.25, 1.0]))
-    star.write_particles(tmp_path / "out.star", picks, micrographs, change)
+    star_output.write_particles(tmp_path / "out.star", picks, micrographs, change)
     optics = columns(tmp_path / "out.star", "optics")
     pixel = dict(zip(optics["_rlnOpticsGroup"], optics["_rlnImagePixelSize"], strict=True))
     assert [pixel[group] for group in columns(tmp_path / "out.star")["_rlnOpticsGroup"]] == [
@@ -478,7 +480,7 @@ def test_micrographs_without_a_star_table_give_their_plain_numbers(tmp_path: Pat
         ctf={"defocus_u_angstrom": np.array([15000.0, 16000.0]), "phase_shift_degrees": np.full(2, np.nan)},
     )
     matched = extraction(picks, mics, micrograph=np.array([1, 0, 1]), stack=("Out/a.mrcs", "Out/my b.mrcs"))
-    star.write_particles(tmp_path / "out.star", picks, mics, matched)
+    star_output.write_particles(tmp_path / "out.star", picks, mics, matched)
     found = columns(tmp_path / "out.star")
     assert found["_rlnMicrographName"] == ["J2/my b.mrc", "J2/a.mrc", "J2/my b.mrc"]
     assert found["_rlnImageName"][0] == "00000001@Out/my b.mrcs"
@@ -505,7 +507,7 @@ def plain_picks() -> Particles:
 def test_plain_picks_become_coordinates_with_scores(tmp_path: Path, micrographs: Micrographs) -> None:
     picks = plain_picks()
     change = extraction(picks, micrographs, moved=np.array([True, False]))
-    star.write_particles(tmp_path / "out.star", picks, micrographs, change)
+    star_output.write_particles(tmp_path / "out.star", picks, micrographs, change)
     found = columns(tmp_path / "out.star")
     assert found["_rlnCoordinateX"] == ["10.000000", "40.250000"]
     assert found["_rlnCoordinateY"] == ["20.000000", "30.000000"]
@@ -519,14 +521,14 @@ def test_missing_microscope_values_are_a_warning(tmp_path: Path, micrographs: Mi
     assert "no CTF values (rlnDefocusU), and a.box has none either: 2 particles are written without CTF" in warning
     fitted = replace(bare, ctf={"defocus_u_angstrom": np.array([1e4, 1e4])})
     assert [re.search("has no (_rln.*?),", text)[1] for text in checked(plain_picks(), fitted)] == list(MICROSCOPE)
-    star.write_particles(tmp_path / "out.star", plain_picks(), bare, extraction(plain_picks(), bare))
+    star_output.write_particles(tmp_path / "out.star", plain_picks(), bare, extraction(plain_picks(), bare))
     assert columns(tmp_path / "out.star", "optics")["_rlnOpticsGroupName"] == ["opticsGroup1"]
 
 
 def test_picks_of_a_cs_table_are_not_written_as_star(tmp_path: Path, micrographs: Micrographs) -> None:
     picks = replace(plain_picks(), family="cs", source="picks.cs")
     with pytest.raises(OptionError, match=r"picks\.cs: .*cannot be written as STAR.*cryobox convert"):
-        star.write_particles(tmp_path / "out.star", picks, micrographs, extraction(picks, micrographs))
+        star_output.write_particles(tmp_path / "out.star", picks, micrographs, extraction(picks, micrographs))
     with pytest.raises(OptionError, match="cryobox convert"):
         checked(picks, micrographs)
 
@@ -534,7 +536,7 @@ def test_picks_of_a_cs_table_are_not_written_as_star(tmp_path: Path, micrographs
 def test_unknown_blocks_are_carried_through(tmp_path: Path, micrographs: Micrographs) -> None:
     other = "data_mine\n\nloop_\n_what #1\n  1.50\n  two\n"
     picks = star.read_particles(write(tmp_path / "picks.star", PICKS + "\n# a note\n" + other))
-    star.write_particles(tmp_path / "out.star", picks, micrographs, extraction(picks, micrographs))
+    star_output.write_particles(tmp_path / "out.star", picks, micrographs, extraction(picks, micrographs))
     assert other in (tmp_path / "out.star").read_text()
     assert columns(tmp_path / "out.star", "mine") == {"_what": ["1.50", "two"]}
 
@@ -545,7 +547,7 @@ def test_rejected_rows_are_the_input_with_a_reason(tmp_path: Path, micrographs: 
     left_out = replace(
         whole, rows=np.array([2, 0]), micrograph=np.array([-1, 1]), reasons=("no such micrograph", "edge")
     )
-    star.write_rejected(tmp_path / "rejected.star", picks, micrographs, left_out)
+    star_output.write_rejected(tmp_path / "rejected.star", picks, micrographs, left_out)
     found = columns(tmp_path / "rejected.star")
     assert found["_rlnFunny"] == ["z w", "x"]
     assert found["_rlnMicrographName"] == ["Motion/b.mrc", "Motion/b.mrc"]
@@ -556,16 +558,16 @@ def test_rejected_rows_are_the_input_with_a_reason(tmp_path: Path, micrographs: 
 def test_rejected_rows_can_be_picks_again(tmp_path: Path, micrographs: Micrographs) -> None:
     picks = plain_picks()
     left_out = extraction(picks, micrographs, micrograph=np.array([-1, 0]), reasons=("a", "b"))
-    star.write_rejected(tmp_path / "rejected.star", picks, micrographs, left_out)
+    star_output.write_rejected(tmp_path / "rejected.star", picks, micrographs, left_out)
     again = star.read_particles(tmp_path / "rejected.star")
     assert (again.y.tolist(), again.x.tolist()) == (picks.y.tolist(), picks.x.tolist())
     assert again.micrograph_names == ("a", "Motion/a.mrc")
-    star.write_particles(tmp_path / "out.star", again, micrographs, extraction(again, micrographs))
+    star_output.write_particles(tmp_path / "out.star", again, micrographs, extraction(again, micrographs))
     assert "_cryoboxRejectReason" not in columns(tmp_path / "out.star")
 
 
 def test_incomplete_micrographs_are_rows_of_their_table_with_a_reason(tmp_path: Path, micrographs: Micrographs) -> None:
-    star.write_incomplete(tmp_path / "left.star", micrographs, [1], ["file is truncated"])
+    star_output.write_incomplete(tmp_path / "left.star", micrographs, [1], ["file is truncated"])
     found = columns(tmp_path / "left.star", "micrographs")
     assert found["_rlnMicrographName"] == ["Motion/b.mrc"]
     assert found["_rlnDefocusU"] == ["16000.5"]
@@ -583,7 +585,7 @@ def test_a_table_without_rows_is_written_and_read(tmp_path: Path, picks: Particl
         center=whole.center[:0],
         moved=whole.moved[:0],
     )
-    star.write_particles(tmp_path / "out.star", picks, micrographs, none)
+    star_output.write_particles(tmp_path / "out.star", picks, micrographs, none)
     assert len(star.read_particles(tmp_path / "out.star")) == 0
 
 
@@ -591,7 +593,7 @@ def test_many_rows_are_the_same_as_few(tmp_path: Path, micrographs: Micrographs)
     n = 120_001  # more than two blocks of rows
     rows = "".join(f"Motion/{'ab'[i % 2]}.mrc {i} {i + 0.5} {i}\n" for i in range(n))
     picks = star.read_particles(write(tmp_path / "many.star", PICKS[: PICKS.index("Motion/b")] + rows))
-    star.write_particles(tmp_path / "out.star", picks, micrographs, extraction(picks, micrographs))
+    star_output.write_particles(tmp_path / "out.star", picks, micrographs, extraction(picks, micrographs))
     again = star.read_particles(tmp_path / "out.star")
     np.testing.assert_array_equal(again.x, np.arange(n))
     np.testing.assert_array_equal(again.y, np.arange(n) + 0.5)
@@ -623,7 +625,7 @@ def test_real_tables_come_back_equal_in_content(
 ) -> None:
     picks = star.read_particles(real_data / name)
     left_out = extraction(picks, micrographs, reasons=("none",) * len(picks))
-    star.write_rejected(tmp_path / "again.star", picks, micrographs, left_out)
+    star_output.write_rejected(tmp_path / "again.star", picks, micrographs, left_out)
     before = columns(real_data / name, block_of(real_data / name))
     after = columns(tmp_path / "again.star", block_of(real_data / name))
     assert {tag: after[tag] for tag in before} == before
@@ -641,7 +643,7 @@ def test_columns_of_real_tables_survive_extraction(
 
     picks = star.read_particles(real_data / name)
     bare = replace(micrographs, family="plain", optics=(), optics_index=np.full(2, -1), ctf={}, table=None)
-    star.write_particles(tmp_path / "out.star", picks, bare, extraction(picks, bare))
+    star_output.write_particles(tmp_path / "out.star", picks, bare, extraction(picks, bare))
     before = columns(real_data / name, block_of(real_data / name))
     after = columns(tmp_path / "out.star")
     ours = {"_rlnImageName", "_rlnMicrographName", "_rlnOpticsGroup"}

@@ -6,8 +6,7 @@ import glob
 import os
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from types import ModuleType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from cryobox.errors import InputError, OptionError
 from cryobox.formats.files_read import note
@@ -19,7 +18,7 @@ if TYPE_CHECKING:
     from cryobox.matching import Strip
     from cryobox.micrograph import Micrographs
     from cryobox.options import Recipe
-    from cryobox.particles import Particles
+    from cryobox.particles import Extracted, Particles
 
 __all__ = [
     "check_tables",
@@ -292,12 +291,28 @@ def read_micrographs(spec: str | Path, *, root: Path | None = None) -> Micrograp
     return _plain_micrographs(text, sorted(found), root)
 
 
-def table_writer(family: str) -> ModuleType:
-    """The module that writes tables of "star" or "cs"."""
-    if family == "star":
-        from cryobox.formats import star
+class TableWriter(Protocol):
+    """What writes the tables of one family."""
 
-        return star
+    suffix: str
+
+    def write_particles(
+        self, path: Path, particles: Particles, micrographs: Micrographs, extracted: Extracted, /
+    ) -> None: ...
+    def write_rejected(
+        self, path: Path, particles: Particles, micrographs: Micrographs, extracted: Extracted, /
+    ) -> None: ...
+    def write_incomplete(
+        self, path: Path, micrographs: Micrographs, rows: NDArray[np.intp], reasons: tuple[str, ...], /
+    ) -> None: ...
+
+
+def table_writer(family: str) -> TableWriter:
+    """What writes tables of "star" or "cs"."""
+    if family == "star":
+        from cryobox.formats import star_output
+
+        return star_output
     if family == "cs":
         from cryobox.formats import cs
 
