@@ -49,7 +49,7 @@ def describe_file(path: Path) -> list[str]:
 
 
 def _describe_other(path: Path) -> list[str]:
-    from cryobox.formats import _COORDINATE_SUFFIXES
+    from cryobox.formats import COORDINATE_SUFFIXES
     from cryobox.formats.images import IMAGE_SUFFIXES
 
     if path.name.lower().endswith(IMAGE_SUFFIXES):
@@ -57,7 +57,7 @@ def _describe_other(path: Path) -> list[str]:
     try:
         return [_describe_picks(path, _read_picks(path))]
     except InputError as error:
-        if path.suffix.lower() in _COORDINATE_SUFFIXES:
+        if path.suffix.lower() in COORDINATE_SUFFIXES:
             raise
         movie = "; an EER movie must be motion-corrected first" if path.suffix.lower() == ".eer" else ""
         raise InputError(f"{error}; or an image: {', '.join(IMAGE_SUFFIXES)}{movie}") from None
