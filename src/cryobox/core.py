@@ -18,11 +18,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cryobox import gpu
+from cryobox.bounds import check_threads
 from cryobox.boxes import check_even
 from cryobox.centering import box_corners
 from cryobox.errors import BackendError, OptionError
 from cryobox.extremes import crop_again, cut_again
-from cryobox.options import Edges, Recipe, Rounding, Steps, StoredDtype, check_threads
+from cryobox.options import Edges, Recipe, Rounding, Steps, StoredDtype
 from cryobox.windows import STATISTICS, Status, Stored, Windows
 
 __all__ = [

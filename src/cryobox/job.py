@@ -12,6 +12,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from cryobox.beginning import begin, check_inputs_stay, head_of, make_folders
+from cryobox.bounds import check_seconds
 from cryobox.engine.devices import memory_of_a_worker, ready_devices
 from cryobox.engine.dispatch import Engine, Incidents, carry_out, check_engine
 from cryobox.engine.ledger import Ledger
@@ -35,7 +36,7 @@ from cryobox.folder.publish import publish_file
 from cryobox.formats.images import read_header
 from cryobox.formats.names import check_writable
 from cryobox.inputs import Inputs, Picks, Recorded, picks_paths, prepare
-from cryobox.options import Recipe, RunOptions, check_seconds
+from cryobox.options import Recipe, RunOptions
 from cryobox.plan import Plan, Task
 from cryobox.records import job_record, sealed
 from cryobox.tables import Outcome, stack_text, tables_present, withdraw_tables, write_tables

@@ -7,21 +7,35 @@ import hashlib
 import itertools
 import json
 import math
-import numbers
 import sys
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Literal, Self
 
-from cryobox.boxes import as_integer, check_even
+from cryobox.bounds import (
+    DIVISORS,
+    LARGEST_BOX,
+    MOST_MICROGRAPHS,
+    MOST_WORKERS,
+    PIXEL_SIZES,
+    SCALES,
+    check_choice,
+    check_integer,
+    check_number,
+    check_part_of_a_name,
+    check_positive,
+    check_seconds,
+    check_shard,
+    check_threads,
+    check_types,
+)
+from cryobox.boxes import check_even
 from cryobox.declared import CLUSTERS, IMAGES, POSITIONS, RUNNING, TABLES, option
 from cryobox.errors import InputError, OptionError
 
 __all__ = [
     "DEFAULT_BACKGROUND_FRACTION",
-    "LARGEST_BOX",
-    "MOST_WORKERS",
     "Edges",
     "Recipe",
     "RecenterFrom",
@@ -31,10 +45,6 @@ __all__ = [
     "StoredDtype",
     "StoredSize",
     "Style",
-    "check_integer",
-    "check_seconds",
-    "check_shard",
-    "check_threads",
     "default_background_radius",
 ]
 
@@ -50,16 +60,6 @@ DEFAULT_BACKGROUND_FRACTION = 0.375  # of the image's side; RELION's default (do
 def default_background_radius(size: int) -> int:
     """Radius in pixels beyond which a pixel of an image of side `size` is background: int(0.375 * size)."""
     return int(DEFAULT_BACKGROUND_FRACTION * size)
-
-
-def _choice(name: str, value: object, allowed: tuple[str, ...]) -> None:
-    if value not in allowed:
-        raise OptionError(f"{name} must be one of {', '.join(allowed)}; got {value!r}")
-
-
-def _part_of_a_name(option: str, text: str | None) -> None:
-    if text is not None and (not text or "/" in text):
-        raise OptionError(f"{option} must be a part of a file's name, without folders; got {text!r}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -94,92 +94,6 @@ class StoredSize:
     name: str
     size: int
     dtype: StoredDtype
-
-
-LARGEST_BOX = 32768  # pixels; the core refuses more, since a transform would need gigabytes
-
-# Beyond these a number is a slip of the hand, and what it would ask of the machine or of a float is not to be had.
-MOST_WORKERS = 4096
-MOST_THREADS = 1024  # larger teams OpenMP dies of
-MOST_SHARDS = 1_000_000
-MOST_MICROGRAPHS = 1_000_000_000
-LONGEST_WAIT = 1e8  # seconds: three years
-_PIXEL_SIZES = (1e-3, 1e3)  # Å per pixel
-_SCALES = (1e-3, 1e3)
-_DIVISORS = (1e-30, 1e30)  # of gray levels, so that what is divided stays in float32
-
-
-def check_integer(name: str, value: object, lowest: int, highest: int, unit: str = "") -> int:
-    """Return a number as an int. Raise `OptionError` unless it is a whole one from `lowest` to `highest`."""
-    whole = as_integer(value)
-    if whole is None:
-        raise OptionError(f"{name} must be a whole number; got {value!r}")
-    if whole < lowest:
-        raise OptionError(f"{name} must be at least {lowest}{unit}; got {whole}")
-    if whole > highest:
-        raise OptionError(f"{name} must be at most {highest}; got {whole}")
-    return whole
-
-
-def _real(value: object) -> float:
-    """A number as a float, infinite where it is too large for one; nan for what is no number, truth values among it."""
-    if isinstance(value, bool) or not isinstance(value, numbers.Real):
-        return math.nan
-    try:
-        return float(value)
-    except OverflowError:
-        return math.inf
-
-
-def _number(name: str, value: object, unit: str = "") -> float:
-    found = _real(value)
-    if not math.isfinite(found):
-        raise OptionError(f"{name} must be a number{unit}; got {value!r}")
-    return found
-
-
-def _positive(name: str, value: object, unit: str, lowest: float = 0.0, highest: float = math.inf) -> float:
-    found = _real(value)
-    if not 0 < found < math.inf:
-        raise OptionError(f"{name} must be a positive number{unit}; got {value!r}")
-    if not lowest <= found <= highest:
-        raise OptionError(f"{name} must be from {lowest:g} to {highest:g}{unit.removeprefix(' of')}; got {found:g}")
-    return found
-
-
-def check_seconds(name: str, value: object, *, zero: bool = False) -> float:
-    """Return a time to wait as a float. Raise `OptionError` unless it is a number of seconds that can be waited for."""
-    found = _real(value)
-    if not (0 < found <= LONGEST_WAIT or (zero and found == 0)):
-        least = "at least 0" if zero else "more than 0"
-        raise OptionError(f"{name} must be {least} and at most {LONGEST_WAIT:.0f} seconds; got {value!r}")
-    return found
-
-
-def check_threads(threads: object) -> int:
-    """Return a number of threads as an int. Raise `OptionError` unless a team of so many can be had."""
-    return check_integer("threads", threads, 1, MOST_THREADS)
-
-
-def check_shard(index: object, count: object, given: str) -> tuple[int, int]:
-    """Return which shard of how many. Raise `OptionError`, which begins with `given`, unless there is such a one."""
-    part, parts = as_integer(index), as_integer(count)
-    if part is None or parts is None or not 1 <= part <= parts:
-        raise OptionError(f"{given}: shards are numbered from 1 to N; got {index} of {count}")
-    if parts > MOST_SHARDS:
-        raise OptionError(f"{given}: there may be at most {MOST_SHARDS} shards; got {parts}")
-    return part, parts
-
-
-def _check_types(options: object) -> None:
-    """Truth values and texts, by the annotations of a dataclass: what a record holds may have been edited by hand."""
-    for field in dataclasses.fields(options):  # type: ignore[arg-type]
-        kind, _, rest = str(field.type).partition(" | ")
-        value = getattr(options, field.name)
-        wanted = {"bool": bool, "str": str}.get(kind)
-        if wanted is not None and not isinstance(value, wanted) and not (rest == "None" and value is None):
-            what = "true or false" if wanted is bool else "text"
-            raise OptionError(f"{field.name} must be {what}; got {value!r}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -324,7 +238,7 @@ class Recipe:
 
     def __post_init__(self) -> None:
         set_field = partial(object.__setattr__, self)  # frozen for others: here values become plain Python's
-        _check_types(self)
+        check_types(self)
         set_field("box", check_even("box", self.box))
         if self.box > LARGEST_BOX:
             raise OptionError(f"box must be at most {LARGEST_BOX} pixels; got {self.box}")
@@ -342,19 +256,19 @@ class Recipe:
                 f"further sizes must be smaller than the first one, {sizes[0]}, and all different; got {every[1:]}"
             )
         for _, dtype in self.also:
-            _choice("the type of a further size", dtype, ("float32", "float16"))
-        _choice("dtype", self.dtype, ("float32", "float16"))
-        _choice("edges", self.edges, ("reject", "pad"))
-        _choice("rounding", self.rounding, ("truncate", "nearest"))
-        _choice("recenter_from", self.recenter_from, ("auto", "3d", "2d"))
+            check_choice("the type of a further size", dtype, ("float32", "float16"))
+        check_choice("dtype", self.dtype, ("float32", "float16"))
+        check_choice("edges", self.edges, ("reject", "pad"))
+        check_choice("rounding", self.rounding, ("truncate", "nearest"))
+        check_choice("recenter_from", self.recenter_from, ("auto", "3d", "2d"))
         if self.style is not None:
-            _choice("style", self.style, ("relion", "cryosparc"))
+            check_choice("style", self.style, ("relion", "cryosparc"))
         for name, check in _NUMBERS.items():
             if (value := getattr(self, name)) is not None or name == "coordinate_scale":
                 set_field(name, check(name, value))
-        _part_of_a_name("--coord-suffix", self.coordinate_suffix)
-        _part_of_a_name("--strip-prefix", self.strip_prefix)
-        _part_of_a_name("--strip-suffix", self.strip_suffix)
+        check_part_of_a_name("--coord-suffix", self.coordinate_suffix)
+        check_part_of_a_name("--strip-prefix", self.strip_prefix)
+        check_part_of_a_name("--strip-suffix", self.strip_suffix)
         if self.ctf_average and not self.refresh_ctf:
             raise OptionError("--ctf-average says how --refresh-ctf may work; give both, or neither")
         if self.background_radius is not None and self.background_diameter_angstrom is not None:
@@ -424,14 +338,14 @@ def _tuples(value: Any) -> Any:
 
 # What each number of a recipe may be; None, where it is allowed, means that nothing is asked for.
 _NUMBERS: dict[str, Callable[[str, object], int | float]] = {
-    "background_radius": partial(_positive, unit=" of pixels"),
-    "background_diameter_angstrom": partial(_positive, unit=" of Å"),
-    "scale_const": partial(_positive, unit="", lowest=_DIVISORS[0], highest=_DIVISORS[1]),
-    "min_score": _number,
-    "min_separation_angstrom": partial(_positive, unit=" of Å"),
+    "background_radius": partial(check_positive, unit=" of pixels"),
+    "background_diameter_angstrom": partial(check_positive, unit=" of Å"),
+    "scale_const": partial(check_positive, unit="", lowest=DIVISORS[0], highest=DIVISORS[1]),
+    "min_score": check_number,
+    "min_separation_angstrom": partial(check_positive, unit=" of Å"),
     "limit": partial(check_integer, lowest=1, highest=MOST_MICROGRAPHS, unit=" micrograph"),
-    "pixel_size": partial(_positive, unit=" of Å per pixel", lowest=_PIXEL_SIZES[0], highest=_PIXEL_SIZES[1]),
-    "coordinate_scale": partial(_positive, unit="", lowest=_SCALES[0], highest=_SCALES[1]),
+    "pixel_size": partial(check_positive, unit=" of Å per pixel", lowest=PIXEL_SIZES[0], highest=PIXEL_SIZES[1]),
+    "coordinate_scale": partial(check_positive, unit="", lowest=SCALES[0], highest=SCALES[1]),
 }
 
 
@@ -512,7 +426,7 @@ class RunOptions:
 
     def __post_init__(self) -> None:
         set_field = partial(object.__setattr__, self)
-        _check_types(self)
+        check_types(self)
         if self.gpu_memory is not None:
             set_field("gpu_memory", check_integer("gpu_memory", self.gpu_memory, 1, sys.maxsize, " byte"))
         if self.shard is not None:
@@ -524,4 +438,4 @@ class RunOptions:
         if self.workers is not None:
             set_field("workers", check_integer("workers", self.workers, 1, MOST_WORKERS))
         set_field("threads", check_threads(self.threads))
-        _choice("on_error", self.on_error, ("skip", "stop"))
+        check_choice("on_error", self.on_error, ("skip", "stop"))

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
+from cryobox.bounds import check_seconds
 from cryobox.cli.command import Asked, takes
 from cryobox.cli.orientation import check_picks
 from cryobox.cli.patterns import refuse_images
@@ -23,7 +24,7 @@ from cryobox.declared import CLUSTERS, MESSAGES, POSITIONS, RUNNING, TABLES, opt
 from cryobox.display import choose_display, explain_plan, plan_lines, warn
 from cryobox.errors import OptionError
 from cryobox.gpu import parse_gpus, parse_memory
-from cryobox.options import Recipe, RunOptions, check_seconds
+from cryobox.options import Recipe, RunOptions
 from cryobox.sizing import Sizing, choose_sizes
 
 if TYPE_CHECKING:

@@ -9,13 +9,14 @@ from typing import Annotated
 
 import typer
 
+from cryobox.bounds import LARGEST_BOX, check_integer
 from cryobox.boxes import FAST_BOXES, is_fast, nearby, propose
 from cryobox.cli.orientation import check_picks
 from cryobox.cli.reports import write_report
 from cryobox.display import choose_display
 from cryobox.errors import OptionError
 from cryobox.gpu import describe_devices
-from cryobox.options import LARGEST_BOX, Recipe, RunOptions, check_integer
+from cryobox.options import Recipe, RunOptions
 
 __all__ = ["boxes", "demo", "info", "report", "verify", "view"]
 

@@ -8,8 +8,8 @@ from collections.abc import Iterator
 from concurrent.futures import Executor
 from contextlib import contextmanager
 
+from cryobox.bounds import MOST_WORKERS
 from cryobox.errors import BackendError, MissingExtraError, OptionError
-from cryobox.options import MOST_WORKERS
 
 __all__ = ["dask_executor", "mpi_executor"]
 

@@ -17,12 +17,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from cryobox.bounds import check_shard
 from cryobox.engine.batch import cpu_kind
 from cryobox.engine.ledger import check_same, is_whole, read_ledger
 from cryobox.engine.task import TaskResult
 from cryobox.errors import OptionError, OutputError
 from cryobox.inputs import Given, Inputs
-from cryobox.options import Recipe, check_shard
+from cryobox.options import Recipe
 from cryobox.plan import Plan, Task
 
 __all__ = [

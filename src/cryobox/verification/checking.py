@@ -10,11 +10,12 @@ from pathlib import Path
 from typing import Any
 
 from cryobox import __version__
+from cryobox.bounds import check_integer
 from cryobox.engine.task import TaskResult
 from cryobox.errors import InputError
 from cryobox.folder.layout import is_stack_folder
 from cryobox.inputs import Given, Inputs, prepare
-from cryobox.options import Recipe, check_integer
+from cryobox.options import Recipe
 from cryobox.plan import Plan
 from cryobox.records import BITS, FORMAT
 from cryobox.tables import Outcome
