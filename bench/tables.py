@@ -67,7 +67,8 @@ def _once(root: Path, rows: int, family: str) -> dict[str, float]:
     from cryobox import Recipe, formats
     from cryobox.engine.task import TaskResult
     from cryobox.formats.images import read_header
-    from cryobox.plan import build_plan, match_micrographs, micrographs_with_picks
+    from cryobox.matching import match_micrographs, micrographs_with_picks
+    from cryobox.plan import build_plan
     from cryobox.tables import Outcome, write_tables
 
     seconds = {"import": time.perf_counter() - start}

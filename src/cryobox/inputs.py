@@ -19,11 +19,11 @@ from cryobox.errors import InputError, MicrographError, OptionError
 from cryobox.formats.files_read import noting
 from cryobox.formats.images import read_header
 from cryobox.formats.joining import join_particles
-from cryobox.matching import check_strip
+from cryobox.matching import check_strip, match_micrographs, micrographs_with_picks
 from cryobox.micrograph import ImageHeader, Micrographs
 from cryobox.options import Recipe
 from cryobox.particles import Particles
-from cryobox.plan import Plan, build_plan, match_micrographs, micrographs_with_picks
+from cryobox.plan import Plan, build_plan
 
 __all__ = ["Given", "Inputs", "Picks", "Recorded", "picks_paths", "prepare", "read_pixel_size"]
 

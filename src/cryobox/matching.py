@@ -13,8 +13,21 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cryobox.errors import InputError
+from cryobox.micrograph import Micrographs
+from cryobox.particles import Particles
 
-__all__ = ["NO_STRIP", "Strip", "check_strip", "has_folders", "match_names", "match_uids", "shared_folders", "stem"]
+__all__ = [
+    "NO_STRIP",
+    "Strip",
+    "check_strip",
+    "has_folders",
+    "match_micrographs",
+    "match_names",
+    "match_uids",
+    "micrographs_with_picks",
+    "shared_folders",
+    "stem",
+]
 
 _IMAGE_SUFFIXES = (".mrcs", ".mrc", ".map", ".tiff", ".tif", ".eer", ".gz", ".bz2")
 _UID_PREFIX = re.compile(r"^\d{21}_")  # CryoSPARC puts the micrograph's uid, 21 digits, before the name
@@ -315,3 +328,52 @@ def _more(short: set[str], long: set[str], *, at_end: bool) -> Iterable[str]:
                 yield text[i:]
             elif not at_end and not text[i - 1].isalnum() and text[i:] in short:
                 yield text[:i]
+
+
+def match_micrographs(
+    particles: Particles, micrographs: Micrographs, strip: Strip = NO_STRIP
+) -> tuple[NDArray[np.intp], str]:
+    """Find for each of `particles.micrograph_names` its row in `micrographs`; -1: none.
+
+    By uid, and those whose uid is not there by name, each micrograph for itself; `strip` is left out of names.
+
+    Raises
+    ------
+    InputError
+        Where nothing matches, or a name is ambiguous.
+    """
+    found, step = np.full(len(particles.micrograph_names), -1, dtype=np.intp), ""
+    if particles.micrograph_uids is not None and micrographs.uids is not None:
+        found = match_uids(particles.micrograph_uids, micrographs.uids)
+        step = "uid" if (found >= 0).any() else ""
+    left = np.flatnonzero(found < 0)
+    if step and not len(left):
+        return found, step
+    try:
+        by_name, words = match_names(
+            [particles.micrograph_names[i] for i in left.tolist()],
+            micrographs.names,
+            picks_source=particles.source,
+            micrographs_source=micrographs.source,
+            strip=strip,
+        )
+    except InputError:
+        if step and not _some_name_fits(particles, left, micrographs, strip):
+            return found, step  # the others are of micrographs that the table does not have
+        raise
+    found[left] = by_name
+    if step and (by_name >= 0).any():
+        words = f"{step}, {int((by_name >= 0).sum())} of {len(found)} by {words}"
+    return found, words if not step or (by_name >= 0).any() else step
+
+
+def _some_name_fits(particles: Particles, rows: NDArray[np.intp], micrographs: Micrographs, strip: Strip) -> bool:
+    """Whether names are not just absent from the micrographs' table, but fit there without being unique."""
+    stems = {stem(strip(name)) for name in micrographs.names}
+    return any(stem(strip(particles.micrograph_names[i])) in stems for i in rows.tolist())
+
+
+def micrographs_with_picks(particles: Particles, match: NDArray[np.intp], limit: int | None) -> NDArray[np.intp]:
+    """Rows of the micrographs' table that have picks, ascending, at most `limit` of them."""
+    used = np.unique(match[particles.micrograph]) if len(particles) else np.empty(0, dtype=np.intp)
+    return used[used >= 0][:limit]

@@ -13,10 +13,10 @@ from numpy.typing import NDArray
 from cryobox import centering
 from cryobox.centering import corner_of, inside, mirror, overlaps, round_half_away, too_close, truncate
 from cryobox.decided import Decided, decide, doubts
-from cryobox.errors import InputError, MicrographError, OptionError
+from cryobox.errors import MicrographError, OptionError
 from cryobox.folder.layout import stack_folder, stack_names
 from cryobox.grounds import Grounds, settle
-from cryobox.matching import NO_STRIP, Strip, match_names, match_uids, stem
+from cryobox.matching import micrographs_with_picks
 from cryobox.micrograph import ImageHeader, Micrographs
 from cryobox.options import Recipe, Steps, check_background_radius
 from cryobox.particles import Alignment, Particles, Reason
@@ -32,8 +32,6 @@ __all__ = [
     "Task",
     "Work",
     "build_plan",
-    "match_micrographs",
-    "micrographs_with_picks",
     "place",
     "schedule",
     "select",
@@ -187,55 +185,6 @@ class Plan:
         refused = self.places.reason[self.places.reason >= 0]
         numbers = np.bincount(refused, minlength=len(REASONS))
         return {str(reason): int(n) for reason, n in zip(REASONS, numbers, strict=True) if n}
-
-
-def match_micrographs(
-    particles: Particles, micrographs: Micrographs, strip: Strip = NO_STRIP
-) -> tuple[NDArray[np.intp], str]:
-    """Find for each of `particles.micrograph_names` its row in `micrographs`; -1: none.
-
-    By uid, and those whose uid is not there by name, each micrograph for itself; `strip` is left out of names.
-
-    Raises
-    ------
-    InputError
-        Where nothing matches, or a name is ambiguous.
-    """
-    found, step = np.full(len(particles.micrograph_names), -1, dtype=np.intp), ""
-    if particles.micrograph_uids is not None and micrographs.uids is not None:
-        found = match_uids(particles.micrograph_uids, micrographs.uids)
-        step = "uid" if (found >= 0).any() else ""
-    left = np.flatnonzero(found < 0)
-    if step and not len(left):
-        return found, step
-    try:
-        by_name, words = match_names(
-            [particles.micrograph_names[i] for i in left.tolist()],
-            micrographs.names,
-            picks_source=particles.source,
-            micrographs_source=micrographs.source,
-            strip=strip,
-        )
-    except InputError:
-        if step and not _some_name_fits(particles, left, micrographs, strip):
-            return found, step  # the others are of micrographs that the table does not have
-        raise
-    found[left] = by_name
-    if step and (by_name >= 0).any():
-        words = f"{step}, {int((by_name >= 0).sum())} of {len(found)} by {words}"
-    return found, words if not step or (by_name >= 0).any() else step
-
-
-def _some_name_fits(particles: Particles, rows: NDArray[np.intp], micrographs: Micrographs, strip: Strip) -> bool:
-    """Whether names are not just absent from the micrographs' table, but fit there without being unique."""
-    stems = {stem(strip(name)) for name in micrographs.names}
-    return any(stem(strip(particles.micrograph_names[i])) in stems for i in rows.tolist())
-
-
-def micrographs_with_picks(particles: Particles, match: NDArray[np.intp], limit: int | None) -> NDArray[np.intp]:
-    """Rows of the micrographs' table that have picks, ascending, at most `limit` of them."""
-    used = np.unique(match[particles.micrograph]) if len(particles) else np.empty(0, dtype=np.intp)
-    return used[used >= 0][:limit]
 
 
 def build_plan(

@@ -21,10 +21,11 @@ from cryobox.errors import InputError, MissingExtraError, OptionError
 from cryobox.formats import check_tables, cs
 from cryobox.formats.cs_output import fraction_of
 from cryobox.formats.cs_table import Table, read_table
+from cryobox.matching import match_micrographs
 from cryobox.micrograph import ImageHeader, Micrographs, Optics
 from cryobox.options import Recipe
 from cryobox.particles import Extracted, Particles
-from cryobox.plan import build_plan, match_micrographs
+from cryobox.plan import build_plan
 
 TABLES = (
     "tables/alignments2D.cs",

@@ -14,10 +14,11 @@ from hypothesis import strategies as st
 
 from cryobox.errors import InputError, MicrographError, OptionError
 from cryobox.folder.layout import stack_names
+from cryobox.matching import match_micrographs, micrographs_with_picks
 from cryobox.micrograph import ImageHeader, Micrographs
 from cryobox.options import Recipe
 from cryobox.particles import Alignment, Particles, Reason
-from cryobox.plan import REASONS, Plan, build_plan, match_micrographs, micrographs_with_picks
+from cryobox.plan import REASONS, Plan, build_plan
 
 
 def header(shape: tuple[int, int] = (400, 500), pixel_size: float = float("nan")) -> ImageHeader:
