@@ -208,3 +208,25 @@ def test_every_relative_link_in_a_document_leads_to_a_file() -> None:
         if not (page.parent / target).exists()
     ]
     assert broken == []
+
+
+MOST_LINES_OF_A_FUNCTION, MOST_LINES_OF_A_FILE = 80, 540
+
+
+def test_functions_and_modules_are_short_enough_to_be_read() -> None:
+    long = []
+    for path in sorted(PACKAGE.rglob("*.py")):
+        text = path.read_text()
+        if text.count("\n") > MOST_LINES_OF_A_FILE:
+            long.append(f"{path.relative_to(ROOT)}: {text.count(chr(10))} lines")
+        for node in ast.walk(ast.parse(text)):
+            if isinstance(node, ast.FunctionDef):
+                first = node.body[0]
+                is_docstring = isinstance(first, ast.Expr) and isinstance(first.value, ast.Constant)
+                begin = first.end_lineno + 1 if is_docstring else node.lineno
+                if node.end_lineno - begin > MOST_LINES_OF_A_FUNCTION:
+                    long.append(f"{path.relative_to(ROOT)}:{node.lineno}: {node.name}")
+    for path in sorted((ROOT / "cpp").rglob("*")):
+        if path.suffix in CXX_SUFFIXES and path.read_text().count("\n") > MOST_LINES_OF_A_FILE:
+            long.append(f"{path.relative_to(ROOT)}: {path.read_text().count(chr(10))} lines")
+    assert long == []

@@ -8,7 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from cryobox.formats.star_table import encode, read_blocks
+from cryobox.formats.star_table import read_blocks
+from cryobox.formats.star_text import encode
 
 Rng = np.random.Generator
 Rows = list[dict[str, str]]

@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 from cryobox.errors import InputError, OptionError
 from cryobox.formats import star, star_output
 from cryobox.formats.columns import MICROSCOPE
-from cryobox.formats.star_table import encode, read_blocks, unwritable
+from cryobox.formats.star_table import read_blocks
+from cryobox.formats.star_text import encode, unwritable
 from cryobox.micrograph import Micrographs, Optics
 from cryobox.particles import Alignment, Particles
 from star_tables import PICKS, checked, columns, extraction, write

@@ -28,7 +28,7 @@ from cryobox.folder.publish import not_written, publish_files
 from cryobox.formats.columns import Topic
 from cryobox.formats.cs_table import Table, as_text, read_table, write_table
 from cryobox.formats.csg import read_group, write_group
-from cryobox.formats.star_table import listed
+from cryobox.formats.star_text import listed
 
 __all__ = ["Converted", "convert_particles"]
 

@@ -32,7 +32,7 @@ from cryobox.formats.columns import (
 )
 from cryobox.formats.cs_table import Table, as_bytes
 from cryobox.formats.star_optics import unique_groups
-from cryobox.formats.star_table import number
+from cryobox.formats.star_text import number
 
 __all__ = [
     "OF_BOTH",

@@ -14,7 +14,7 @@ from cryobox import formats
 from cryobox.convert.texts import Floats, Star
 from cryobox.errors import InputError, MicrographError
 from cryobox.formats.images import read_header
-from cryobox.formats.star_table import listed
+from cryobox.formats.star_text import listed
 from cryobox.matching import match_names
 from cryobox.paths import find_file, search_places
 

@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 from cryobox.errors import InputError
 from cryobox.formats.cs_table import as_text
 from cryobox.formats.star_optics import GROUP, GROUP_NAME, group_of_rows
-from cryobox.formats.star_table import encode, read_blocks, write_loop
+from cryobox.formats.star_table import read_blocks, write_loop
+from cryobox.formats.star_text import encode
 
 __all__ = [
     "CARRIED",

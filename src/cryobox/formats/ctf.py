@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 from cryobox.errors import InputError, OptionError
 from cryobox.formats.columns import CTF_NEUTRAL, MICROSCOPE, QUANTITIES, UNRELATED_FIELDS, UNRELATED_TAGS
 from cryobox.formats.star_optics import OpticsGroups, StarTable, distinct, rows_of_picks
-from cryobox.formats.star_table import Codes, Floats, Table, number
+from cryobox.formats.star_table import Codes, Floats, Table
+from cryobox.formats.star_text import number
 from cryobox.micrograph import PIXEL_SIZE_ERROR, PIXEL_SIZE_WARNING, Micrographs
 from cryobox.particles import Particles
 

@@ -18,7 +18,8 @@ from cryobox.errors import InputError
 from cryobox.formats import xmipp
 from cryobox.formats.box import strip_shared_suffix
 from cryobox.formats.eman2 import INFO
-from cryobox.formats.star_table import listed, read_blocks
+from cryobox.formats.star_table import read_blocks
+from cryobox.formats.star_text import listed
 from cryobox.matching import NO_STRIP, Strip, shared_folders, stem, without_uid
 from cryobox.micrograph import Micrographs
 from cryobox.paths import find_file, search_places

@@ -16,7 +16,7 @@ from cryobox.formats.ctf import DEFOCUS_FIELD
 from cryobox.formats.star import join_tables
 from cryobox.formats.star_optics import StarTable
 from cryobox.formats.star_table import Table as StarRows
-from cryobox.formats.star_table import listed
+from cryobox.formats.star_text import listed
 from cryobox.particles import Alignment, Particles
 
 __all__ = ["join_particles", "unite_rows"]

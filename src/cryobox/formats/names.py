@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cryobox.errors import InputError
-from cryobox.formats.star_table import unwritable
+from cryobox.formats.star_text import unwritable
 from cryobox.micrograph import Micrographs
 from cryobox.particles import Particles
 

@@ -53,7 +53,7 @@ def image_references(particles: Particles) -> ImageReferences:
 
 
 def _of_star(particles: Particles) -> ImageReferences:
-    from cryobox.formats.star_table import number
+    from cryobox.formats.star_text import number
 
     star = particles.table
     names = star.table.texts("_rlnImageName")

@@ -34,15 +34,7 @@ from cryobox.formats.star_picks import (
     find_picks,
     is_blank,
 )
-from cryobox.formats.star_table import (
-    Block,
-    Codes,
-    Floats,
-    Table,
-    listed,
-    number,
-    read_blocks,
-)
+from cryobox.formats.star_table import Block, Codes, Floats, Table, read_blocks
 from cryobox.formats.star_tags import (
     DEPTH,
     DROPPED_30,
@@ -57,6 +49,7 @@ from cryobox.formats.star_tags import (
     SCORE,
     TUBE,
 )
+from cryobox.formats.star_text import listed, number
 from cryobox.micrograph import Micrographs
 from cryobox.particles import Alignment, Particles
 from cryobox.paths import find_file, search_places

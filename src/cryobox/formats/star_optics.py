@@ -10,7 +10,8 @@ from numpy.typing import NDArray
 
 from cryobox.errors import InputError
 from cryobox.formats.columns import CTF_OPTICS, DETECTOR, IMAGE_FLAGS, MICROSCOPE, TILT_CLASS, UNRELATED_TAGS
-from cryobox.formats.star_table import Codes, Floats, Table, number
+from cryobox.formats.star_table import Codes, Floats, Table
+from cryobox.formats.star_text import number
 from cryobox.micrograph import Micrographs, Optics
 from cryobox.particles import Particles
 

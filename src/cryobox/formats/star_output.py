@@ -36,18 +36,7 @@ from cryobox.formats.star_optics import (
 from cryobox.formats.star_picks import (
     COORDINATES,
 )
-from cryobox.formats.star_table import (
-    Chosen,
-    Codes,
-    Lookup,
-    Numbers,
-    Piece,
-    Run,
-    encode,
-    encode_message,
-    fixed,
-    write_loop,
-)
+from cryobox.formats.star_table import Chosen, Codes, Lookup, Numbers, Piece, Run, write_loop
 from cryobox.formats.star_tags import (
     DROPPED,
     DROPPED_30,
@@ -60,6 +49,7 @@ from cryobox.formats.star_tags import (
     TUBE,
     VERSION,
 )
+from cryobox.formats.star_text import encode, encode_message, fixed
 from cryobox.micrograph import Micrographs
 from cryobox.particles import Extracted, Particles
 

@@ -7,7 +7,8 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from cryobox.errors import InputError
-from cryobox.formats.star_table import Block, Floats, Table, listed
+from cryobox.formats.star_table import Block, Floats, Table
+from cryobox.formats.star_text import listed
 
 __all__ = ["COORDINATES", "COORDINATE_FILE", "NOT_KNOWN", "check_flat", "check_pair", "find_picks", "is_blank"]
 

@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 
 from cryobox.errors import InputError
 from cryobox.formats.coords import parse_coords
-from cryobox.formats.star_table import Block, Table, listed, read_blocks
+from cryobox.formats.star_table import Block, Table, read_blocks
+from cryobox.formats.star_text import listed
 from cryobox.formats.text import read_text
 
 __all__ = ["holds_picks", "read_xmipp"]
