@@ -226,7 +226,7 @@ def test_functions_and_modules_are_short_enough_to_be_read() -> None:
                 begin = first.end_lineno + 1 if is_docstring else node.lineno
                 if node.end_lineno - begin > MOST_LINES_OF_A_FUNCTION:
                     long.append(f"{path.relative_to(ROOT)}:{node.lineno}: {node.name}")
-    for path in sorted((ROOT / "cpp").rglob("*")):
-        if path.suffix in CXX_SUFFIXES and path.read_text().count("\n") > MOST_LINES_OF_A_FILE:
-            long.append(f"{path.relative_to(ROOT)}: {path.read_text().count(chr(10))} lines")
+    sources = [path for path in sorted((ROOT / "cpp").rglob("*")) if path.suffix in CXX_SUFFIXES]
+    counts = {path.relative_to(ROOT): path.read_text().count("\n") for path in sources}
+    long += [f"{path}: {count} lines" for path, count in counts.items() if count > MOST_LINES_OF_A_FILE]
     assert long == []
