@@ -72,7 +72,7 @@ def test_an_empty_box_file_means_no_picks(tmp_path: Path) -> None:
         ("1 2 3\n", r"line 1: 3 values, expected 4 or 5"),
         ("1 2 4 4\n\n1 2 4 4 5\n", r"line 3: 5 values, expected 4 as above"),
         ("1 2 4 4\n1 two 4 4\n", r"line 2: expected numbers, got '1 two 4 4'"),
-        (b"\xff\xfe1 2 3 4", r"not a \.box file: it holds bytes that are not text"),
+        (b"\xff\xfe1 2 3 4", r"not a \.box file: it holds bytes that are not UTF-8 text"),
     ],
 )
 def test_a_bad_box_file_is_refused_with_its_line(tmp_path: Path, text: str, message: str) -> None:

@@ -33,6 +33,7 @@ from cryobox.formats.columns import (
 from cryobox.formats.cs_table import Table, as_bytes
 from cryobox.formats.star_optics import unique_groups
 from cryobox.formats.star_text import number
+from cryobox.formats.text import is_number
 
 __all__ = [
     "OF_BOTH",
@@ -238,7 +239,7 @@ def _without_gaps(
 
 def _empty(texts: Texts) -> str:
     """What stands in a column of such texts where nothing is known."""
-    return "0" if all(_is_number(text) for text in texts) else "None"
+    return "0" if all(is_number(text) for text in texts) else "None"
 
 
 def _in_whole_micrographs(columns: Mapping[str, Texts], rows: Mask) -> Mask:
@@ -419,14 +420,6 @@ def _different(table: Table, again: Fields, fields: Iterable[str]) -> Mask:
     return found
 
 
-def _is_number(text: str) -> bool:
-    try:
-        float(text)
-    except ValueError:
-        return False
-    return True
-
-
 def _with_optics(star: Star, native: Star, old: Star, changed: Mapping[Topic, Mask], table: Table) -> Star:
     """data_optics as it was, with the values of the images and the CTF that are new."""
     ctf = changed[Topic.CTF]
@@ -486,7 +479,7 @@ def _told(group: Mapping[str, str], tag: str) -> str:
 
 
 def _same_number(one: str, other: str) -> bool:
-    return _is_number(one) and _is_number(other) and np.float32(one) == np.float32(other)
+    return is_number(one) and is_number(other) and np.float32(one) == np.float32(other)
 
 
 def _moved_groups(old: Star, moved: Mask, table: Table) -> tuple[NDArray[np.intp], NDArray[np.int64]]:

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from cryobox.errors import InputError
 from cryobox.formats.star_picks import NOT_KNOWN, check_flat
 from cryobox.formats.star_table import Table, read_blocks
+from cryobox.formats.text import read_text
 
 __all__ = ["check_no_helices", "read_box", "read_cbox", "strip_shared_suffix"]
 
@@ -39,12 +40,7 @@ def read_box(path: str | Path) -> tuple[Floats, Floats, Floats | None]:
         If a line cannot be read, or the file holds helices: their ends are no particles.
     """
     name = str(path)
-    try:
-        text = Path(path).read_bytes().decode("utf-8-sig")
-    except UnicodeDecodeError:
-        raise InputError(f"{name}: not a .box file: it holds bytes that are not text") from None
-    except OSError as error:
-        raise InputError(f"{name}: cannot be read: {error.strerror or error}") from error
+    text = read_text(path, "a .box file")
     check_no_helices(name, text)
     rows: list[list[float]] = []
     lines: list[int] = []

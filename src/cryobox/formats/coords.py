@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from cryobox.errors import InputError
 from cryobox.formats.box import check_no_helices
-from cryobox.formats.text import read_text
+from cryobox.formats.text import is_number, read_text
 
 __all__ = ["parse_coords", "read_coords"]
 
@@ -41,7 +41,7 @@ def parse_coords(path: str | Path, text: str) -> tuple[Floats, Floats]:
     rows: list[list[float]] = []
     lines = [(number, line.split()) for number, line in enumerate(text.splitlines(), 1)]
     lines = [(number, words) for number, words in lines if words and not words[0].startswith("#")]
-    if lines and not _is_number(lines[0][1][0]):
+    if lines and not is_number(lines[0][1][0]):
         header = [word.lower() for word in lines.pop(0)[1]]
         if header[:2] != ["x", "y"]:
             raise InputError(
@@ -65,11 +65,3 @@ def parse_coords(path: str | Path, text: str) -> tuple[Floats, Floats]:
         raise InputError(f"{path}: has a z that differs from pick to pick: these are picks in a tomogram")
     columns = np.array([row[:2] for row in rows], np.float64).reshape(-1, 2)
     return columns[:, 1].copy(), columns[:, 0].copy()
-
-
-def _is_number(word: str) -> bool:
-    try:
-        float(word)
-    except ValueError:
-        return False
-    return True

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from cryobox.errors import InputError
 from cryobox.formats.box import check_no_helices
 from cryobox.formats.star_picks import check_flat
+from cryobox.formats.text import is_number, read_text
 from cryobox.particles import Particles
 
 __all__ = ["plain_particles", "read_coordinates", "read_particles"]
@@ -66,14 +67,7 @@ def read_coordinates(
 ) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64] | None, list[str] | None]:
     """Read y, x, score (or None) and the image name of each row (or None); a file without rows holds no picks."""
     name = str(path)
-    try:
-        text = Path(path).read_bytes().decode("utf-8-sig")
-    except UnicodeDecodeError:
-        raise InputError(f"{name}: not a table of coordinates: it holds bytes that are not UTF-8 text") from None
-    except OSError as error:
-        raise InputError(f"{name}: cannot be read: {error.strerror or error}") from error
-    if "\0" in text:
-        raise InputError(f"{name}: not a table of coordinates: it holds zero bytes, expected text")
+    text = read_text(path, "a table of coordinates")
     check_no_helices(name, text)
     lines = ((number, line) for number, line in enumerate(text.splitlines(), 1))
     rows = _rows(name, [(number, line) for number, line in lines if line.strip() and not line.lstrip().startswith("#")])
@@ -127,7 +121,7 @@ def _rows(name: str, lines: list[tuple[int, str]]) -> Iterator[tuple[int, list[s
 
 def _columns(name: str, number: int, words: list[str]) -> tuple[dict[str, int], bool]:
     """Which column is what, and whether the first line is a header."""
-    if all(_is_number(word) for word in words):
+    if all(is_number(word) for word in words):
         if len(words) not in (2, 3):
             raise InputError(
                 f"{name}: line {number}: {len(words)} numbers and no header, expected x y or x y score "
@@ -147,11 +141,3 @@ def _columns(name: str, number: int, words: list[str]) -> tuple[dict[str, int], 
             f"x_coord, y_coord; got {', '.join(words)[:200]}"
         )
     return found, True
-
-
-def _is_number(word: str) -> bool:
-    try:
-        float(word)
-    except ValueError:
-        return False
-    return True

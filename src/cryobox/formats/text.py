@@ -1,4 +1,4 @@
-"""The text of a file of coordinates, whatever wrote it."""
+"""Files of coordinates as text, whatever wrote them."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from pathlib import Path
 
 from cryobox.errors import InputError
 
-__all__ = ["read_text"]
+__all__ = ["is_number", "read_text"]
 
 
 def read_text(path: str | Path, what: str) -> str:
@@ -26,3 +26,12 @@ def read_text(path: str | Path, what: str) -> str:
     if "\0" in text:
         raise InputError(f"{path}: not {what}: it holds zero bytes, expected text")
     return text
+
+
+def is_number(word: str) -> bool:
+    """Whether Python reads a word as a number; nan and inf are."""
+    try:
+        float(word)
+    except ValueError:
+        return False
+    return True
