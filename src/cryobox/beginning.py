@@ -15,7 +15,7 @@ from cryobox.engine.shards import part_name, parts_present, run_record
 from cryobox.engine.task import remove_temporary
 from cryobox.engine.watch import STOP_FILE
 from cryobox.errors import OutputError
-from cryobox.folder.layout import TABLE_FOLDER, is_table, stack_folder
+from cryobox.folder.layout import TABLE_FOLDER, output_names, stack_folder, table_names
 from cryobox.folder.lock import lock_files
 from cryobox.inputs import Inputs
 from cryobox.options import Recipe, RunOptions
@@ -108,7 +108,8 @@ def check_inputs_stay(folder: Path, inputs: Inputs, stacks: Iterable[str] = ()) 
     there = {place: _listing(folder / place) for place in {"", *shards, *map(os.path.dirname, ours)}}
     # Names are compared without case, as some file systems do; whether it is the same file is seen below.
     ours = [name for name in ours if os.path.basename(name).casefold() in there[os.path.dirname(name)]]
-    ours += [os.path.join(place, name) for place in ("", *shards) for name in there[place] if is_table(name)]
+    outputs = {output.name for output in inputs.plan.recipe.outputs} | output_names(there[""])
+    ours += [os.path.join(place, name) for place in ("", *shards) for name in table_names(there[place], outputs)]
     if not ours:
         return
     read = {}
@@ -141,7 +142,7 @@ def _identity(path: str | Path) -> tuple[int, int] | None:
 
 def make_folders(folder: Path, recipe: Recipe, *, overwrite: bool) -> None:
     recorded = ledger_path(folder, "").exists() or parts_present(folder)
-    if not recorded and not overwrite and (found := tables_present(folder)):
+    if not recorded and not overwrite and (found := tables_present(folder, [output.name for output in recipe.outputs])):
         raise OutputError(
             f"{folder}: holds {', '.join(found)}, but no record of the run that wrote it; "
             f"choose another folder, or start anew with --overwrite"

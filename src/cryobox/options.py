@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import itertools
-import json
 import math
 import sys
 from collections.abc import Callable, Iterable, Sequence
@@ -324,11 +322,6 @@ class Recipe:
             return cls(**options)
         except (TypeError, ValueError) as error:
             raise InputError(f"{source}: holds no recipe that this version can read: {error}") from error
-
-    def fingerprint(self) -> str:
-        """A short hash of what an image may depend on: everything in the recipe but how many micrographs are used."""
-        text = json.dumps(self.as_dict() | {"limit": None}, sort_keys=True)
-        return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 def _tuples(value: Any) -> Any:

@@ -100,8 +100,9 @@ def choose_sizes(asked: Sizing, recorded: Mapping[str, Any], *, dtype: str, pixe
         first, *second = recorded["sizes"]
         if fcrop is None and target is None and first != recorded["box"]:
             fcrop = first
-        if small is None and second:
-            small, *others = second
+        if second:
+            recorded_small, *others = second
+            small = recorded_small if small is None else small
     if target is not None:
         fcrop = crop_for(box, angstrom, target)
         reached = angstrom * box / fcrop

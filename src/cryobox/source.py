@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cryobox.boxes import as_integer
+from cryobox.centering import center_of
 from cryobox.core import Status, cut
 from cryobox.errors import InputError
 from cryobox.formats.images import PixelReader
@@ -143,7 +144,7 @@ class ParticleSource:
         status, _ = cut(image, some, task.outputs, task.steps, into=parts)
         for window, found in zip(windows.tolist(), status.tolist(), strict=True):
             if found != Status.OK:
-                y, x = task.windows.corner[window] + task.windows.box // 2
+                y, x = center_of(task.windows.corner[window], task.windows.box)
                 why = "pixels that are not finite" if found == Status.NOT_FINITE else "no contrast"
                 raise InputError(f"{task.path}: the particle at x {x}, y {y} has {why}")
         return parts

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from cryobox.engine.task import TaskResult
 from cryobox.errors import OutputError
-from cryobox.folder.layout import table_name, table_names
+from cryobox.folder.layout import TABLE_FOLDER, output_names, table_name, table_names
 from cryobox.folder.publish import publish_files, sync_folder
 from cryobox.formats import table_writer
 from cryobox.micrograph import Micrographs
@@ -124,9 +124,16 @@ def withdraw_tables(folder: Path, *, keep: Collection[str] = (), fsync: bool = T
         sync_folder(folder)
 
 
-def tables_present(folder: Path) -> list[str]:
-    """Names of output tables that the folder holds."""
-    return table_names(os.listdir(folder)) if folder.is_dir() else []
+def tables_present(folder: Path, outputs: Collection[str] = ()) -> list[str]:
+    """Names of output tables that the folder, or the folder of a shard, holds.
+
+    A table named by a size counts if the stacks of this size have a folder, or if it is among `outputs`.
+    """
+    if not folder.is_dir():
+        return []
+    names = os.listdir(folder)
+    beside = os.listdir(folder.parent.parent) if folder.parent.name == TABLE_FOLDER else ()
+    return table_names(names, output_names((*names, *beside)).union(outputs))
 
 
 def write_tables(

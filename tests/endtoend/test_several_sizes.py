@@ -128,6 +128,22 @@ def test_a_third_size_of_a_record_does_not_vanish(data: Dataset, tmp_path: Path)
     with pytest.raises(SystemExit, match="0"):
         main(["extract", "--from", str(tmp_path / "out"), "-o", str(tmp_path / "again"), "--no-report", "-q"])
     assert sorted(path.name for path in (tmp_path / "again").glob("stacks*")) == ["stacks", "stacks_32", "stacks_small"]
+    with pytest.raises(SystemExit, match="0"):  # nor where another second size is asked for
+        main(
+            [
+                "extract",
+                "--from",
+                str(tmp_path / "out"),
+                "-o",
+                str(tmp_path / "two"),
+                "--small",
+                "40",
+                "--no-report",
+                "-q",
+            ]
+        )
+    assert [read_stack_header(str(min((tmp_path / "two" / name).iterdir())))[0][1] for name in
+            ("stacks", "stacks_small", "stacks_32")] == [64, 40, 32]  # fmt: skip
 
 
 @pytest.mark.parametrize(

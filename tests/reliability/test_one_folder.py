@@ -323,6 +323,45 @@ def test_a_table_of_the_folder_cannot_be_its_input_however_it_is_named(scene: Sc
     assert sorted(path.name for path in out.iterdir()) == ["particles.star", "rejected.star"]
 
 
+def test_a_table_named_by_a_number_is_the_user_s_own_unless_stacks_of_this_size_are_there(scene: Scene) -> None:
+    recipe = cryobox.Recipe(box=32, also=((16, "float32"),))
+    out = scene.folder / "out"
+    extract(scene, recipe=recipe)
+    for name in ("particles_2024.star", "particles_24.cs"):
+        (out / name).write_text("mine")
+    min((out / "stacks").iterdir()).unlink()
+    extract(scene, recipe=recipe)
+    assert not verify(out, everything=True).problems
+    extract(scene, overwrite=True)  # one size only: the table of the other goes, with its stacks
+    assert sorted(path.name for path in out.glob("particles_*")) == ["particles_2024.star", "particles_24.cs"]
+    for shard in ((1, 2), (2, 2)):
+        extract(scene, shard, out="parts", recipe=recipe)
+    extract(scene, (1, 2), out="parts", recipe=recipe, overwrite=True)
+    (scene.folder / "parts" / "particles_2024.star").write_text("mine")
+    merge(scene.folder / "parts")
+    assert sorted(path.name for path in (scene.folder / "parts").glob("particles_*")) == [
+        "particles_16.star", "particles_2024.star"]  # fmt: skip
+
+
+@pytest.mark.parametrize("recorded", [False, True])
+def test_a_table_in_the_place_of_one_of_another_size_is_kept(scene: Scene, recorded: bool) -> None:
+    recipe = cryobox.Recipe(box=32, also=((16, "float32"),))
+    if recorded:
+        extract(scene)
+    (scene.folder / "out").mkdir(exist_ok=True)
+    own = scene.folder / "out" / "particles_16.star"
+    own.write_bytes((scene.folder / "picks.star").read_bytes())
+    if not recorded:
+        with pytest.raises(OutputError, match=r"holds particles_16\.star, but no record"):
+            extract(scene, recipe=recipe)
+    with pytest.raises(OutputError, match="is an input and would be replaced or removed"):
+        cryobox.run(
+            own, micrographs="micrographs.star", out=scene.folder / "out", recipe=recipe,
+            options=cryobox.RunOptions(overwrite=True, fsync=False),
+        )  # fmt: skip
+    assert own.read_bytes() == (scene.folder / "picks.star").read_bytes()
+
+
 @pytest.mark.parametrize("link", ["", "symlink", "hard link"])
 @pytest.mark.parametrize("shard", [None, (1, 1)])
 def test_a_micrograph_in_the_place_of_a_stack_is_never_replaced(

@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from cryobox.bounds import check_seconds
+from cryobox.cli.checks import check_picks
 from cryobox.cli.command import Asked, takes
-from cryobox.cli.orientation import check_picks
 from cryobox.cli.patterns import refuse_images
 from cryobox.cli.reports import require_report, write_report
 from cryobox.declared import CLUSTERS, MESSAGES, POSITIONS, RUNNING, TABLES, option

@@ -11,7 +11,7 @@ import typer
 
 from cryobox.bounds import LARGEST_BOX, check_integer
 from cryobox.boxes import FAST_BOXES, is_fast, nearby, propose
-from cryobox.cli.orientation import check_picks
+from cryobox.cli.checks import check_picks
 from cryobox.cli.reports import write_report
 from cryobox.display import choose_display
 from cryobox.errors import OptionError

@@ -5,11 +5,20 @@ from __future__ import annotations
 import hashlib
 import re
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 
 from cryobox.matching import stem
 
-__all__ = ["TABLE_FOLDER", "is_stack_folder", "is_table", "stack_folder", "stack_names", "table_name", "table_names"]
+__all__ = [
+    "TABLE_FOLDER",
+    "is_stack_folder",
+    "is_table",
+    "output_names",
+    "stack_folder",
+    "stack_names",
+    "table_name",
+    "table_names",
+]
 
 TABLE_FOLDER = "shards"  # in the output folder: the tables of each shard
 TABLE_SUFFIXES = (".star", ".cs", ".csg")
@@ -31,21 +40,27 @@ def is_stack_folder(name: str) -> bool:
     return re.fullmatch("stacks" + _OF_AN_OUTPUT, name) is not None
 
 
+def output_names(folders: Iterable[str]) -> set[str]:
+    """Names of the outputs whose stack folders are among these."""
+    return {name[len("stacks_") :] for name in folders if is_stack_folder(name)}
+
+
 def table_name(output: str) -> str:
     """Name, without suffix, of the table of the output with this name."""
     return f"particles_{output}" if output else "particles"
 
 
-def is_table(name: str) -> bool:
-    """Whether a file of this name is an output table of any run."""
+def is_table(name: str, outputs: Collection[str]) -> bool:
+    """Whether a file of this name is a table of a run with these outputs: `particles_2024.star` may be a user's own."""
     stem, dot, suffix = name.partition(".")
-    known = f"particles{_OF_AN_OUTPUT}|rejected|micrographs_incomplete"
-    return dot + suffix in TABLE_SUFFIXES and re.fullmatch(known, stem) is not None
+    known = {table_name(output) for output in ("", "small", *outputs)} | {"rejected", "micrographs_incomplete"}
+    return dot + suffix in TABLE_SUFFIXES and stem in known
 
 
-def table_names(names: Iterable[str]) -> list[str]:
-    """Those of `names` that are output tables, `particles` first."""
-    return sorted(filter(is_table, names), key=lambda name: (not name.startswith("particles."), name))
+def table_names(names: Iterable[str], outputs: Collection[str]) -> list[str]:
+    """Those of `names` that are tables of a run with these outputs, `particles` first."""
+    found = [name for name in names if is_table(name, outputs)]
+    return sorted(found, key=lambda name: (not name.startswith("particles."), name))
 
 
 def stack_names(names: Sequence[str]) -> list[str]:

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cryobox import __version__
+from cryobox.centering import corner_of
 from cryobox.errors import CryoboxError
 from cryobox.folder.publish import publish_file
 from cryobox.options import Recipe
@@ -343,7 +344,7 @@ def _thumbnails(facts: Facts) -> list[dict[str, str]]:
             facts.problems.append(str(error))
             continue
         mine = np.flatnonzero((plan.micrograph == row) & (facts.code != REASONS.index(Reason.COORDINATE)))
-        corners = (plan.places.center[mine] - plan.recipe.box // 2) / factor
+        corners = corner_of(plan.places.center[mine], plan.recipe.box) / factor
         kept = facts.code[mine] == ACCEPTED
         waiting = int((facts.code[mine] == PENDING).sum())
         found.append(

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cryobox import reference
+from cryobox.centering import center_of, corner_of
 from cryobox.engine.task import TaskResult
 from cryobox.errors import CryoboxError, InputError
 from cryobox.formats.images import PixelReader
@@ -88,7 +89,7 @@ class Images:
         except (CryoboxError, OSError) as error:
             self._problems.add(f"{what}: {error}", f"{rows.path}: images")
             return
-        expected, word = _cut(image, center - task.windows.box // 2, task, [output])
+        expected, word = _cut(image, corner_of(center, task.windows.box), task, [output])
         self.compared += 1
         kind = f"{rows.path}: images"
         if word != reference.OK:
@@ -113,15 +114,13 @@ class Images:
         for task, some in _by_task(chosen):
             image = self._pixels(task)
             for index, why in some if image is not None else ():
-                y, x = (int(side) for side in task.windows.corner[index])
                 _, word = _cut(image, task.windows.corner[index], task, task.outputs)
                 self.refused += 1
                 if word != why:
-                    half = task.windows.box // 2
+                    y, x = center_of(task.windows.corner[index], task.windows.box)
                     found = "would have been cut" if word == reference.OK else f"is refused for: {word}"
                     self._problems.add(
-                        f"{task.path}: the window about x {x + half}, y {y + half} was refused for: {why}; cut again "
-                        f"it {found}",
+                        f"{task.path}: the window about x {x}, y {y} was refused for: {why}; cut again it {found}",
                         f"{self._out}: refused windows",
                     )
 
