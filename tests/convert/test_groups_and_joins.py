@@ -152,6 +152,23 @@ def test_an_exposure_group_follows_the_optics_group_alone(folder: Path, change: 
     assert read_table(folder / "b.cs")["ctf/exp_group_id"].tolist() == expected
 
 
+@pytest.mark.parametrize("ids", [[1, 1, 2, 2], [5, 5, 7, 7], [2, 2, 1, 1]])
+def test_an_exposure_group_stays_when_optics_groups_are_numbered_anew(folder: Path, ids: list[int]) -> None:
+    cs(folder, 4, *CTF, ("ctf/exp_group_id", "<u4", ids), ("location/exp_group_id", "<u4", ids))
+    convert("a.cs", "a.star")
+
+    def keep_the_last(groups: Rows, rows: Rows) -> None:
+        of_last = rows[-1]["_rlnOpticsGroup"]
+        groups[:] = [group | {"_rlnOpticsGroup": "1"} for group in groups if group["_rlnOpticsGroup"] == of_last]
+        rows[:] = [row | {"_rlnOpticsGroup": "1"} for row in rows if row["_rlnOpticsGroup"] == of_last]
+
+    change_star(folder, "a.star", "b.star", keep_the_last)
+    convert("b.star", "b.cs")
+    table = read_table(folder / "b.cs")
+    for field in ("ctf/exp_group_id", "location/exp_group_id"):
+        assert table[field].tolist() == ids[2:]
+
+
 def test_a_new_optics_group_gets_an_exposure_group_that_no_other_has(folder: Path) -> None:
     cs(folder, 4, *CTF, ("ctf/exp_group_id", "<u4", [3, 3, 5, 5]))
     convert("a.cs", "a.star")

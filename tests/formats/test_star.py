@@ -226,6 +226,42 @@ def test_a_list_may_name_boxes(tmp_path: Path) -> None:
     assert (found.y.tolist(), found.x.tolist(), found.family) == ([24.0], [14.0], "plain")
 
 
+ORIGINS = {
+    "Å": "_rlnOriginXAngst\n_rlnOriginYAngst\n3 20 3 4\n",
+    "pixels": "_rlnOriginX\n_rlnOriginY\n_rlnDetectorPixelSize\n_rlnMagnification\n3 20 3 4 5 50000\n",
+    "none": "3 20\n",
+}
+
+
+@pytest.mark.parametrize("units", [("Å", "pixels"), ("pixels", "none", "Å"), ("Å", "none"), ("pixels", "none")])
+def test_coordinate_files_with_origins_in_two_units_are_refused(tmp_path: Path, units: tuple[str, ...]) -> None:
+    text = "data_coordinate_files\nloop_\n_rlnMicrographName\n_rlnMicrographCoordinates\n"
+    for i, unit in enumerate(units):
+        write(tmp_path / f"{i}.star", f"data_\nloop_\n_rlnCoordinateX\n_rlnCoordinateY\n{ORIGINS[unit]}")
+        text += f"M/{i}.mrc {i}.star\n"
+    path = write(tmp_path / "list.star", text)
+    if {"Å", "pixels"} <= set(units):
+        with pytest.raises(
+            InputError, match="origins in Å and in pixels cannot stand in one table; extract them apart"
+        ):
+            star.read_particles(path)
+    else:
+        (alignment,) = star.read_particles(path).alignments
+        assert alignment.shift.tolist() == [[0, 0] if unit == "none" else [4, 3] for unit in units]
+
+
+@pytest.mark.parametrize("other", ["b.box", "b.csv"])
+def test_a_list_of_star_files_and_others_is_refused(tmp_path: Path, other: str) -> None:
+    write(tmp_path / "a.star", f"data_\nloop_\n_rlnCoordinateX\n_rlnCoordinateY\n{ORIGINS['Å']}")
+    write(tmp_path / other, "10 20 8 8\n" if other.endswith("box") else "x,y\n10,20\n")
+    text = "data_coordinate_files\nloop_\n_rlnMicrographName\n_rlnMicrographCoordinates\n"
+    text += f"M/a.mrc a.star\nM/b.mrc {other}\n"
+    with pytest.raises(
+        InputError, match=r"lists STAR files, .*a\.star for example, and coordinate files of other kinds"
+    ):
+        star.read_particles(write(tmp_path / "list.star", text))
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [

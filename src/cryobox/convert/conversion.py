@@ -14,7 +14,7 @@ from cryobox.convert.kept import OF_BOTH, OF_RELION, STATE, kept_columns, restor
 from cryobox.convert.places import Grounds, Places, look_at_micrographs
 from cryobox.convert.texts import CARRIED, UID, Mask, Star, lead_of, read_star, write_star
 from cryobox.convert.to_cs import Fields, fields_of_star, said_of_star
-from cryobox.convert.to_star import leading, said_of_cs, star_of_cs
+from cryobox.convert.to_star import EXPOSURE_GROUPS, leading, said_of_cs, star_of_cs
 from cryobox.convert.travel import (
     Part,
     carried_fields,
@@ -126,6 +126,8 @@ def _to_star(source: str, table: Table, places: Places) -> tuple[Star, Converted
     always = [field for field in _OF_MICROGRAPHS if field in names]
     if own and not changed[Topic.LOCATION].any():
         always = []
+    if not changed:  # CryoSPARC's own: an id must not follow the number of the optics group, which RELION gives anew
+        always += [field for field in EXPOSURE_GROUPS if field in names]
     if lead and np.any(table[f"{lead}/psize_A"] != table["blob/psize_A"]):
         always.append(f"{lead}/psize_A")
     fields = fields_to_carry(table, again_of(star), always)

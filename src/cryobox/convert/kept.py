@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from cryobox.convert.filaments import TUBE, same_filaments, tubes_of
 from cryobox.convert.texts import CARRIED, DIGEST, GROUP, GROUP_NAME, UID, Mask, Star, Texts, exact, group_count
 from cryobox.convert.to_cs import ORIGINS_30, Fields
-from cryobox.convert.to_star import ANGLES, DEFAULTS, ORIGINS, kinds_of_rows, leading
+from cryobox.convert.to_star import ANGLES, DEFAULTS, EXPOSURE_GROUPS, ORIGINS, kinds_of_rows, leading
 from cryobox.formats.columns import (
     CTF_FIELDS,
     IMAGE_FLAGS,
@@ -161,7 +161,7 @@ def _with_group_numbers(again: Fields, optics: Mapping[str, Texts]) -> Fields:
     if GROUP not in optics:
         return again
     numbers = np.array([number(text) for text in optics[GROUP]], np.float64)
-    return again | {field: numbers for field in _EXPOSURE_GROUPS if field in again}
+    return again | {field: numbers for field in EXPOSURE_GROUPS if field in again}
 
 
 def _native_texts(native: Star, tag: str) -> Texts | None:
@@ -296,7 +296,6 @@ def direct_fields(tag: str, lead: str) -> tuple[str, ...]:
     return fixed.get(tag, ())
 
 
-_EXPOSURE_GROUPS = ("ctf/exp_group_id", "location/exp_group_id")
 _OF_ALIGNMENT = ("shift", "pose", "psize_A")
 _OPTIONAL = ("/class", "/split")  # of an alignment
 _TOPIC_FIELDS: dict[Topic, tuple[str, ...]] = {
@@ -329,7 +328,7 @@ def _checked(lead: str, names: Iterable[str]) -> list[tuple[Topic, tuple[str, ..
 
 def _exposure_group(names: Iterable[str]) -> tuple[str, ...]:
     """The field that tells which optics group a row is in; one that is removed says nothing of the groups."""
-    return tuple(name for name in _EXPOSURE_GROUPS if name in names)[:1]
+    return tuple(name for name in EXPOSURE_GROUPS if name in names)[:1]
 
 
 def state(fields: Mapping[str, NDArray[Any]], n: int, mark: str, kept: Iterable[str]) -> NDArray[np.bytes_]:

@@ -17,11 +17,22 @@ from cryobox.formats.columns import CTF_FIELDS, QUANTITIES, UNRELATED_FIELDS, Qu
 from cryobox.formats.cs_table import Table, as_text
 from cryobox.rotations import euler_from_pose
 
-__all__ = ["ANGLES", "COORDINATES", "LEADS", "ORIGINS", "kinds_of_rows", "leading", "said_of_cs", "star_of_cs"]
+__all__ = [
+    "ANGLES",
+    "COORDINATES",
+    "EXPOSURE_GROUPS",
+    "LEADS",
+    "ORIGINS",
+    "kinds_of_rows",
+    "leading",
+    "said_of_cs",
+    "star_of_cs",
+]
 
 ANGLES = ("_rlnAngleRot", "_rlnAngleTilt", "_rlnAnglePsi")
 ORIGINS = ("_rlnOriginXAngst", "_rlnOriginYAngst")
 COORDINATES = ("_rlnCoordinateX", "_rlnCoordinateY")
+EXPOSURE_GROUPS = ("ctf/exp_group_id", "location/exp_group_id")
 
 _NEEDED = {"uid": ("iu", ()), "blob/path": ("SU", ()), "blob/idx": ("iu", ()), "blob/shape": ("iu", (2,)),
            "blob/psize_A": ("f", ())}  # fmt: skip
@@ -124,7 +135,7 @@ def _alignment_columns(table: Table, lead: str) -> dict[str, Texts]:
 
 def _optics(table: Table, names: Sequence[str]) -> tuple[dict[str, Texts], NDArray[np.intp]]:
     """data_optics: one group for each set of values that differ, in the order of exp_group_id; and each row's group."""
-    group_id = next((f for f in ("ctf/exp_group_id", "location/exp_group_id") if f in names), None)
+    group_id = next((f for f in EXPOSURE_GROUPS if f in names), None)
     fields = {q.tag: q.field for q in QUANTITIES if q.in_optics and q.field in names}
     ids = table[group_id].astype(np.int64) if group_id else np.zeros(len(table), np.int64)
     kinds = kinds_of_rows([ids, *(table[field] for field in fields.values()), table["blob/shape"][:, 0]])

@@ -299,7 +299,13 @@ def join_coordinates(
     filled = [more for y, _, _, more in parts if len(y)] or [more for *_, more in parts]
     tables = [more for more in filled if isinstance(more, StarTable)]
     star = None
-    if tables and len(tables) == len(filled):
+    if tables and len(tables) < len(filled):
+        raise InputError(
+            f"{source}: lists STAR files, {tables[0].table.path} for example, and coordinate files of other kinds, "
+            "which have no columns for what STAR files say of a pick; extract them apart"
+        )
+    if tables:
+        check_origin_units(tables)
         star, note = join_tables(source, tables)
         warnings = (*warnings, *note)
         deep = [one.table.floats(DEPTH, missing=NOT_KNOWN) for one in tables if DEPTH in one.table]
@@ -320,6 +326,24 @@ def join_coordinates(
         table=star,
         warnings=warnings,
     )
+
+
+def check_origin_units(stars: Sequence[StarTable]) -> None:
+    """Refuse to join tables with origins in Å to tables with origins in pixels.
+
+    Raises
+    ------
+    InputError
+    """
+    units: dict[str, str | Path] = {}
+    for table in (star.table for star in stars):
+        for tags in (ORIGINS, ORIGINS_30):
+            if all(tag in table for tag in tags):
+                units.setdefault(tags[1], table.path)
+                break
+    if len(units) > 1:
+        said = " and ".join(f"{path} has {tag.removeprefix('_')}" for tag, path in units.items())
+        raise InputError(f"{said}: origins in Å and in pixels cannot stand in one table; extract them apart")
 
 
 def _join_tubes(parts: Sequence[PicksOfOne]) -> NDArray[np.int64] | None:
