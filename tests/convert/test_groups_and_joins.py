@@ -588,3 +588,55 @@ def test_a_micrograph_that_is_another_one_is_named_where_the_coordinates_are_gon
     change_star(folder, "a.star", "b.star", rename)
     convert("b.star", "b.cs")
     assert read_table(folder / "b.cs")["location/micrograph_path"].tolist() == [b">m/a.mrc", b">m/b.mrc"]
+
+
+def relion_table(path: Path, groups: list[tuple[str, str]], rows: list[str]) -> None:
+    """Groups by number and name; the group of each row."""
+    of_image = {"_rlnImagePixelSize": "1.06", "_rlnImageSize": "32"}
+    write_star(
+        path,
+        [{"_rlnOpticsGroup": number, "_rlnOpticsGroupName": name} | of_image for number, name in groups],
+        [{"_rlnImageName": f"{i}@{path.stem}.mrcs", "_rlnOpticsGroup": group} for i, group in enumerate(rows, 1)],
+    )
+
+
+@pytest.mark.parametrize(
+    "others",
+    [[("2", "y2"), ("3", "y3"), ("1", "y1")], [("1", "y1"), ("2", "x2")], [("1", "x2")], [("1", "x1")], [("2", "y1")]],
+)
+def test_groups_without_particles_never_take_the_place_of_another(folder: Path, others: list[tuple[str, str]]) -> None:
+    relion_table(folder / "x.star", [("1", "x1"), ("2", "x2")], ["1", "1"])
+    relion_table(folder / "y.star", others, [others[-1][0]])
+    tables = []
+    for name in "xy":
+        convert(f"{name}.star", f"{name}.cs")
+        tables.append(read_table(folder / f"{name}.cs"))
+    fields = dict.fromkeys(name for table in tables for name in table.dtype.names or ())
+    kinds = [(name, max((t.dtype[name] for t in tables if name in t.dtype.names), key=lambda kind: kind.itemsize))
+             for name in fields]  # fmt: skip
+    joined = np.zeros(3, kinds)
+    for table, rows in zip(tables, (slice(0, 2), slice(2, 3)), strict=True):
+        for name in table.dtype.names or ():
+            joined[name][rows] = table[name]
+    save(folder / "j.cs", joined)
+    convert("j.cs", "j.star")
+    found = blocks(folder / "j.star")
+    groups = {row["_rlnOpticsGroup"]: row["_rlnOpticsGroupName"] for row in found["optics"][1]}
+    assert len(groups) == len(found["optics"][1]) == len(set(groups.values()))
+    of_rows = [groups[row["_rlnOpticsGroup"]] for row in found["particles"][1]]
+    assert of_rows[:2] == ["x1", "x1"]
+    assert others[-1][1] in of_rows[2]
+    convert("j.star", "k.cs")
+    assert len(read_table(folder / "k.cs")) == 3
+
+
+def test_many_groups_without_particles_travel_without_filling_every_row(folder: Path) -> None:
+    relion_table(folder / "a.star", [(str(i), f"group{i}") for i in range(1, 101)], ["50"] * 400)
+    convert("a.star", "a.cs")
+    table = read_table(folder / "a.cs")
+    assert table.dtype["cryobox/optics_unused"].itemsize < 400
+    convert("a.cs", "b.star")
+    assert blocks(folder / "b.star") == blocks(folder / "a.star")
+    save(folder / "c.cs", table[::3])
+    convert("c.cs", "c.star")
+    assert blocks(folder / "c.star")["optics"] == blocks(folder / "a.star")["optics"]

@@ -52,7 +52,7 @@ OPTICS_ROW = "cryobox/optics_row"
 # Of each row what its own fields said when columns of a STAR file were put beside them; first, whose table that was.
 STATE = "cryobox/state"
 OF_RELION, OF_BOTH = "r", "c"
-UNUSED = "cryobox/optics_unused"  # groups without particles, as JSON
+UNUSED = "cryobox/optics_unused"  # some of the groups without particles, as JSON
 
 
 def is_kept(field: str) -> bool:
@@ -95,7 +95,12 @@ def kept_columns(star: Star, tags: Sequence[str], optics: bool) -> Fields:
         empty = sorted(set(range(group_count(star.optics))) - set(rows))
         unused = {g: {tag: texts[g] for tag, texts in star.optics.items()} for g in empty}
         if unused and rows:
-            kept[UNUSED] = as_bytes([json.dumps(unused)] * len(rows))
+            # Some in each row, by turns: all of 200 groups in 20,000 rows were 1.2 GB. Each turn begins one later, so that
+            # every third row has all, too.
+            told = [
+                json.dumps({g: unused[g] for g in empty[i :: len(rows)]}) for i in range(min(len(rows), len(empty)))
+            ]
+            kept[UNUSED] = as_bytes([told[(row + row // len(told)) % len(told)] for row in range(len(rows))])
     return kept
 
 
@@ -122,9 +127,10 @@ def restored(native: Star, table: Table, again_of: Any) -> tuple[Star, dict[Topi
         return native, {}, False
     marks = exact(table[STATE]) if STATE in names else [""] * len(table)
     whole = "_rlnImageName" in kept and all(text.startswith(OF_RELION) for text in marks)
-    if any(_signature_of(text) != _signature(names) for text in marks):
+    of_rows, here = [_signature_of(text) for text in marks], _signature(names)
+    if any(of_row != here for of_row in of_rows):
         whole = False
-        kept, optics = _without_gaps(kept, optics, native, [_signature_of(text) for text in marks], _signature(names))
+        kept, optics = _without_gaps(kept, optics, native, of_rows, here)
     old = _old_star(native, kept, optics, table, whole=whole)
     again = _with_group_numbers(again_of(old), optics)
     changed = _changed_topics(table, again, whole=whole)
@@ -456,11 +462,15 @@ def _with_optics(star: Star, native: Star, old: Star, changed: Mapping[Topic, Ma
 
 
 def _with_optics_as_it_was(star: Star, old: Star, table: Table) -> Star:
-    """data_optics as it was, the groups without particles in their places."""
+    """data_optics as it was, the groups without particles in their places; of joined tables only where all have one."""
     unused = _unused(table)
     rows = table[OPTICS_ROW].tolist() if OPTICS_ROW in (table.dtype.names or ()) else []
     order = sorted({*unused, *rows})
-    if not unused or len(order) != group_count(old.optics) + len(unused):
+    of_unused = {tag: {_told(group, tag) for group in unused.values()} for tag in (GROUP, GROUP_NAME)}
+    numbers = {number(text) for text in of_unused[GROUP]}
+    taken = not numbers.isdisjoint(map(number, old.optics.get(GROUP, ())))
+    taken |= not of_unused[GROUP_NAME].isdisjoint(old.optics.get(GROUP_NAME, ()))
+    if not unused or taken or len(order) != group_count(old.optics) + len(unused):
         return replace(star, optics=old.optics, group=old.group, columns=_as_written(star, old))
     place = {row: i for i, row in enumerate(sorted(set(rows)))}
     optics = {
@@ -520,9 +530,12 @@ def _as_written(star: Star, old: Star) -> dict[str, Texts]:
 
 
 def _unused(table: Table) -> dict[int, dict[str, str]]:
-    told = exact(table[UNUSED]) if UNUSED in (table.dtype.names or ()) else []
+    told = dict.fromkeys(exact(table[UNUSED]) if UNUSED in (table.dtype.names or ()) else [])
+    found: dict[int, dict[str, str]] = {}
     try:
-        found = json.loads(next((text for text in told if text), "{}"))
-        return {int(row): {str(tag): str(text) for tag, text in values.items()} for row, values in found.items()}
+        for groups in (json.loads(text) for text in told if text):
+            for row, values in groups.items():
+                found.setdefault(int(row), {str(tag): str(text) for tag, text in values.items()})
     except (ValueError, AttributeError, TypeError):
         return {}
+    return dict(sorted(found.items()))
