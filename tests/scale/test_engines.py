@@ -20,10 +20,12 @@ from typing import Any
 import pytest
 
 import cryobox
-from cryobox.engine.batch import expect, look
+from cryobox.engine.batch import Batch, do_batch, expect, look
 from cryobox.engine.ledger import ledger_path, read_ledger
 from cryobox.engine.progress import Progress
+from cryobox.engine.task import Setting, remove_temporary
 from cryobox.errors import AbortedError, BackendError, OptionError
+from cryobox.folder.publish import temporary_name
 from cryobox.inputs import prepare
 from scale.project import MICROGRAPHS, differences, extract, outputs
 
@@ -269,6 +271,35 @@ def test_a_worker_says_which_folder_or_micrograph_it_does_not_see(project: Path,
     assert "cannot write to" in look(expected).complaint
     (out / ".seen").write_text("of another run")
     assert f"does not see the output folder {out}" in look(expected).complaint
+
+
+@pytest.mark.parametrize("gone", ["removed by the next run", "of another run"])
+def test_a_worker_that_outlives_its_run_replaces_no_stack(
+    project: Path, monkeypatch: pytest.MonkeyPatch, gone: str
+) -> None:
+    monkeypatch.chdir(project)
+    monkeypatch.setattr("cryobox.engine.task.PATIENCE_SECONDS", 0.0)
+    plan = prepare("picks.star", micrographs="micrographs.star", recipe=cryobox.Recipe(box=96)).plan
+    out = project / "late"
+    (out / "stacks").mkdir(parents=True)
+    token = out / temporary_name("seen", "")
+    expected = expect(out, list(plan.tasks), token=token)
+    tasks = plan.tasks[:2]
+    setting = Setting(folder=str(out), fsync=False)
+    done = do_batch(Batch(serial=1, tasks=tasks), setting, expected)
+    assert (len(done.results), done.error) == (2, None)
+    stacks = [out / output.path for task in tasks for output in task.outputs]
+    for stack in stacks:
+        stack.write_bytes(b"of the next run")
+    if gone == "of another run":
+        token.write_text("another")
+    else:
+        remove_temporary(out, "")
+    late = do_batch(Batch(serial=2, tasks=tasks), setting, expected)
+    assert late.results == ()
+    assert "not written, since the run that asked for it is over" in str(late.error)
+    assert [stack.read_bytes() for stack in stacks] == [b"of the next run"] * len(stacks)
+    assert sorted(path.name for path in (out / "stacks").iterdir()) == sorted(stack.name for stack in stacks)
 
 
 @pytest.mark.semaphores

@@ -6,20 +6,18 @@ import os
 import platform
 import socket
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from cryobox import __version__
 from cryobox.core import fftw_version
-from cryobox.engine.task import Setting, TaskResult, do_task
+from cryobox.engine.task import Setting, TaskResult, do_task, read_token
 from cryobox.errors import BackendError, CryoboxError, OutputError
 from cryobox.folder.layout import stack_folder
 from cryobox.folder.publish import temporary_name
 from cryobox.plan import Task
 
 __all__ = ["Batch", "BatchResult", "Expectation", "Reply", "cpu_kind", "do_batch", "expect", "look"]
-
-PATIENCE_SECONDS = 5.0  # a network file system may show a new file late
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -106,10 +104,11 @@ def do_batch(batch: Batch, setting: Setting, expected: Expectation) -> BatchResu
             error = BackendError(f"worker {reply.worker}: {reply.complaint}")
             return BatchResult(worker=reply.worker, results=(), error=error)
         _fit.add(expected)
+    permitted = replace(setting, token=expected.token, secret=expected.secret)
     results = []
     for task in batch.tasks:
         try:
-            results.append(do_task(task, setting))
+            results.append(do_task(task, permitted))
         except CryoboxError as error:
             return BatchResult(worker=_who(), results=tuple(results), error=error)
     return BatchResult(worker=_who(), results=tuple(results))
@@ -132,7 +131,7 @@ def _complaint(expected: Expectation) -> str:
     ):
         if here != there:
             return f"has {what} {here}, the run was started with {there}; install the same there"
-    if _text_of(expected.token) != expected.secret:
+    if read_token(expected.token) != expected.secret:
         return (
             f"does not see the output folder {os.path.dirname(expected.token)}; "
             f"choose one on a file system that all workers share"
@@ -152,17 +151,6 @@ def _complaint(expected: Expectation) -> str:
         if found != size:
             return f"sees {path} with {found} bytes, the run was planned with {size}"
     return ""
-
-
-def _text_of(path: str) -> str:
-    until = time.monotonic() + PATIENCE_SECONDS
-    while True:
-        try:
-            return Path(path).read_text()
-        except OSError:
-            if time.monotonic() > until:
-                return ""
-            time.sleep(0.2)
 
 
 def _who() -> str:

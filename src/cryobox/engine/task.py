@@ -27,10 +27,11 @@ from cryobox.particles import Reason
 from cryobox.plan import Output, Task
 from cryobox.windows import Stored
 
-__all__ = ["Setting", "StackInfo", "TaskResult", "do_task", "remove_temporary"]
+__all__ = ["Setting", "StackInfo", "TaskResult", "do_task", "read_token", "remove_temporary"]
 
 BLOCK_BYTES = 8 << 20  # stacks are written in blocks of about this size: fast, and small beside a micrograph
 GPU_BLOCK_BYTES = 128 << 20  # enough for the particles of most micrographs, so that each crosses the bus once
+PATIENCE_SECONDS = 5.0  # a network file system may show a new file late
 
 _REASON = {Status.OUTSIDE: Reason.EDGE, Status.NOT_FINITE: Reason.NOT_FINITE, Status.NO_CONTRAST: Reason.NO_CONTRAST}
 _COLUMN = {name: index for index, name in enumerate(STATISTICS)}
@@ -57,6 +58,9 @@ class Setting:
         Bytes of a GPU for each worker; 0: as needed, at most half of what is free.
     device_fallback : bool
         Whether the CPU takes over from GPUs that fail.
+    token, secret : str
+        For workers in other processes: a file and its text, which the next run in the folder removes. A worker that
+        outlives its run finds it gone, and gives no stack its name any more.
     """
 
     folder: str
@@ -66,6 +70,8 @@ class Setting:
     devices: tuple[str, ...] = (CPU,)
     device_memory: int = 0
     device_fallback: bool = False
+    token: str = ""
+    secret: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -119,6 +125,18 @@ class TaskResult:
     bytes_read: int = 0
     warnings: tuple[str, ...] = ()
     error: str = ""
+
+
+def read_token(path: str) -> str:
+    """The text of the file by which a worker knows a run and its folder; "" if it is not there."""
+    until = time.monotonic() + PATIENCE_SECONDS
+    while True:
+        try:
+            return Path(path).read_text()
+        except OSError:
+            if time.monotonic() > until:
+                return ""
+            time.sleep(0.2)
 
 
 def do_task(task: Task, setting: Setting) -> TaskResult:
@@ -251,6 +269,10 @@ class _Stacks:
         infos = []
         for writer, output, of_size in zip(self.writers, self._outputs, statistics, strict=True):
             infos.append(_finish(writer, output, of_size, fsync=self._setting.fsync))
+        if self._setting.token and read_token(self._setting.token) != self._setting.secret:
+            raise OutputError(
+                f"{self._final[0]}: not written, since the run that asked for it is over; another may be at work here"
+            )
         for temporary, final in zip(self._temporary, self._final, strict=True):
             try:
                 os.replace(temporary, final)
