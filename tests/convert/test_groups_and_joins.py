@@ -590,6 +590,25 @@ def test_a_micrograph_that_is_another_one_is_named_where_the_coordinates_are_gon
     assert read_table(folder / "b.cs")["location/micrograph_path"].tolist() == [b">m/a.mrc", b">m/b.mrc"]
 
 
+@pytest.mark.parametrize("filler", ["0", "nan", "", "None"])
+@pytest.mark.parametrize("zeros", [(), ("ctf/scale_const",), ("ctf/scale_const", "my/more"), ("my/more",)])
+def test_zeros_that_a_joined_table_had_itself_stay_zeros(folder: Path, filler: str, zeros: tuple[str, ...]) -> None:
+    kinds: dict[str, Any] = {"ctf/scale_const": "<f4", "my/more": ("<f4", (2,))}
+    kept = (*CTF, ("ctf/type", "S4", b"own"))
+    cs(folder, 3, *kept, *((name, kinds[name], 0) for name in zeros))
+    convert("a.cs", "x.star")
+    other = cs(folder, 3, *kept, *((name, kind, 0.5) for name, kind in kinds.items()), ("my/extra", "<f4", 5))
+    other["uid"] += 10
+    save(folder / "a.cs", other)
+    convert("a.cs", "y.star")
+    joined_star(folder, "x.star", "y.star", "j.star", filler)
+    convert("j.star", "j.cs")
+    after = read_table(folder / "j.cs")
+    assert after["ctf/scale_const"].tolist() == [0.0 if "ctf/scale_const" in zeros else 1.0] * 3 + [0.5] * 3
+    assert after["my/more"].tolist() == [[0, 0]] * 3 + [[0.5, 0.5]] * 3
+    assert after["my/extra"].tolist() == [0] * 3 + [5] * 3
+
+
 def relion_table(path: Path, groups: list[tuple[str, str]], rows: list[str]) -> None:
     """Groups by number and name; the group of each row."""
     of_image = {"_rlnImagePixelSize": "1.06", "_rlnImageSize": "32"}

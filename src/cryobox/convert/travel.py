@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import re
 import zlib
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 from enum import StrEnum
-from itertools import count
+from itertools import chain, combinations, count
 from typing import Any
 from urllib.parse import quote, unquote
 
@@ -44,6 +44,7 @@ __all__ = ["Part", "carried_fields", "fields_to_carry", "merged_fields", "unchan
 _NUMBERED = ("idx", "template_idx", "shape", "class", "split", "exp_group_id", "micrograph_shape")
 _LONG = ("uid", "micrograph_uid", "filament_uid", "import_sig", "src_uid")
 _STRINGS = ("path", "type", "micrograph_path")
+MOST_DOUBTFUL = 12  # fields: 4,096 combinations are tried
 
 
 class Part(StrEnum):
@@ -86,7 +87,7 @@ def digests(star: Star, lead: str) -> Texts:
     """
     columns = [_both(star, part) for part in Part]
     mark = lead.removeprefix("alignments")[:1] or "0"
-    end = _signature(star)
+    end = _signature(star.columns)
     rows = ["-".join((mark, *row, end)) for row in zip(*columns, strict=True)]
     table = f"{zlib.crc32(chr(0).join(rows).encode()):08x}"
     return [f"{row}-{table}" for row in rows]
@@ -98,9 +99,9 @@ def _ends(star: Star) -> list[tuple[str, ...]]:
     return [tuple(text.split("-")[-2:]) if "-" in text else ("", "") for text in texts]
 
 
-def _signature(star: Star) -> str:
+def _signature(tags: Iterable[str]) -> str:
     """A checksum of which fields travel along."""
-    carried = sorted(tag for tag in star.columns if tag.startswith(CARRIED))
+    carried = sorted(tag for tag in tags if tag.startswith(CARRIED))
     return f"{zlib.crc32(chr(0).join(carried).encode('utf-8', 'surrogateescape')):08x}"
 
 
@@ -225,6 +226,7 @@ def carried_fields(star: Star) -> tuple[Fields, dict[str, Mask]]:
     """Fields that travelled along, with the types they had, or those that CryoSPARC gives them; and in which rows."""
     described = {name: (kind, shape) for name, kind, shape in star.fields}
     parts: dict[str, dict[int, Texts]] = {}
+    tags: dict[str, list[str]] = {}
     for tag, texts in star.columns.items():
         if tag.startswith(CARRIED):
             pieces = [unquote(piece) for piece in tag[len(CARRIED) :].split(".")]
@@ -233,11 +235,12 @@ def carried_fields(star: Star) -> tuple[Fields, dict[str, Mask]]:
             )
             component = int(pieces.pop()) if of_array and pieces[-1].isdigit() else -1
             parts.setdefault("/".join(pieces), {})[component] = texts
+            tags.setdefault("/".join(pieces), []).append(tag)
     found: Fields = {}
     there: dict[str, Mask] = {}
-    tables = _joined(star)
+    tables = _joined(star, tags)
     for field, components in parts.items():
-        there[field] = _travelled(components, tables, len(star))
+        there[field] = ~np.any([rows for rows, lacks in tables if field in lacks] or [np.zeros(len(star), np.bool_)], 0)
         if not there[field].all():  # what a join fills in may be no number
             components = {i: _with_zeros(texts, there[field]) for i, texts in components.items()}
         everything = (text for texts in components.values() for text in texts)
@@ -251,23 +254,35 @@ def carried_fields(star: Star) -> tuple[Fields, dict[str, Mask]]:
     return found, there
 
 
-def _joined(star: Star) -> list[Mask]:
-    """The rows of each of the tables that were joined, but for those with which all fields travelled that are here."""
+def _joined(star: Star, fields: Mapping[str, Sequence[str]]) -> list[tuple[Mask, Collection[str]]]:
+    """Rows of each of the tables that were joined, and which of `fields`, here with their columns, it did not have."""
     ends = [signature for signature, _ in _ends(star)]
     distinct = dict.fromkeys(ends)
     if len(distinct) < 2:
         return []
-    return [np.array([own == end for own in ends], np.bool_) for end in distinct if end != _signature(star)]
-
-
-def _travelled(components: Mapping[int, Texts], tables: Iterable[Mask], n: int) -> Mask:
-    """The rows that a field came with: not those of a table in which all of it is what programs fill in at a join."""
-    there = np.ones(n, np.bool_)
-    for rows in tables:
+    of_tables = []
+    for end in distinct:
+        rows = np.array([own == end for own in ends], np.bool_)
         places = np.flatnonzero(rows).tolist()
-        if all(_is_filler(texts[i]) for texts in components.values() for i in places):
-            there &= ~rows
-    return there
+        filled = [
+            field
+            for field, tags in fields.items()
+            if all(_is_filler(star.columns[tag][i]) for tag in tags for i in places)
+        ]
+        of_tables.append((rows, _lacking(fields, filled, end)))
+    return of_tables
+
+
+def _lacking(fields: Mapping[str, Sequence[str]], filled: Sequence[str], end: str) -> Collection[str]:
+    """Which of the fields, all of whose values are what programs fill in at a join, a table did not have.
+
+    Zeros may be its own: the checksum of its columns' names tells, unless some of these were taken away since.
+    """
+    if len(filled) <= MOST_DOUBTFUL:
+        for lacks in chain.from_iterable(combinations(filled, n) for n in range(len(filled) + 1)):
+            if _signature(tag for field, tags in fields.items() if field not in lacks for tag in tags) == end:
+                return lacks
+    return filled
 
 
 def _is_filler(text: str) -> bool:
