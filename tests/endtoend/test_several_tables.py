@@ -130,6 +130,36 @@ def test_an_empty_table_takes_nothing_away(folder: Path) -> None:
     assert "two.star: holds no picks" in result.warnings
 
 
+def test_files_named_one_by_one_are_joined_as_those_of_a_folder_are(folder: Path) -> None:
+    head = "data_\n\nloop_\n_rlnCoordinateX\n_rlnCoordinateY\n"
+    (folder / "p").mkdir()
+    (folder / "p/a.star").write_text(head + "_rlnRandomSubset\n100 80 2\n")
+    (folder / "p/b.star").write_text("")
+    named = extract("p/a.star", "p/b.star", out="named")
+    of_folder = extract("p", out="of_folder")
+    for out in ("named", "of_folder"):
+        assert columns(folder / out / "particles.star")["_rlnRandomSubset"] == ["2"]
+    blank = "1 of 2 coordinate files hold 0 bytes, that is no picks: p/b.star"
+    for result in (named, of_folder):
+        assert sum(blank in text for text in result.warnings) == 1
+    for name, z in (("a", 3), ("b", 4)):
+        (folder / f"p/{name}.star").write_text(head + f"_rlnCoordinateZ\n100 80 {z}\n")
+    for picks in (("p/a.star", "p/b.star"), ("p",)):
+        with pytest.raises(InputError, match="_rlnCoordinateZ goes from 3 to 4: these are picks in tomograms"):
+            extract(*picks, out="deep")
+
+
+@pytest.mark.parametrize(("name", "text"), [
+    ("a.coords", "x y z\n100 80 nan\n90 70 0\n"),
+    ("a.csv", "x,y,z\n100,80,nan\n90,70,0\n"),
+    ("a.pos", "data_particles\nloop_\n _xcoor\n _ycoor\n _zcoor\n100 80 nan\n90 70 0\n"),
+    ("a.star", "data_\nloop_\n_rlnCoordinateX\n_rlnCoordinateY\n_rlnCoordinateZ\n100 80 nan\n90 70 0\n"),
+])  # fmt: skip
+def test_a_depth_that_is_not_known_says_nothing_in_any_format(folder: Path, name: str, text: str) -> None:
+    (folder / name).write_text(text)
+    assert extract(name).extracted == 2
+
+
 def test_shifts_are_those_of_the_row(folder: Path) -> None:
     (folder / "one.star").write_text(BARE + "_rlnOriginXAngst\n_rlnOriginYAngst\nM/a.mrc 100 80 6.0 -3.0\n")
     (folder / "two.star").write_text(BARE + "M/b.mrc 90 70\n")

@@ -62,7 +62,7 @@ def test_a_folder_may_hold_them(tmp_path: Path, kind: str) -> None:
         ("1 2\n3 four\n", r"line 2: expected numbers, got '3 four'"),
         ("1 two\n", r"line 1: expected numbers, got '1 two'"),
         ("10 20 64 64\n", r"line 1: 4 values and no header, expected x y, .*corners and sizes belong in a \.box file"),
-        ("x y z\n1 2 3\n4 5 6\n", r"has a z that differs from pick to pick: these are picks in a tomogram"),
+        ("x y z\n1 2 3\n4 5 6\n", r"z goes from 3 to 6: these are picks in tomograms"),
         ("#helix: (1, 2),(3, 4),64\n1 2\n3 4\n", r"line 1: '#helix: .*' heads the segments of a helix"),
         (b"1 2\n\xff", r"it holds bytes that are not UTF-8 text"),
         (b"1 2\n\0", r"it holds zero bytes, expected text"),

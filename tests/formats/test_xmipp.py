@@ -113,7 +113,7 @@ def test_a_folder_of_xmd_files_is_one_set_of_picks(tmp_path: Path) -> None:
         ("data_a\nloop_\n _xcoor\n _ycoor\n1 2\ndata_b\nloop_\n _xcoor\n _ycoor\n1 2\n",
          r"2 blocks hold picks: data_a, data_b; expected data_particles"),
         ("data_noname\nloop_\n _xcoor\n _ycoor\n _zcoor\n1 2 3\n4 5 6\n",
-         r"_zcoor differs from pick to pick: these are picks in a tomogram"),
+         r"_zcoor goes from 3 to 6: these are picks in tomograms"),
         ("data_particles\nloop_\n _enabled\n _xcoor\n _ycoor\nyes 1 2\n",
          r"row 1: _enabled is 'yes', expected a number"),
         ("data_particles\nloop_\n _xcoor\n _ycoor\n 1 2 3\n", r"line 5: 3 values, expected 2"),

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from cryobox.errors import InputError
 from cryobox.formats.box import check_no_helices
+from cryobox.formats.star_picks import check_flat
 from cryobox.formats.text import is_number, read_text
 
 __all__ = ["parse_coords", "read_coords"]
@@ -61,7 +62,6 @@ def parse_coords(path: str | Path, text: str) -> tuple[Floats, Floats]:
             rows.append([float(word) for word in words[:wanted]])
         except ValueError:
             raise InputError(f"{path}: line {number}: expected numbers, got {' '.join(words)[:60]!r}") from None
-    if deep and len({row[2] for row in rows}) > 1:
-        raise InputError(f"{path}: has a z that differs from pick to pick: these are picks in a tomogram")
+    check_flat(str(path), "z", np.array([row[2] for row in rows if deep], np.float64))
     columns = np.array([row[:2] for row in rows], np.float64).reshape(-1, 2)
     return columns[:, 1].copy(), columns[:, 0].copy()

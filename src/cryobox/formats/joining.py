@@ -13,7 +13,7 @@ from cryobox.errors import InputError
 from cryobox.formats.columns import CTF_FIELDS
 from cryobox.formats.cs_table import Table as CsTable
 from cryobox.formats.ctf import DEFOCUS_FIELD
-from cryobox.formats.star import check_origin_units, join_tables
+from cryobox.formats.star import join_tables
 from cryobox.formats.star_optics import StarTable
 from cryobox.formats.star_table import Table as StarRows
 from cryobox.formats.star_text import listed
@@ -158,7 +158,6 @@ def _join_origins(parts: Sequence[Particles]) -> tuple[Alignment, ...]:
     found = [part.alignments[0] if part.alignments else None for part in parts]
     if all(alignment is None for alignment in found):
         return ()
-    check_origin_units([part.table for part in parts])
     n = [len(part) for part in parts]
     shift = _filled([None if a is None else a.shift for a in found], [(k, 2) for k in n], 0.0)
     pixel_size = _filled([None if a is None else a.pixel_size for a in found], n, 1.0)

@@ -99,6 +99,7 @@ def read_several(
     from dataclasses import replace
 
     from cryobox.formats.joining import join_particles
+    from cryobox.formats.star import warn_of_blank
 
     if len(paths) > 1:
         _check_distinct_paths(paths)
@@ -127,8 +128,11 @@ def read_several(
     for (at, _), name in zip(files, names, strict=True):
         found[at] = replace(found[at], micrograph_names=(name,))
     first = files[0][0]
-    joined = join_particles([found[at] for at, _ in files])
-    found[first] = replace(joined, warnings=(*joined.warnings, *warnings))
+    own = [found[at] for at, _ in files]
+    joined = join_particles([one for one in own if len(one)] or own[:1])  # what an empty file lacks, no row lacks
+    empty = [text for one in own if not len(one) and one is not joined for text in one.warnings]
+    blank = warn_of_blank(source, [path for _, path in files if path.suffix.lower() == ".star"])
+    found[first] = replace(joined, warnings=(*joined.warnings, *empty, *blank, *warnings))
     gone = {at for at, _ in files[1:]}
     return [particles for at, particles in enumerate(found) if at not in gone]
 

@@ -305,11 +305,8 @@ def join_coordinates(
             "which have no columns for what STAR files say of a pick; extract them apart"
         )
     if tables:
-        check_origin_units(tables)
         star, note = join_tables(source, tables)
         warnings = (*warnings, *note)
-        deep = [one.table.floats(DEPTH, missing=NOT_KNOWN) for one in tables if DEPTH in one.table]
-        check_flat(source, DEPTH, np.concatenate([np.empty(0), *deep]))
     tube = _join_tubes(parts)
     if tube is not None and (alone := int((tube == 0).sum())):
         warnings = (*warnings, f"{source}: {alone} of {len(tube)} picks belong to no filament: their {TUBE[1:]} is 0")
@@ -328,13 +325,7 @@ def join_coordinates(
     )
 
 
-def check_origin_units(stars: Sequence[StarTable]) -> None:
-    """Refuse to join tables with origins in Å to tables with origins in pixels.
-
-    Raises
-    ------
-    InputError
-    """
+def _check_origin_units(stars: Sequence[StarTable]) -> None:
     units: dict[str, str | Path] = {}
     for table in (star.table for star in stars):
         for tags in (ORIGINS, ORIGINS_30):
@@ -359,7 +350,15 @@ def join_tables(source: str, stars: Sequence[StarTable]) -> tuple[StarTable, tup
     """Put the rows of several files under each other; a column that a file lacks is 0 there, as RELION has it.
 
     (What means nothing is 1 for the scale factor of a CTF, and -999 for a score.)
+
+    Raises
+    ------
+    InputError
+        If origins are in Å in some and in pixels in others, or picks lie at several depths.
     """
+    _check_origin_units(stars)
+    deep = [star.table.floats(DEPTH, missing=NOT_KNOWN) for star in stars if DEPTH in star.table]
+    check_flat(source, DEPTH, np.concatenate([np.empty(0), *deep]))
     tags = tuple(dict.fromkeys(tag for star in stars for tag in star.table.tags))
     filler = b" 0 1 %d " % NO_SCORE
     data = filler + b"\n".join(star.table.data for star in stars)

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from cryobox.errors import InputError
 from cryobox.formats.coords import parse_coords
+from cryobox.formats.star_picks import check_flat
 from cryobox.formats.star_table import Block, Table, read_blocks
 from cryobox.formats.star_text import listed
 from cryobox.formats.text import read_text
@@ -100,9 +101,7 @@ def _read_block(table: Table) -> tuple[Floats, Floats, Floats, list[str] | None]
     if "_enabled" in tags:
         kept = table.floats(tags["_enabled"]) > 0
     if _Z in tags:
-        depth = table.floats(tags[_Z])[kept]
-        if len(np.unique(depth)) > 1:
-            raise InputError(f"{table.path}: {tags[_Z]} differs from pick to pick: these are picks in a tomogram")
+        check_flat(table.path, tags[_Z], table.floats(tags[_Z])[kept])
     score = table.floats(tags["_cost"]) if "_cost" in tags else np.full(len(table), np.nan)
     names = None
     if "_micrograph" in tags:
