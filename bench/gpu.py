@@ -184,7 +184,8 @@ def _work(what: Case, corners: NDArray[np.int64]) -> tuple[Windows, list[Stored]
     from cryobox.windows import Stored, Windows
 
     outputs = [Stored(size=size, dtype=what.dtype, background_radius=int(0.375 * size)) for size in what.sizes]
-    return Windows(box=what.box, pad=False, corner=corners), outputs, Steps(invert=what.invert)
+    steps = Steps(normalize=True, ramp=True, invert=what.invert, scale_const=None)
+    return Windows(box=what.box, pad=False, corner=corners), outputs, steps
 
 
 def _difference(what: Case, image: NDArray[Any], corners: NDArray[np.int64], device: str) -> float:

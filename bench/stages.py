@@ -75,7 +75,7 @@ def _core_calls(what: Case, image: NDArray[Any], corners: NDArray[np.int64]) -> 
         outputs = [Stored(size=size, dtype=dtype, background_radius=int(0.375 * size)) for size in sizes]
         step = max(1, min(len(corners), (8 << 20) // sum(output.bytes_per_image for output in outputs)))
         blocks = [np.empty((step, size, size), dtype=dtype) for size in sizes]
-        steps = Steps(normalize=normalize, ramp=ramp, invert=what.invert)
+        steps = Steps(normalize=normalize, ramp=ramp, invert=what.invert, scale_const=None)
 
         def call() -> None:
             for start in range(0, len(corners), step):

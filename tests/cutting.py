@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import fields
+from dataclasses import fields, replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from cryobox import core
-from cryobox.options import Steps
+from cryobox.options import Recipe, Steps
 from cryobox.windows import Stored, Windows
+
+AS_A_RECIPE_HAS_THEM = Recipe(box=32).steps()
 
 
 def cut(
@@ -25,6 +27,7 @@ def cut(
     **options: Any,
 ) -> tuple[NDArray[np.uint8], NDArray[np.float64]]:
     """Status and statistics; `options` are fields of `Steps`, and what else `core.cut` takes."""
-    steps = Steps(**{field.name: options.pop(field.name) for field in fields(Steps) if field.name in options})
+    given = {field.name: options.pop(field.name) for field in fields(Steps) if field.name in options}
+    steps = replace(AS_A_RECIPE_HAS_THEM, **given)
     stored = [Stored(size=0, dtype="float32", background_radius=radius) for radius in radii]  # the arrays say the rest
     return core.cut(image, Windows(box=box, pad=pad, corner=corners), stored, steps, into=outputs, **options)

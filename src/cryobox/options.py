@@ -70,10 +70,10 @@ class Steps:
         As in `Recipe`.
     """
 
-    normalize: bool = True
-    ramp: bool = True
-    invert: bool = False
-    scale_const: float | None = None
+    normalize: bool
+    ramp: bool
+    invert: bool
+    scale_const: float | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

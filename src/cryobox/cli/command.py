@@ -14,7 +14,7 @@ import typer
 
 from cryobox.declared import Flag, flags
 
-__all__ = ["Asked", "takes"]
+__all__ = ["Asked", "Some", "takes"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,17 +33,26 @@ class Asked:
     given: frozenset[str]
 
 
-def takes(*groups: type) -> Callable[[Callable[..., None]], Callable[..., None]]:
+@dataclass(frozen=True, slots=True)
+class Some:
+    """Some fields of a dataclass: those that mean something to the command."""
+
+    group: type
+    names: tuple[str, ...]
+
+
+def takes(*groups: type | Some) -> Callable[[Callable[..., None]], Callable[..., None]]:
     """Make a command of a function: it is called with the context, and one `Asked` for each of `groups`."""
 
     def make(function: Callable[..., None]) -> Callable[..., None]:
-        declared = [flags(group) for group in groups]
+        declared = [_flags(group) for group in groups]
 
         def command(context: typer.Context, **values: Any) -> None:
             function(context, *(_asked(context, fields, values) for fields in declared))
 
         parameters = [inspect.Parameter("context", inspect.Parameter.KEYWORD_ONLY, annotation=typer.Context)]
-        for group, fields in zip(groups, declared, strict=True):
+        for some, fields in zip(groups, declared, strict=True):
+            group = some.group if isinstance(some, Some) else some
             hints, of_name = typing.get_type_hints(group), {field.name: field for field in dataclasses.fields(group)}
             parameters += [_parameter(name, flag, hints[name], of_name[name]) for name, flag in fields.items()]
         command.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
@@ -52,6 +61,13 @@ def takes(*groups: type) -> Callable[[Callable[..., None]], Callable[..., None]]
         return command
 
     return make
+
+
+def _flags(group: type | Some) -> dict[str, Flag]:
+    if not isinstance(group, Some):
+        return flags(group)
+    declared = flags(group.group)
+    return {name: declared[name] for name in group.names}
 
 
 def _parameter(name: str, flag: Flag, kind: Any, field: dataclasses.Field[Any]) -> inspect.Parameter:
