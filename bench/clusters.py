@@ -28,11 +28,12 @@ import cryobox
 from bench.machine import own_peak_mb, save, spread
 from cryobox.beginning import head_of
 from cryobox.engine.clusters import mpi_executor
-from cryobox.engine.ledger import Ledger
 from cryobox.engine.shards import part_name, run_record, share
-from cryobox.engine.task import StackInfo, TaskResult
+from cryobox.folder.ledger import Ledger
+from cryobox.given import Given
 from cryobox.inputs import prepare
 from cryobox.job import merge
+from cryobox.results import StackInfo, TaskResult
 
 RECIPE = cryobox.Recipe(box=400, sizes=(128,))
 SIDE = 4096
@@ -179,8 +180,8 @@ def large(folder: Path, micrographs: int, picks: int, shards: int) -> None:
         )
         return found
 
-    given = {"micrographs": folder / "micrographs.star", "recipe": RECIPE, "root": folder}
-    inputs = timed("plan", lambda: prepare(folder / "picks.star", **given))  # type: ignore[arg-type]
+    given = Given.of(folder / "picks.star", folder / "micrographs.star", folder)
+    inputs = timed("plan", lambda: prepare(given, recipe=RECIPE))
     record["plan_peak_mb"] = own_peak_mb()
     tasks = inputs.plan.tasks  # type: ignore[attr-defined]
     timed("share", lambda: share(tasks, (1, shards)))

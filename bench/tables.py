@@ -65,11 +65,13 @@ def main() -> None:
 def _once(root: Path, rows: int, family: str) -> dict[str, float]:
     start = time.perf_counter()
     from cryobox import Recipe, formats
-    from cryobox.engine.task import TaskResult
     from cryobox.formats.images import read_header
     from cryobox.matching import match_micrographs, micrographs_with_picks
+    from cryobox.outcome import outcome_of
+    from cryobox.paths import Start
     from cryobox.plan import build_plan
-    from cryobox.tables import Outcome, write_tables
+    from cryobox.results import TaskResult
+    from cryobox.tables import write_tables
 
     seconds = {"import": time.perf_counter() - start}
     data = ensure(root, replace(TABLE, micrographs=rows // TABLE.picks))
@@ -80,8 +82,8 @@ def _once(root: Path, rows: int, family: str) -> dict[str, float]:
     out.mkdir(parents=True)
 
     start = begun = time.perf_counter()
-    micrographs = formats.read_micrographs(str(mics), root=data.root)
-    particles = formats.read_particles(str(picks), micrographs=micrographs, recipe=recipe, root=data.root)
+    micrographs = formats.read_micrographs(str(mics), start=Start.here(data.root))
+    particles = formats.read_particles(str(picks), micrographs=micrographs, recipe=recipe, start=Start.here(data.root))
     seconds["read"] = time.perf_counter() - start
     start = time.perf_counter()
     match, _ = match_micrographs(particles, micrographs)
@@ -103,7 +105,7 @@ def _once(root: Path, rows: int, family: str) -> dict[str, float]:
     seconds["plan"] += time.perf_counter() - start
     results = {task.id: TaskResult(id=task.id, kept=len(task.windows)) for task in plan.tasks}
     start = time.perf_counter()
-    write_tables(out, particles, micrographs, plan, Outcome(plan, results), root=data.root, fsync=False)
+    write_tables(out, particles, micrographs, plan, outcome_of(plan, results), start=Start.here(data.root), fsync=False)
     seconds["write"] = time.perf_counter() - start
     seconds["all"] = time.perf_counter() - begun
     shutil.rmtree(out)

@@ -9,18 +9,27 @@ from pathlib import Path
 
 from cryobox import __version__
 from cryobox.core import fftw_version
-from cryobox.engine.company import look_around, make_room_elsewhere
-from cryobox.engine.ledger import Ledger, ledger_path
-from cryobox.engine.shards import part_name, parts_present, run_record
-from cryobox.engine.task import remove_temporary
-from cryobox.engine.watch import STOP_FILE
+from cryobox.engine.shards import run_record
 from cryobox.errors import OutputError
-from cryobox.folder.layout import TABLE_FOLDER, output_names, stack_folder, table_names
+from cryobox.folder.company import look_around, make_room_elsewhere
+from cryobox.folder.layout import (
+    RECORD,
+    REPORT,
+    STOP_FILE,
+    TABLE_FOLDER,
+    log_name,
+    output_names,
+    stack_folder,
+    table_names,
+)
+from cryobox.folder.ledger import Ledger
 from cryobox.folder.lock import lock_files
+from cryobox.folder.parts import ledger_path, part_name, parts_present
+from cryobox.folder.publish import remove_temporary
+from cryobox.folder.records import BITS, FORMAT
 from cryobox.inputs import Inputs
 from cryobox.options import Recipe, RunOptions
 from cryobox.plan import Plan, Task
-from cryobox.records import BITS, FORMAT
 from cryobox.tables import tables_present, withdraw_tables
 
 __all__ = ["begin", "check_inputs_stay", "head_of", "make_folders"]
@@ -57,15 +66,16 @@ def begin(
         )
     ledger = held.enter_context(Ledger(folder, part=part, head=head, overwrite=options.overwrite, fsync=options.fsync))
     remove_temporary(folder, part)
-    todo = [task for task in tasks if not ledger.drop_unless_done(task)]
+    todo = [task for task in tasks if not ledger.drop_unless_done(task.id)]
     if options.overwrite:
         ledger.remove_stacks(keep=company.stacks_kept())
     elif todo:
         recorded = {stack.path for result in ledger.previous.values() for stack in result.stacks}
         replaced = any(out.path in recorded or (folder / out.path).exists() for task in todo for out in task.outputs)
         _withdraw(_places(folder, part), options, keep_tables=not replaced)
-    ledger.make_room(todo)
-    make_room_elsewhere(folder, ledger, todo, company)
+    ids, stacks = {task.id for task in todo}, {output.path for task in todo for output in task.outputs}
+    ledger.make_room(ids, stacks)
+    make_room_elsewhere(company, ids, stacks)
     ledger.begin(run)
     return ledger, todo
 
@@ -99,10 +109,11 @@ def check_inputs_stay(folder: Path, inputs: Inputs, stacks: Iterable[str] = ()) 
     ------
     OutputError
     """
-    records = ("job.json", "report.html", "ledger.jsonl", STOP_FILE, *lock_files(folder))
+    parts = ["", *map(part_name, parts_present(folder))]
+    records = (RECORD, REPORT, STOP_FILE, *map(log_name, parts), *lock_files(folder))
     shards = [path.relative_to(folder).as_posix() for path in _places(folder, "")[1:]]
-    ours = [*records, *(path.name for path in parts_present(folder).values())]
-    ours += [f"{shard}/job.json" for shard in shards]
+    ours = [*records, *(ledger_path(folder, part).name for part in parts)]
+    ours += [f"{shard}/{RECORD}" for shard in shards]
     ours += [output.path for task in inputs.plan.tasks for output in task.outputs]
     ours += stacks
     there = {place: _listing(folder / place) for place in {"", *shards, *map(os.path.dirname, ours)}}

@@ -2,85 +2,33 @@
 
 from __future__ import annotations
 
-import dataclasses
 import hashlib
 import os
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from cryobox import formats
 from cryobox.errors import InputError, MicrographError, OptionError
+from cryobox.folder.run import Run
 from cryobox.formats.files_read import noting
 from cryobox.formats.images import read_header
 from cryobox.formats.joining import join_particles
+from cryobox.given import Given
 from cryobox.matching import check_strip, match_micrographs, micrographs_with_picks
 from cryobox.micrograph import ImageHeader, Micrographs
 from cryobox.options import Recipe
 from cryobox.particles import Particles
 from cryobox.plan import Plan, build_plan
 
-__all__ = ["Given", "Inputs", "Picks", "Recorded", "picks_paths", "prepare", "read_pixel_size"]
+__all__ = ["Inputs", "Recorded", "again", "prepare", "read_pixel_size"]
 
 TABLES = ("picks", "micrographs")  # what was read for which, in `Inputs.files`
 HEADER_THREADS = 16  # reading headers waits for the file system, not for the processor
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Given:
-    """The paths that a user gave, so that they can be recorded and found again.
-
-    Parameters
-    ----------
-    picks : str or tuple of str
-        As given; several tables are a tuple.
-    micrographs : str
-        As given.
-    root : str, optional
-    directory : str
-        Where relative ones start.
-    """
-
-    picks: str | tuple[str, ...]
-    micrographs: str
-    root: str | None
-    directory: str
-
-    @property
-    def paths(self) -> tuple[str, ...]:
-        """All that was named: picks, then micrographs."""
-        return (*picks_paths(self.picks), self.micrographs)
-
-    def as_dict(self) -> dict[str, Any]:
-        """Plain JSON-ready values."""
-        picks = self.picks if isinstance(self.picks, str) else list(self.picks)
-        return dataclasses.asdict(self) | {"picks": picks}
-
-    @classmethod
-    def from_dict(cls, record: Mapping[str, Any]) -> Given:
-        """The paths from what `as_dict` gave.
-
-        Raises
-        ------
-        InputError
-            If the record is of another kind.
-        """
-        try:
-            found = {field.name: record[field.name] for field in dataclasses.fields(cls)}
-        except (KeyError, TypeError) as error:
-            raise InputError(f"the record of the inputs has no {error}; was it written by another version?") from error
-        if isinstance(found["picks"], list) and found["picks"]:
-            found["picks"] = tuple(found["picks"])
-        for name, value in found.items():
-            for path in value if isinstance(value, tuple) else (value,):
-                if not (isinstance(path, str) or (name == "root" and path is None)) or "\0" in (path or ""):
-                    raise InputError(f"the record of the inputs holds no path for {name}; got {path!r}; was it edited?")
-        return cls(**found)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -172,61 +120,51 @@ def _size_and_time(text: str) -> str:
     return f"{size} bytes of {time_ns} ns since 1970"
 
 
-Picks = str | os.PathLike[str] | Sequence[str | os.PathLike[str]]
-
-
-def picks_paths(picks: Picks) -> tuple[str, ...]:
-    """The tables of picks that were given: one, or several.
-
-    Raises
-    ------
-    OptionError
-        If there is none.
-    """
-    paths = (picks,) if isinstance(picks, (str, os.PathLike)) else tuple(picks)
-    if not paths:
-        raise OptionError("no picks were given; expected a path, or several")
-    return tuple(os.fspath(path) for path in paths)
-
-
 def prepare(
-    picks: Picks,
+    given: Given,
     *,
-    micrographs: str | os.PathLike[str],
     recipe: Recipe,
-    root: Path | None = None,
     ready: Callable[[str], bool] | None = None,
     look: Callable[[str], ImageHeader] = read_header,
     recorded: Recorded | None = None,
+    warnings: Sequence[str] = (),
 ) -> Inputs:
     """Read the tables and the headers of the micrographs, and decide everything. Writes nothing.
 
     Parameters
     ----------
-    picks, micrographs, recipe, root
-        As for `cryobox.run`.
+    given : Given
+    recipe : Recipe
     ready : callable, optional
         Which coordinate files of a folder may be read now; the others are as if they were not there yet.
     look : callable
         Reads the header of a micrograph.
     recorded : Recorded, optional
         What an earlier run read, where its files are meant.
+    warnings : sequence of str
+        What is told before the plan's own warnings.
 
     Raises
     ------
     OptionError, InputError
     """
-    paths = picks_paths(picks)
-    given = Given(
-        picks=paths[0] if len(paths) == 1 else paths,
-        micrographs=os.fspath(micrographs),
-        root=None if root is None else os.fspath(root),
-        directory=os.getcwd(),
-    )
+    with given.start.telling():
+        return _prepare(given, recipe, ready, look, recorded, warnings)
+
+
+def _prepare(
+    given: Given,
+    recipe: Recipe,
+    ready: Callable[[str], bool] | None,
+    look: Callable[[str], ImageHeader],
+    recorded: Recorded | None,
+    warnings: Sequence[str],
+) -> Inputs:
+    paths, start = given.picks_paths, given.start
     with noting() as of_micrographs:
-        table = formats.read_micrographs(given.micrographs, root=root)
+        table = formats.read_micrographs(given.micrographs, start=start)
     with noting() as of_picks:
-        read = formats.read_several(paths, micrographs=table, recipe=recipe, root=root, ready=ready)
+        read = formats.read_several(paths, micrographs=table, recipe=recipe, start=start, ready=ready)
     parts = [part for part in read if len(part)] or read[:1]  # what an empty table lacks, no row lacks
     particles = join_particles(parts)
     if len(particles) == 0:
@@ -257,7 +195,9 @@ def prepare(
     )
     empty = tuple(f"{part.source}: holds no picks" for part in read if len(parts) < len(read) and not len(part))
     notes = (f"micrographs are matched to picks by {step}", *plan.notes)
-    plan = replace(plan, warnings=(*empty, *plan.warnings, *checks), notes=notes)
+    told = tuple(map(start.told, (*warnings, *empty, *plan.warnings, *checks)))
+    incomplete = {row: start.told(why) for row, why in plan.grounds.incomplete.items()}
+    plan = replace(plan, grounds=replace(plan.grounds, incomplete=incomplete), warnings=told, notes=notes)
     return Inputs(given=given, particles=particles, micrographs=table, plan=plan, files=files)
 
 
@@ -286,9 +226,26 @@ def _check_options_apply(particles: Particles, table: Micrographs, recipe: Recip
         )
 
 
-def read_pixel_size(micrographs: str | os.PathLike[str], *, root: Path | None = None) -> float:
+def again(run: Run) -> Inputs:
+    """Make the plan of a recorded run again, from what it was given.
+
+    Raises
+    ------
+    InputError
+        If its inputs, or the directory in which it was run, are not there any more.
+    """
+    given = run.given
+    if not os.path.isdir(given.directory):
+        raise InputError(
+            f"{run.folder}: was run in {given.directory}, which is not there any more; bring it back, or run it again "
+            f"with --overwrite"
+        )
+    return prepare(given, recipe=run.recipe)
+
+
+def read_pixel_size(given: Given) -> float:
     """Å per pixel of the first micrograph that says it, by its table or else its header; nan where none does."""
-    table = formats.read_micrographs(os.fspath(micrographs), root=root)
+    table = formats.read_micrographs(given.micrographs, start=given.start)
     for size, path in zip(table.pixel_size.tolist(), table.paths, strict=True):
         if size > 0:
             return float(size)

@@ -7,39 +7,37 @@ import json
 import os
 import threading
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from cryobox import __version__
 from cryobox.beginning import begin, check_inputs_stay, head_of, make_folders
 from cryobox.bounds import check_seconds
 from cryobox.engine.devices import memory_of_a_worker, ready_devices
 from cryobox.engine.dispatch import Engine, Incidents, carry_out, check_engine
-from cryobox.engine.ledger import Ledger
 from cryobox.engine.progress import ProgressCallback, Tally
-from cryobox.engine.shards import (
-    check_whole,
-    fingerprint,
-    part_name,
-    parts_present,
-    picks_of_share,
-    read_parts,
-    run_record,
-    share,
-)
-from cryobox.engine.task import Setting, remove_temporary
+from cryobox.engine.shards import check_whole, different_processors, fingerprint, run_record, share
+from cryobox.engine.task import Setting
 from cryobox.engine.watch import Arrivals, Patience
 from cryobox.errors import AbortedError, CryoboxError, InputError, OptionError, OutputError
-from cryobox.folder.layout import TABLE_FOLDER
+from cryobox.folder.layout import RECORD, TABLE_FOLDER
+from cryobox.folder.ledger import Ledger
 from cryobox.folder.lock import hold, starting
-from cryobox.folder.publish import publish_file
+from cryobox.folder.log import RunLog
+from cryobox.folder.parts import part_name
+from cryobox.folder.publish import publish_file, remove_temporary
+from cryobox.folder.records import job_record, sealed
+from cryobox.folder.run import check_shards_there, read_shards
 from cryobox.formats.images import read_header
 from cryobox.formats.names import check_writable
-from cryobox.inputs import Inputs, Picks, Recorded, picks_paths, prepare
+from cryobox.given import Given, Picks
+from cryobox.inputs import Inputs, Recorded, again, prepare
 from cryobox.options import Recipe, RunOptions
-from cryobox.plan import Plan, Task
-from cryobox.records import job_record, sealed
-from cryobox.tables import Outcome, stack_text, tables_present, withdraw_tables, write_tables
+from cryobox.outcome import UNTOLD, Outcome, outcome_of
+from cryobox.paths import Start
+from cryobox.plan import ACCEPTED, Plan, Task
+from cryobox.tables import stack_text, tables_present, withdraw_tables, write_tables
 
 __all__ = ["RunResult", "merge", "run", "watch"]
 
@@ -102,7 +100,9 @@ def run(
     recipe: Recipe,
     options: RunOptions | None = None,
     root: str | os.PathLike[str] | None = None,
+    directory: str | os.PathLike[str] | None = None,
     recorded: Recorded | None = None,
+    warnings: Sequence[str] = (),
     executor: Engine | None = None,
     on_plan: Callable[[Plan], None] | None = None,
     on_progress: ProgressCallback | None = None,
@@ -124,9 +124,13 @@ def run(
     options : RunOptions, optional
         How the work is run.
     root : path, optional
-        Where relative paths in tables start; default: see `cryobox.paths.search_places`.
+        Where relative paths in tables start; default: see `cryobox.paths.Start.places`.
+    directory : path, optional
+        Where `picks`, `micrographs` and `root` start, if they are relative. Default: the working directory.
     recorded : Recorded, optional
         What an earlier run had read, where its files are meant: others are refused.
+    warnings : sequence of str
+        What the caller has to say; told and recorded with the run's own.
     executor : concurrent.futures.Executor or callable, optional
         Runs the tasks; default: threads on this host. A function that makes an executor lets a pool of processes be
         replaced when one of them dies. Workers of other processes need the same version and the same files.
@@ -145,9 +149,8 @@ def run(
     options = options or RunOptions()
     began = time.perf_counter()
     check_engine(executor, options)
-    inputs = prepare(
-        picks, micrographs=micrographs, recipe=recipe, root=None if root is None else Path(root), recorded=recorded
-    )
+    given = Given.of(picks, micrographs, root, directory)
+    inputs = prepare(given, recipe=recipe, recorded=recorded, warnings=warnings)
     check_inputs_stay(Path(out), inputs)
     if on_plan is not None:
         on_plan(inputs.plan)
@@ -175,8 +178,8 @@ def carry_out_plan(
     """Do what is left of a plan, or of one shard of it, and write the tables."""
     plan, part = inputs.plan, part_name(options.shard)
     if plan.decided.style == "relion":
-        root = None if inputs.given.root is None else Path(inputs.given.root)
-        check_writable([stack_text(folder, "stacks", ".star", root)], f"{folder}: the name of the output folder")
+        text = stack_text(folder, "stacks", ".star", inputs.given.start)
+        check_writable([text], f"{folder}: the name of the output folder")
     devices, lost = ready_devices(options, engine)
     make_folders(folder, plan.recipe, overwrite=options.overwrite)
     planned = time.perf_counter()
@@ -184,8 +187,12 @@ def carry_out_plan(
     with hold(folder, part, break_lock=options.break_lock), contextlib.ExitStack() as held:
         with starting(folder) if part else contextlib.nullcontext():
             ledger, todo = begin(inputs, folder, tasks, options, held)
-        mine = picks_of_share(plan, tasks, options.shard)
-        tally = Tally(tasks, ledger.finished, int((plan.places.reason[mine] >= 0).sum()), on_progress)
+        log = held.enter_context(RunLog(folder, part, anew=options.overwrite))
+        _tell_begin(log, plan, len(todo), lost)
+        shard = None if options.shard is None else {task.id for task in tasks}
+        first = options.shard is None or options.shard[0] == 1
+        refused = plan.places.reason[outcome_of(plan, {}, shard=shard, first=first).fate != UNTOLD] != ACCEPTED
+        tally = Tally(tasks, ledger.finished, int(refused.sum()), on_progress)
         setting = Setting(
             folder=str(folder.resolve()),
             threads=options.threads,
@@ -196,22 +203,20 @@ def carry_out_plan(
             device_fallback=options.gpu_fallback,
         )
         incidents = Incidents()
-        _cut(todo, setting, options, engine, ledger, tally, incidents, stop)
+        _cut(todo, setting, options, engine, ledger, tally, incidents, stop, log, inputs.given.start)
         cut = time.perf_counter()
-        results = {task.id: ledger.finished[task.id] for task in tasks if task.id in ledger.finished}
-        first = options.shard is None or options.shard[0] == 1
+        outcome = outcome_of(plan, ledger.finished, shard=shard, first=first)
+        results = [ledger.finished[task.id] for task in tasks if task.id in ledger.finished]
+        for text in incidents.notes():
+            log.caution(text)
         result = RunResult(
             out=folder,
-            picks=int(mine.sum()),
-            extracted=sum(found.kept for found in results.values()),
-            rejected=plan.counts(),
+            picks=int((outcome.fate != UNTOLD).sum()),
+            extracted=len(outcome.rows),
+            rejected=outcome.counts(),
             micrographs=len(tasks) + (len(plan.grounds.incomplete) if first else 0),
-            warnings=(
-                *plan.warnings,
-                *lost,
-                *_distinct(found.warnings for found in results.values()),
-                *incidents.notes(),
-            ),
+            incomplete=_named(inputs, outcome),
+            warnings=_distinct(plan.warnings, lost, *(found.warnings for found in results), incidents.notes()),
             bytes_read=tally.bytes_read,
             bytes_written=tally.bytes_written,
             planning_seconds=planned - began,
@@ -220,19 +225,19 @@ def carry_out_plan(
             resumed=len(tasks) - len(todo),
             retried=incidents.retried,
             shard=part,
-            interrupted=True,
-            exit_code=130,
+            interrupted=len(results) < len(tasks),
+            exit_code=130 if len(results) < len(tasks) else 0,
         )
-        if len(results) < len(tasks):
-            return result
-        return _finish(inputs, Outcome(plan, results, mine, without_picks=first), result, options, began)
+        if not result.interrupted:
+            result = _finish(inputs, outcome, result, options, began)
+        _tell_end(log, result)
+        return result
 
 
 def merge(folder: str | os.PathLike[str], *, options: RunOptions | None = None) -> RunResult:
     """Write the tables of a run whose shards are all done: the same tables, byte for byte, as one run writes.
 
-    The plan is made again from the inputs that the shards recorded, in the working directory that they had; that of
-    this process is changed while it lasts.
+    The plan is made again from the inputs that the shards recorded; relative paths start where they did then.
 
     Raises
     ------
@@ -245,37 +250,36 @@ def merge(folder: str | os.PathLike[str], *, options: RunOptions | None = None) 
     options = options or RunOptions()
     began = time.perf_counter()
     folder = Path(folder).resolve()
-    if not parts_present(folder):
-        raise OutputError(f"{folder}: holds no shards (ledger.1-of-N.jsonl); is it the --out of the shards?")
+    check_shards_there(folder)
     with contextlib.ExitStack() as held:
         held.enter_context(hold(folder, "", break_lock=options.break_lock))
-        parts = read_parts(folder)
-        if not os.path.isdir(parts.given.directory):
-            raise OutputError(
-                f"{folder}: its shards were run in {parts.given.directory}, which is not there any more; bring it "
-                f"back, or run all shards again with --overwrite, then merge"
-            )
-        held.enter_context(contextlib.chdir(parts.given.directory))
-        root = None if parts.given.root is None else Path(parts.given.root)
-        inputs = prepare(parts.given.picks, micrographs=parts.given.micrographs, recipe=parts.recipe, root=root)
+        shards = read_shards(folder)
+        inputs = again(shards)
         check_inputs_stay(folder, inputs)
-        results = check_whole(folder, parts, inputs)
+        results = check_whole(shards, inputs)
         planned = time.perf_counter()
         ledger = held.enter_context(Ledger(folder, part="", head=head_of(inputs.plan), fsync=options.fsync))
+        log = held.enter_context(RunLog(folder, "", anew=False))
         remove_temporary(folder, "")
         ledger.begin(run_record(inputs, list(inputs.plan.tasks)) | {"merged": True})
         ledger.append(*results.values())
+        processors = different_processors(shards)
+        _tell_begin(log, inputs.plan, 0, processors)
+        outcome = outcome_of(inputs.plan, results)
         result = RunResult(
             out=folder,
             picks=len(inputs.particles),
-            extracted=0,
-            rejected={},
+            extracted=len(outcome.rows),
+            rejected=outcome.counts(),
             micrographs=len(inputs.plan.tasks) + len(inputs.plan.grounds.incomplete),
-            warnings=(*inputs.plan.warnings, *_distinct(found.warnings for found in results.values()), *parts.notes),
+            incomplete=_named(inputs, outcome),
+            warnings=_distinct(inputs.plan.warnings, *(found.warnings for found in results.values()), processors),
             planning_seconds=planned - began,
             resumed=len(results),
         )
-        return _finish(inputs, Outcome(inputs.plan, results), result, options, began)
+        result = _finish(inputs, outcome, result, options, began)
+        _tell_end(log, result)
+        return result
 
 
 def watch(
@@ -289,6 +293,8 @@ def watch(
     settle: float = 5.0,
     options: RunOptions | None = None,
     root: str | os.PathLike[str] | None = None,
+    directory: str | os.PathLike[str] | None = None,
+    warnings: Sequence[str] = (),
     executor: Engine | None = None,
     on_round: Callable[[RunResult], None] | None = None,
     on_wait: Callable[[str], None] | None = None,
@@ -302,7 +308,7 @@ def watch(
 
     Parameters
     ----------
-    picks, micrographs, out, recipe, options, root, executor, on_progress
+    picks, micrographs, out, recipe, options, root, directory, warnings, executor, on_progress
         As for `run`.
     every : float
         Seconds between rounds.
@@ -330,21 +336,21 @@ def watch(
     if options.shard is not None:
         raise OptionError("--watch cannot be a --shard: what comes later would change which micrographs are whose")
     arrivals, patience = Arrivals(settle), Patience(Path(out), every=every, idle_timeout=idle_timeout, stop=stop)
-    result = RunResult(out=Path(out), picks=0, extracted=0, rejected={}, micrographs=0, interrupted=True, exit_code=130)
+    given = Given.of(picks, micrographs, root, directory)
+    named = (*given.picks_paths, given.start.whole(given.micrographs))
+    result: RunResult | None = None
     seen = ""
     while not stop.is_set():
         last, began = patience.over(), time.perf_counter()
         arrivals.pending.clear()
-        named = (*picks_paths(picks), os.fspath(micrographs))
         waits = [] if last else [name for name in named if os.path.isfile(name)]
         try:
             if not all(arrivals.ready(name) for name in waits):
                 raise InputError(f"{' or '.join(waits)}: is still being written")
             inputs = prepare(
-                picks,
-                micrographs=micrographs,
+                given,
                 recipe=recipe,
-                root=None if root is None else Path(root),
+                warnings=warnings,
                 ready=None if last else arrivals.ready,
                 look=read_header if last else arrivals.look,
             )
@@ -370,6 +376,10 @@ def watch(
             patience.obeyed()
             break
         patience.wait()
+    if result is None:  # stopped before there was anything
+        return RunResult(
+            out=Path(out), picks=0, extracted=0, rejected={}, micrographs=0, interrupted=True, exit_code=130
+        )
     return result
 
 
@@ -382,6 +392,8 @@ def _cut(
     tally: Tally,
     incidents: Incidents,
     stop: threading.Event,
+    log: RunLog,
+    start: Start,
 ) -> None:
     """Do the tasks and record each as it ends."""
     failure: CryoboxError | None = None
@@ -390,18 +402,25 @@ def _cut(
             try:
                 if isinstance(result, CryoboxError):
                     raise result
+                warnings = tuple(map(start.told, result.warnings))
+                result = replace(result, error=start.told(result.error), warnings=warnings)
                 ledger.append(result)
             except CryoboxError as error:
                 failure = failure or error
                 stop.set()
                 continue
             tally.add(task, result)
+            for text in result.warnings:
+                log.caution(text)
+            if result.error:
+                log.caution(f"micrograph left out: {result.error}")
             if result.error and options.on_error == "stop":
                 failure = failure or InputError(result.error)
                 stop.set()
     except AbortedError as error:
         failure = failure or error
     if failure is not None:
+        log.fail(str(failure))
         raise AbortedError(
             f"{failure}; {len(ledger.finished)} micrographs are done, the same command resumes"
         ) from failure
@@ -409,35 +428,48 @@ def _cut(
 
 def _finish(inputs: Inputs, found: Outcome, so_far: RunResult, options: RunOptions, began: float) -> RunResult:
     """Write the tables over those of an earlier run, take away what is left of these, and write `job.json` last."""
-    plan, given = inputs.plan, inputs.given
     place = so_far.out / TABLE_FOLDER / so_far.shard if so_far.shard else so_far.out
     try:
         place.mkdir(parents=True, exist_ok=True)
         withdraw_tables(place, keep=tables_present(place), fsync=options.fsync)  # that is, job.json
         tables = write_tables(
-            so_far.out, inputs.particles, inputs.micrographs, plan, found,
-            root=None if given.root is None else Path(given.root), fsync=options.fsync, place=place,
+            so_far.out, inputs.particles, inputs.micrographs, inputs.plan, found,
+            start=inputs.given.start, fsync=options.fsync, place=place,
         )  # fmt: skip
         withdraw_tables(place, keep=[path.name for path in tables], fsync=options.fsync)
     except OSError as error:
         raise AbortedError(f"{error}; all stacks are written, the same command writes the tables") from error
-    incomplete = {inputs.micrographs.names[row]: why for row, why in sorted(found.incomplete.items())}
-    nothing = len(found.rows) == 0 and not so_far.shard  # one shard may have only blank micrographs; merge judges all
+    nothing = so_far.extracted == 0 and not so_far.shard  # a shard may have only blank micrographs; merge judges all
     result = replace(
         so_far,
-        extracted=len(found.rows),
-        rejected=found.counts(),
-        incomplete=incomplete,
         tables=tuple(tables),
         seconds=time.perf_counter() - began,
-        interrupted=False,
-        exit_code=1 if nothing or (incomplete and not options.allow_incomplete) else 0,
+        exit_code=1 if nothing or (so_far.incomplete and not options.allow_incomplete) else 0,
     )
     try:
-        publish_file(place / "job.json", _job_json(inputs, result), fsync=options.fsync)
+        publish_file(place / RECORD, _job_json(inputs, result), fsync=options.fsync)
     except OutputError as error:
         raise AbortedError(f"{error}; all tables are written, the same command writes it") from error
     return result
+
+
+def _named(inputs: Inputs, found: Outcome) -> dict[str, str]:
+    """Micrographs that could not be used, as the table calls them."""
+    return {inputs.micrographs.names[row]: why for row, why in sorted(found.incomplete.items())}
+
+
+def _tell_begin(log: RunLog, plan: Plan, todo: int, warnings: Iterable[str]) -> None:
+    log.tell(f"cryobox {__version__} begins: {todo} of {len(plan.tasks)} micrographs to cut")
+    for text in (*plan.warnings, *warnings):
+        log.caution(text)
+    for why in plan.grounds.incomplete.values():
+        log.caution(f"micrograph left out: {why}")
+
+
+def _tell_end(log: RunLog, result: RunResult) -> None:
+    how = "interrupted; the same command resumes" if result.interrupted else f"ends with exit code {result.exit_code}"
+    rejected = sum(result.rejected.values())
+    log.tell(f"{result.extracted} of {result.picks} picks extracted, {rejected} rejected; {how}")
 
 
 def _job_json(inputs: Inputs, result: RunResult) -> bytes:
@@ -462,5 +494,5 @@ def _job_json(inputs: Inputs, result: RunResult) -> bytes:
     return json.dumps(sealed(record), indent=1, ensure_ascii=False).encode("utf-8", "backslashreplace") + b"\n"
 
 
-def _distinct(groups: Iterable[tuple[str, ...]]) -> list[str]:
-    return list(dict.fromkeys(text for group in groups for text in group))
+def _distinct(*groups: Iterable[str]) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(text for group in groups for text in group))

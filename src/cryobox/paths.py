@@ -1,26 +1,79 @@
-"""Where a file named in a table is looked for."""
+"""Where relative paths start, and where a file named in a table is looked for."""
 
 from __future__ import annotations
 
 import os
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
-__all__ = ["find_file", "search_places"]
+from cryobox.errors import CryoboxError
+
+__all__ = ["Start", "find_file"]
 
 
-def search_places(table: Path | None, root: Path | None) -> tuple[Path, ...]:
-    """Folders against which relative paths in `table` are tried, in order.
+@dataclass(frozen=True, slots=True)
+class Start:
+    """Where relative paths start: made once, where a user's words come in. Nothing below asks for a working directory.
 
-    `root` alone if it is given; else the working directory, the table's folder, and that folder's parents up to the
-    third (a CryoSPARC project is the parent of the job folder; RELION's root is the working directory).
+    Parameters
+    ----------
+    directory : str
+        Absolute: where what a user names starts, and names in tables, too.
+    root : str, optional
+        Absolute: where names in tables start, where that is said.
     """
-    if root is not None:
-        return (root,)
-    places = [Path.cwd()]
-    if table is not None:
-        folder = table.resolve().parent
-        places += [folder, *list(folder.parents)[:3]]
-    return tuple(dict.fromkeys(places))
+
+    directory: str
+    root: str | None = None
+
+    @classmethod
+    def here(cls, root: str | os.PathLike[str] | None = None) -> Start:
+        """The working directory of this process."""
+        directory = os.getcwd()
+        return cls(directory, None if root is None else os.path.join(directory, root))
+
+    def whole(self, path: str | os.PathLike[str]) -> str:
+        """A path that a user gave, so that it can be opened."""
+        return os.path.join(self.directory, path)
+
+    def told(self, text: str) -> str:
+        """A message with paths as they were given, from the directory on: the same wherever it is made again."""
+        if self.directory == "/":
+            return text
+        return re.sub(rf"(?<![^\s'\"(=,]){re.escape(self.directory)}/(?=[^\s/])", "", text)
+
+    @contextmanager
+    def telling(self) -> Iterator[None]:
+        """While this lasts, errors name paths as they were given; whole ones where the reader is somewhere else."""
+        try:
+            yield
+        except CryoboxError as error:
+            text = self.told(str(error))
+            if text == str(error) or self.directory != os.getcwd():
+                raise
+            raise type(error)(text) from error.__cause__
+
+    @property
+    def base(self) -> Path:
+        """Where names in tables of RELION start."""
+        return Path(self.root or self.directory)
+
+    def places(self, table: Path | None) -> tuple[Path, ...]:
+        """Folders against which relative names in `table` are tried, in order.
+
+        The root alone if there is one; else the directory, the table's folder, and that folder's parents up to the
+        third (a CryoSPARC project is the parent of the job folder; RELION's root is the working directory).
+        """
+        if self.root is not None:
+            return (Path(self.root),)
+        places = [Path(self.directory)]
+        if table is not None:
+            folder = table.resolve().parent
+            places += [folder, *list(folder.parents)[:3]]
+        return tuple(dict.fromkeys(places))
 
 
 def find_file(name: str, places: tuple[Path, ...]) -> str:

@@ -15,12 +15,12 @@ from cryobox.centering import corner_of, inside, mirror, overlaps, round_half_aw
 from cryobox.decided import Decided, decide, doubts
 from cryobox.errors import MicrographError, OptionError
 from cryobox.folder.layout import stack_folder, stack_names
+from cryobox.folder.records import BITS
 from cryobox.grounds import Grounds, settle
 from cryobox.matching import micrographs_with_picks
 from cryobox.micrograph import ImageHeader, Micrographs
 from cryobox.options import Recipe, Steps, check_background_radius
 from cryobox.particles import Alignment, Particles, Reason
-from cryobox.records import BITS
 from cryobox.windows import Stored, Windows
 
 __all__ = [

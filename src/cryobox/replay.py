@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from cryobox.errors import InputError, OptionError
-from cryobox.inputs import Given, Recorded
+from cryobox.folder.layout import RECORD
+from cryobox.folder.run import read_record as read
+from cryobox.given import Given
+from cryobox.inputs import Recorded
 from cryobox.options import Recipe
 
 __all__ = ["given_of", "holds", "read_record", "recorded_of"]
@@ -18,14 +20,11 @@ __all__ = ["given_of", "holds", "read_record", "recorded_of"]
 def read_record(path: Path) -> dict[str, Any]:
     """The `job.json` of an earlier run; a folder stands for the one inside it."""
     if path.is_dir():
-        path /= "job.json"
-    try:
-        record = json.loads(path.read_text())
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read: {error.strerror}") from error
-    except ValueError as error:
-        raise InputError(f"{path}: not the job.json of a run: {error}") from error
-    if not isinstance(record, dict) or not isinstance(record.get("recipe"), dict):
+        path /= RECORD
+    if not path.exists():
+        raise InputError(f"{path}: cannot be read: No such file or directory")
+    record = read(path)
+    if not isinstance(record.get("recipe"), dict):
         raise InputError(f"{path}: not the job.json of a run: it has no recipe")
     return record | {"recipe": Recipe.from_dict(record["recipe"], str(path)).as_dict()}
 
@@ -33,7 +32,7 @@ def read_record(path: Path) -> dict[str, Any]:
 def holds(out: Path, record: Path) -> bool:
     """Whether `record`, or the folder that stands for its `job.json`, is that of the output folder."""
     try:
-        return os.path.samefile(out / "job.json", record / "job.json" if record.is_dir() else record)
+        return os.path.samefile(out / RECORD, record / RECORD if record.is_dir() else record)
     except OSError:
         return False
 
@@ -97,6 +96,7 @@ def recorded_of(
     """What the recorded run had read, as far as its files are used again; and warnings."""
     if source is None or (picks and micrographs):
         return None, ()
+    source = source / RECORD if source.is_dir() else source
     if not isinstance(record.get("files"), dict):
         told = "does not say what that run read, so its files cannot be compared with those that are there now"
         return None, (f"{source}: {told}",)

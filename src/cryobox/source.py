@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 from typing import Any, SupportsIndex
 
 import numpy as np
@@ -16,7 +15,8 @@ from cryobox.centering import center_of
 from cryobox.core import Status, cut
 from cryobox.errors import InputError
 from cryobox.formats.images import PixelReader
-from cryobox.inputs import Picks, prepare
+from cryobox.given import Given, Picks
+from cryobox.inputs import prepare
 from cryobox.options import Recipe
 from cryobox.plan import Task
 
@@ -67,7 +67,7 @@ class ParticleSource:
         recipe: Recipe,
         root: str | os.PathLike[str] | None = None,
     ) -> None:
-        plan = prepare(picks, micrographs=micrographs, recipe=recipe, root=None if root is None else Path(root)).plan
+        plan = prepare(Given.of(picks, micrographs, root), recipe=recipe).plan
         order = np.argsort(plan.work.rows, kind="stable")
         task = np.repeat(np.arange(len(plan.tasks)), np.diff(plan.work.first_row))
         self.recipe = plan.recipe

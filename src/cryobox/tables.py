@@ -3,100 +3,24 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from cryobox.engine.task import TaskResult
 from cryobox.errors import OutputError
-from cryobox.folder.layout import TABLE_FOLDER, output_names, table_name, table_names
+from cryobox.folder.layout import RECORD, TABLE_FOLDER, output_names, table_name, table_names
 from cryobox.folder.publish import publish_files, sync_folder
 from cryobox.formats import table_writer
 from cryobox.micrograph import Micrographs
-from cryobox.particles import Alignment, Extracted, Particles, Reason
-from cryobox.plan import REASONS, Plan
+from cryobox.outcome import Outcome
+from cryobox.particles import Alignment, Extracted, Particles
+from cryobox.paths import Start
+from cryobox.plan import Plan
 
-__all__ = ["Outcome", "stack_text", "tables_present", "withdraw_tables", "write_tables"]
-
-
-class Outcome:
-    """What became of every pick: what the plan refused, combined with what the tasks did.
-
-    Parameters
-    ----------
-    plan : Plan
-    results : mapping of str to TaskResult
-        By task id; all tasks that `only` concerns.
-    only : ndarray of bool, optional
-        The picks to be told of (one shard's); the others are neither extracted nor rejected.
-    without_picks : bool
-        Whether micrographs of which no pick is known, since their coordinate file is missing, are told of, too.
-
-    Attributes
-    ----------
-    rows : ndarray, intp
-        Picks that were extracted, ascending.
-    slot : ndarray, int64
-        Index of each in its stack.
-    rejected : ndarray, intp
-        All other picks, ascending.
-    reasons : tuple of str
-        One for each of `rejected`.
-    incomplete : dict of int to str
-        Micrographs that could not be used.
-    """
-
-    def __init__(
-        self,
-        plan: Plan,
-        results: Mapping[str, TaskResult],
-        only: NDArray[np.bool_] | None = None,
-        *,
-        without_picks: bool = True,
-    ) -> None:
-        windows = np.array([len(task.windows) for task in plan.tasks], dtype=np.int64)
-        offset = np.concatenate([[0], np.cumsum(windows)])
-        code = np.full(offset[-1], -1, dtype=np.int8)
-        self.incomplete = dict(plan.grounds.incomplete)
-        for t, task in enumerate(plan.tasks):
-            if only is not None and task.id not in results:
-                continue  # of another shard
-            result = results[task.id]
-            if result.error:
-                self.incomplete[int(plan.work.task_micrograph[t])] = result.error
-                code[offset[t] : offset[t + 1]] = REASONS.index(Reason.MICROGRAPH)
-            for index, why in result.refused:
-                code[offset[t] + index] = REASONS.index(Reason(why))
-        kept = code < 0
-        before = np.concatenate([[0], np.cumsum(kept)])  # windows kept before each one
-        task_of_row = np.repeat(np.arange(len(plan.tasks)), np.diff(plan.work.first_row))
-        window = plan.work.window + offset[task_of_row]
-        slot = before[window] - before[offset[task_of_row]]
-        reason = plan.places.reason.copy()
-        reason[plan.work.rows] = code[window]
-        all_slots = np.full(len(reason), -1, dtype=np.int64)
-        all_slots[plan.work.rows] = slot
-        told = np.ones(len(reason), dtype=np.bool_) if only is None else only
-        if only is not None:
-            rows = set(np.unique(plan.micrograph[only]).tolist())
-            if without_picks:
-                rows |= set(self.incomplete) - set(np.unique(plan.micrograph).tolist())
-            self.incomplete = {row: why for row, why in self.incomplete.items() if row in rows}
-        self.rows = np.flatnonzero((reason < 0) & told)
-        self.slot = all_slots[self.rows]
-        self.rejected = np.flatnonzero((reason >= 0) & told)
-        texts = [str(why) for why in REASONS]
-        self.reasons = tuple(texts[c] for c in reason[self.rejected].tolist())
-
-    def counts(self) -> dict[str, int]:
-        """Rejected picks by reason, most first."""
-        found: dict[str, int] = {}
-        for reason in self.reasons:
-            found[reason] = found.get(reason, 0) + 1
-        return dict(sorted(found.items(), key=lambda item: -item[1]))
+__all__ = ["stack_text", "tables_present", "withdraw_tables", "write_tables"]
 
 
 def withdraw_tables(folder: Path, *, keep: Collection[str] = (), fsync: bool = True) -> None:
@@ -109,7 +33,7 @@ def withdraw_tables(folder: Path, *, keep: Collection[str] = (), fsync: bool = T
     OutputError
     """
     removed = False
-    for name in ("job.json", *tables_present(folder)):
+    for name in (RECORD, *tables_present(folder)):
         if name in keep:
             continue
         try:
@@ -143,7 +67,7 @@ def write_tables(
     plan: Plan,
     found: Outcome,
     *,
-    root: Path | None,
+    start: Start,
     fsync: bool,
     place: Path | None = None,
     home: Path | None = None,
@@ -162,20 +86,14 @@ def write_tables(
         reasons = tuple(found.incomplete[int(row)] for row in rows)
         jobs.append(("micrographs_incomplete", lambda path: writer.write_incomplete(path, micrographs, rows, reasons)))
     if len(found.rejected):
-        rejected = _extracted(particles, plan, found.rejected, np.full(len(found.rejected), -1, dtype=np.int64))
-        rejected = replace(rejected, reasons=found.reasons, stack=("",) * len(micrographs))
+        none = ("",) * len(micrographs)
+        rejected = replace(_extracted(plan, found, found.rejected, none), reasons=found.reasons())
         jobs.append(("rejected", lambda path: writer.write_rejected(path, particles, micrographs, rejected)))
     if len(found.rows):
-        table = _extracted(particles, plan, found.rows, found.slot)
+        table = _extracted(plan, found, found.rows, ("",) * len(micrographs))
         for index, output in reversed(list(enumerate(plan.recipe.outputs))):
-            stacks = [""] * len(micrographs)
-            folders: dict[str, str] = {}  # resolving one for each of ten thousand stacks takes a second
-            for task, row in zip(plan.tasks, plan.work.task_micrograph.tolist(), strict=True):
-                inner, _, stack = task.outputs[index].path.rpartition("/")
-                if inner not in folders:
-                    folders[inner] = stack_text(folder, inner, writer.suffix, root, home)
-                stacks[row] = f"{folders[inner]}/{stack}"
-            of_size = replace(table, size=output.size, stack=tuple(stacks))
+            stacks = _stack_texts(plan, index, len(micrographs), folder, writer.suffix, start, home)
+            of_size = replace(table, size=output.size, stack=stacks)
             jobs.append(
                 (table_name(output.name), _particles_job(writer.write_particles, particles, micrographs, of_size))
             )
@@ -185,16 +103,29 @@ def write_tables(
     return published[::-1]
 
 
-def stack_text(folder: Path, stack: str, suffix: str, root: Path | None, place: Path | None = None) -> str:
+def _stack_texts(
+    plan: Plan, index: int, micrographs: int, folder: Path, suffix: str, start: Start, home: Path
+) -> tuple[str, ...]:
+    """The stacks of one size as a table names them, by micrograph; "" where there is none."""
+    stacks = [""] * micrographs
+    folders: dict[str, str] = {}  # resolving one for each of ten thousand stacks takes a second
+    for task, row in zip(plan.tasks, plan.work.task_micrograph.tolist(), strict=True):
+        inner, _, stack = task.outputs[index].path.rpartition("/")
+        if inner not in folders:
+            folders[inner] = stack_text(folder, inner, suffix, start, home)
+        stacks[row] = f"{folders[inner]}/{stack}"
+    return tuple(stacks)
+
+
+def stack_text(folder: Path, stack: str, suffix: str, start: Start, place: Path | None = None) -> str:
     """How a table names a stack: from the root (RELION: the working directory), `>` from the table's folder in `.cs`.
 
     Absolute where the output folder lies outside the root. `place` is the table's folder, if it is not the stacks'.
     """
-    if suffix == ".cs" and root is None:
+    if suffix == ".cs" and start.root is None:
         return f">{stack if place in (None, folder) else Path(os.path.relpath(folder / stack, place)).as_posix()}"
-    base = (root or Path.cwd()).resolve()
     try:
-        relative = folder.resolve().relative_to(base)
+        relative = folder.resolve().relative_to(start.base.resolve())
     except ValueError:
         return (folder.resolve() / stack).as_posix()
     return (relative / stack).as_posix()
@@ -209,13 +140,14 @@ def _particles_job(
     return lambda path: write(path, particles, micrographs, table)
 
 
-def _extracted(particles: Particles, plan: Plan, rows: NDArray[np.intp], slot: NDArray[np.int64]) -> Extracted:
+def _extracted(plan: Plan, found: Outcome, rows: NDArray[np.intp], stack: tuple[str, ...]) -> Extracted:
+    """The columns of a table of these picks, of the first stored size."""
     recipe = plan.recipe
     return Extracted(
         rows=rows,
         micrograph=plan.micrograph[rows],
-        stack=(),
-        slot=slot,
+        stack=stack,
+        slot=found.slot[rows],
         size=recipe.sizes[0],
         box=recipe.box,
         center=plan.places.center[rows],

@@ -9,10 +9,11 @@ from typing import Any
 
 import pytest
 
-from cryobox.engine.ledger import Ledger, ledger_path, read_ledger
-from cryobox.engine.task import StackInfo, TaskResult
 from cryobox.errors import OutputError
-from cryobox.records import BEGINNINGS, FORMAT
+from cryobox.folder.ledger import Ledger, read_ledger
+from cryobox.folder.parts import ledger_path
+from cryobox.folder.records import BEGINNINGS, FORMAT
+from cryobox.results import StackInfo, TaskResult
 
 HEAD: dict[str, Any] = {
     "cryobox": "1", "records": 1, "bits": 1, "fftw": "3", "recipe": {"box": 64, "ramp": True, "limit": 3},
@@ -129,7 +130,7 @@ def test_a_limit_may_grow_or_go_but_not_shrink(tmp_path: Path, limit: int | None
 
 
 def test_the_format_of_the_records_has_a_number_that_is_raised_with_it() -> None:
-    """Where this fails, a field came or went: raise FORMAT in cryobox.records (CONTRIBUTING.md), then change this."""
+    """Where this fails, a field came or went: raise records.FORMAT (CONTRIBUTING.md), then change this."""
     names = {
         "result": [field.name for field in dataclasses.fields(TaskResult)],
         "stack": [field.name for field in dataclasses.fields(StackInfo)],

@@ -25,6 +25,7 @@ from cryobox.matching import match_micrographs
 from cryobox.micrograph import ImageHeader, Micrographs, Optics
 from cryobox.options import Recipe
 from cryobox.particles import Extracted, Particles
+from cryobox.paths import Start
 from cryobox.plan import build_plan
 
 TABLES = (
@@ -492,7 +493,7 @@ def test_exposures_are_read_from_one_table_or_two(real_data: Path, name: str) ->
 @pytest.mark.real
 def test_the_root_is_where_micrographs_are_looked_for(real_data: Path, tmp_path: Path) -> None:
     path = real_data / "cryosparc_project/J4/picked_micrographs.cs"
-    assert cs.read_micrographs(path, root=tmp_path).paths[0].startswith(str(tmp_path))
+    assert cs.read_micrographs(path, start=Start.here(tmp_path)).paths[0].startswith(str(tmp_path))
 
 
 def test_the_dose_weighted_micrograph_is_preferred(tmp_path: Path) -> None:

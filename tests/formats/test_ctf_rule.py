@@ -16,6 +16,7 @@ import pytest
 from cryobox.errors import InputError
 from cryobox.formats import check_tables, star, star_output
 from cryobox.options import Recipe
+from cryobox.paths import Start
 from formats import ctf_model as model
 from star_tables import extraction, write
 
@@ -52,7 +53,7 @@ def write_picks(case: model.Case, folder: Path) -> Path:
 
 
 def outcome(case: model.Case, folder: Path) -> Outcome:
-    picks = star.read_particles(write_picks(case, folder), root=folder)
+    picks = star.read_particles(write_picks(case, folder), start=Start.here(folder))
     files = star.read_micrographs(write(folder / "micrographs.star", model.text_of(case.micrographs, "micrographs")))
     extracted = extraction(picks, files, refresh_ctf=case.refresh)
     recipe = Recipe(box=extracted.box, sizes=(extracted.size,), style="relion", refresh_ctf=case.refresh)

@@ -12,6 +12,7 @@ from cryobox.errors import InputError, OptionError
 from cryobox.formats import cs, star_output
 from cryobox.micrograph import Micrographs
 from cryobox.options import Recipe
+from cryobox.paths import Start
 
 RECIPE = Recipe(box=64)
 STAR = "data_\nloop_\n_rlnCoordinateX #1\n_rlnCoordinateY #2\n"
@@ -137,7 +138,7 @@ def test_a_folder_of_micrographs_is_sorted_and_without_stacks(tmp_path: Path) ->
 def test_a_glob_goes_into_folders(tmp_path: Path) -> None:
     fill(tmp_path / "one", a__mrc="", x__txt="")
     fill(tmp_path / "one" / "two", b__mrc="")
-    found = formats.read_micrographs(str(tmp_path / "**" / "*.mrc"), root=tmp_path)
+    found = formats.read_micrographs(str(tmp_path / "**" / "*.mrc"), start=Start.here(tmp_path))
     assert found.names == ("one/a.mrc", "one/two/b.mrc")
     assert found.paths == (str(tmp_path / "one/a.mrc"), str(tmp_path / "one/two/b.mrc"))
     with pytest.raises(InputError, match=r"holds no micrographs; expected files that end with \.mrc"):
@@ -154,8 +155,10 @@ def test_one_image_may_be_the_micrographs(tmp_path: Path) -> None:
 @pytest.mark.real
 def test_cs_and_csg_go_to_their_module(real_data: Path) -> None:
     project = real_data / "cryosparc_project"
-    mics = formats.read_micrographs(project / "J3/J3_exposures.csg", root=project)
-    picks = formats.read_particles(project / "J4/J4_particles.csg", micrographs=mics, recipe=RECIPE, root=project)
+    mics = formats.read_micrographs(project / "J3/J3_exposures.csg", start=Start.here(project))
+    picks = formats.read_particles(
+        project / "J4/J4_particles.csg", micrographs=mics, recipe=RECIPE, start=Start.here(project)
+    )
     assert (mics.family, picks.family) == ("cs", "cs")
 
 

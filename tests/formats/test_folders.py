@@ -14,6 +14,7 @@ from cryobox.matching import match_names
 from cryobox.micrograph import Micrographs
 from cryobox.options import Recipe
 from cryobox.particles import Particles
+from cryobox.paths import Start
 
 HEAD = "\n# version 50001\n\ndata_\n\nloop_\n_rlnCoordinateX #1\n_rlnCoordinateY #2\n"
 BOX = "0 0 4 4\n"
@@ -48,7 +49,7 @@ def fill(folder: Path, files: dict[str, str]) -> Path:
 
 def read(path: Path, *names: str, suffix: str | None = None, **options: Any) -> Particles:
     recipe = Recipe(box=64, coordinate_suffix=suffix, **options)
-    return formats.read_particles(path, micrographs=micrographs(*names), recipe=recipe, root=None)
+    return formats.read_particles(path, micrographs=micrographs(*names), recipe=recipe)
 
 
 def by_micrograph(particles: Particles, *names: str) -> dict[str, list[float]]:
@@ -95,7 +96,9 @@ def test_the_list_of_a_relion_job_is_followed(tmp_path: Path, monkeypatch: pytes
     found = read(job, *MOVIES)
     assert found.micrograph_names == MOVIES
     assert by_micrograph(found, *MOVIES) == WANTED
-    with_root = formats.read_particles(job, micrographs=micrographs(*MOVIES), recipe=Recipe(box=64), root=tmp_path)
+    with_root = formats.read_particles(
+        job, micrographs=micrographs(*MOVIES), recipe=Recipe(box=64), start=Start.here(tmp_path)
+    )
     assert with_root.micrograph_names == MOVIES
     moved = tmp_path / "elsewhere/deep/down/copy"
     fill(moved, PER_MICROGRAPH | {f"{name}.star": head + rows.replace("job004", "job999")})

@@ -12,6 +12,7 @@ from cryobox.errors import InputError
 from cryobox.formats import star
 from cryobox.formats.csv import read_coordinates
 from cryobox.options import Recipe
+from cryobox.paths import Start
 from star_tables import write
 
 XY = "loop_\n_rlnCoordinateX #1\n_rlnCoordinateY #2\n"
@@ -87,7 +88,7 @@ def test_other_star_files_of_a_project_are_no_picks_and_the_message_says_what_th
         "data_coordinate_files\n\nloop_\n_rlnMicrographName\n_rlnMicrographCoordinates\nM/mic.mrc mic.star\n"
     )
     with pytest.raises(InputError, match=rf"mic\.star: no block of picks .*{message}"):
-        star.read_particles(tmp_path / "list.star", root=tmp_path)
+        star.read_particles(tmp_path / "list.star", start=Start.here(tmp_path))
     (tmp_path / "list.star").unlink()
     with pytest.raises(InputError, match=rf"mic\.star: no block of picks .*{message}"):
         formats.read_particles(tmp_path, recipe=Recipe(box=64))
@@ -155,7 +156,7 @@ def test_files_without_picks_change_nothing_of_the_others(tmp_path: Path) -> Non
     write(tmp_path / "e.box", "")
     rows = "".join(f"M/{path.stem}.mrc {path.name}\n" for path in sorted(tmp_path.iterdir()))
     head = "data_coordinate_files\n\nloop_\n_rlnMicrographName\n_rlnMicrographCoordinates\n"
-    found = star.read_particles(write(tmp_path / "list.star", head + rows), root=tmp_path)
+    found = star.read_particles(write(tmp_path / "list.star", head + rows), start=Start.here(tmp_path))
     assert (found.family, found.x.tolist(), len(found.micrograph_names)) == ("star", [1], 5)
     assert found.table.table.tags == ("_rlnCoordinateX", "_rlnCoordinateY", "_rlnClassNumber")
     (warning,) = found.warnings

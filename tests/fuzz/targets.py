@@ -129,7 +129,7 @@ def _info(folder: Path, data: bytes) -> None:
 
 
 def _ledger(folder: Path, data: bytes) -> None:
-    from cryobox.engine.ledger import read_ledger
+    from cryobox.folder.ledger import read_ledger
 
     path = folder / "ledger.jsonl"
     path.write_bytes(data)
@@ -140,6 +140,7 @@ def _plan(name: str) -> Target:
     """The whole way from a table of picks to a plan."""
 
     def target(folder: Path, data: bytes) -> None:
+        from cryobox.given import Given
         from cryobox.inputs import prepare
 
         micrograph = folder / "m.mrc"
@@ -147,7 +148,7 @@ def _plan(name: str) -> Target:
             synth.write_mrc(micrograph, synth.micrograph((48, 64)), pixel_size=1.5)
         path = folder / name
         path.write_bytes(data)
-        inputs = prepare(path, micrographs=micrograph, recipe=_RECIPE, root=folder)
+        inputs = prepare(Given.of(path, micrograph, folder), recipe=_RECIPE)
         plan = inputs.plan
         assert len(plan.work.rows) + sum(plan.counts().values()) == len(inputs.particles)
         for task in plan.tasks:

@@ -102,7 +102,7 @@ def contents(out: Path) -> dict[str, str]:
     found = {}
     for path in sorted(out.rglob("*")):
         name = path.relative_to(out).as_posix()
-        if path.is_dir() or name.startswith((".lock", "ledger", "report")):
+        if path.is_dir() or name.startswith((".lock", "ledger", "report", "run.")):
             continue
         data = path.read_bytes()
         if path.name == "job.json":

@@ -107,7 +107,7 @@ def test_a_kill_after_any_call_leaves_whole_files_and_the_same_command_ends_with
 def test_a_run_killed_again_and_again_gets_done(bench: Bench) -> None:
     out = bench.fresh()
     kills = 0
-    while (ended := bench.run(out, fault=Fault(35, KILL))).code == -9:
+    while (ended := bench.run(out, fault=Fault(45, KILL))).code == -9:
         bench.check_whole(out, bench.expected)
         kills += 1
         assert kills < 40
@@ -236,8 +236,8 @@ def test_a_call_that_fails_ends_the_run_with_a_message_and_the_rerun_completes_i
         (struck,) = [call for call in ended.calls if call.number == at]  # the ledger is written by another thread
         what = f"{errno.errorcode[error]} at {struck.name} {struck.path}"
         assert "Traceback" not in ended.output, f"{what}:\n{ended.output}"
-        # What cannot be removed or emptied at the end does no harm, nor room that is not reserved.
-        harmless = at > len(bench.calls) - 2 or struck.name in ("remove", "reserve")
+        # What cannot be removed or emptied at the end does no harm, nor room not reserved, nor a gap in the log.
+        harmless = at > len(bench.calls) - 2 or struck.name in ("remove", "reserve") or "run.log" in struck.path
         assert ended.code in ((0, 2, 3) if harmless else (2, 3)), what
         if ended.code:
             assert os.strerror(error) in ended.output, f"{what}: the message must say it: {ended.output}"

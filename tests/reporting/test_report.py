@@ -193,7 +193,7 @@ def test_the_sampled_images_are_those_of_the_picks(finished: tuple[RunResult, st
 
     result, _ = finished
     facts = gather(result.out)
-    rows = np.flatnonzero(facts.code == -1)
+    rows = np.flatnonzero(facts.outcome.fate == -1)
     sample = sample_images(facts, rows[::3], 1)
     names = read_blocks(result.out / "particles_small.star")["particles"].table().texts("_rlnImageName")
     assert len(sample.rows) == len(rows[::3])

@@ -12,10 +12,10 @@ MICROGRAPHS = 14
 
 
 def outputs(folder: Path) -> dict[str, bytes]:
-    """Every table and stack of an output folder by name; the path of its project, which stands in reasons, left out."""
+    """Every table and stack of an output folder by name; names in reasons from the project on."""
     found = [*folder.glob("*.star"), *folder.glob("*.cs"), *folder.glob("*.csg"), *folder.glob("stacks*/*")]
-    project = str(folder.parent).encode()
-    return {str(path.relative_to(folder)): path.read_bytes().replace(project, b"PROJECT") for path in sorted(found)}
+    project = f"{folder.parent}/".encode()  # in reasons, where a run was not started there
+    return {str(path.relative_to(folder)): path.read_bytes().replace(project, b"") for path in sorted(found)}
 
 
 def differences(one: dict[str, bytes], other: dict[str, bytes]) -> list[str]:

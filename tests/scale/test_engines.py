@@ -21,11 +21,13 @@ import pytest
 
 import cryobox
 from cryobox.engine.batch import Batch, do_batch, expect, look
-from cryobox.engine.ledger import ledger_path, read_ledger
 from cryobox.engine.progress import Progress
-from cryobox.engine.task import Setting, remove_temporary
+from cryobox.engine.task import Setting
 from cryobox.errors import AbortedError, BackendError, OptionError
-from cryobox.folder.publish import temporary_name
+from cryobox.folder.ledger import read_ledger
+from cryobox.folder.parts import ledger_path
+from cryobox.folder.publish import remove_temporary, temporary_name
+from cryobox.given import Given
 from cryobox.inputs import prepare
 from scale.project import MICROGRAPHS, differences, extract, outputs
 
@@ -258,9 +260,8 @@ def test_a_worker_with_another_version_is_named_before_work_starts(project: Path
 
 
 def test_a_worker_says_which_folder_or_micrograph_it_does_not_see(project: Path, tmp_path: Path) -> None:
-    plan = prepare(
-        project / "picks.star", micrographs=project / "micrographs.star", recipe=cryobox.Recipe(box=96), root=project
-    ).plan
+    given = Given.of(project / "picks.star", project / "micrographs.star", project)
+    plan = prepare(given, recipe=cryobox.Recipe(box=96)).plan
     out = project / "out"
     (out / "stacks").mkdir(parents=True)
     expected = expect(out, list(plan.tasks), token=out / ".seen")
@@ -279,7 +280,7 @@ def test_a_worker_that_outlives_its_run_replaces_no_stack(
 ) -> None:
     monkeypatch.chdir(project)
     monkeypatch.setattr("cryobox.engine.task.PATIENCE_SECONDS", 0.0)
-    plan = prepare("picks.star", micrographs="micrographs.star", recipe=cryobox.Recipe(box=96)).plan
+    plan = prepare(Given.of("picks.star", "micrographs.star"), recipe=cryobox.Recipe(box=96)).plan
     out = project / "late"
     (out / "stacks").mkdir(parents=True)
     token = out / temporary_name("seen", "")

@@ -16,13 +16,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import cryobox
-from cryobox.engine.ledger import ledger_path, read_ledger
 from cryobox.engine.shards import cost, parse_shard, share
 from cryobox.errors import LockError, OptionError, OutputError
+from cryobox.folder.ledger import read_ledger
+from cryobox.folder.parts import ledger_path
+from cryobox.folder.records import sealed, unsealed
+from cryobox.given import Given
 from cryobox.inputs import prepare
 from cryobox.job import merge
 from cryobox.plan import Plan
-from cryobox.records import sealed, unsealed
 from scale.project import RECIPE, differences, extract, outputs
 
 DRIVER = Path(__file__).parent / "driver.py"
@@ -36,7 +38,7 @@ def run_shard(project: Path, index: int, count: int, **more: object) -> cryobox.
 
 def plan_of(project: Path) -> Plan:
     picks, micrographs = project / "picks.star", project / "micrographs.star"
-    return prepare(picks, micrographs=micrographs, recipe=RECIPE, root=project).plan
+    return prepare(Given.of(picks, micrographs, project), recipe=RECIPE).plan
 
 
 @pytest.mark.parametrize("count", [1, 3, 20])

@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from cryobox.engine.ledger import ledger_path, read_ledger
+from cryobox.folder.ledger import read_ledger
+from cryobox.folder.parts import ledger_path
 from scale.project import differences, outputs
 from scale.slurm import NoSlurmError, slurm
 

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 import synth
+from cryobox.given import Given
 from cryobox.inputs import Inputs, prepare
 from cryobox.mirrored import ORIENTATIONS, check_orientation
 from cryobox.options import Recipe
@@ -37,7 +38,7 @@ HOW = {"": "", "x": "x flipped", "y": "y flipped", "xy": "x and y flipped", "swa
 def check_real(real_data: Path, tmp_path: Path, how: str) -> Inputs:
     moved = rewritten(real_data / "picks" / "fei-extended.star", tmp_path / "picks.star", (3838, 3710), how)
     table = real_data / "picks" / "fei-extended_micrographs.star"
-    return prepare(moved, micrographs=table, recipe=Recipe(box=256), root=real_data)
+    return prepare(Given.of(moved, table, real_data), recipe=Recipe(box=256))
 
 
 @pytest.mark.real
@@ -55,7 +56,7 @@ def test_picks_flipped_on_purpose_are_noticed_on_a_real_exposure(real_data: Path
 def test_simulated_picks_flipped_on_purpose_are_noticed(tmp_path: Path, how: str) -> None:
     data = make_dataset(tmp_path, micrographs=2)
     moved = rewritten(data.picks, tmp_path / "moved.star", (1024, 1440), how)
-    found = check_orientation(prepare(moved, micrographs=data.micrographs, recipe=Recipe(box=160), root=data.folder))
+    found = check_orientation(prepare(Given.of(moved, data.micrographs, data.folder), recipe=Recipe(box=160)))
     assert (f"with {HOW[how]}" in found.warning) if how else (found.warning == "")
 
 
@@ -77,7 +78,7 @@ def test_pure_noise_gives_no_alarm_in_200_seeds(tmp_path: Path) -> None:
                 }
             },
         )
-        inputs = prepare(table, micrographs=tmp_path / "noise.mrc", recipe=Recipe(box=96), root=tmp_path)
+        inputs = prepare(Given.of(table, tmp_path / "noise.mrc", tmp_path), recipe=Recipe(box=96))
         found = check_orientation(inputs, seed=seed)
         assert found.warning == ""
         worst = max(worst, *(abs(score) for score in found.scores.values()))
@@ -86,7 +87,7 @@ def test_pure_noise_gives_no_alarm_in_200_seeds(tmp_path: Path) -> None:
 
 def test_few_picks_say_nothing(tmp_path: Path) -> None:
     data = make_dataset(tmp_path, micrographs=1, picks=8)
-    inputs = prepare(data.picks, micrographs=data.micrographs, recipe=Recipe(box=160), root=data.folder)
+    inputs = prepare(Given.of(data.picks, data.micrographs, data.folder), recipe=Recipe(box=160))
     found = check_orientation(inputs)
     assert found.warning == ""
     assert set(found.scores) == set(ORIENTATIONS)

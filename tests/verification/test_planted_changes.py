@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 
 import eventful
 from cryobox.errors import CryoboxError
-from cryobox.records import sealed
+from cryobox.folder.records import sealed
 from cryobox.verification import verify
 from eventful import Run
 

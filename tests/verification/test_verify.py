@@ -14,8 +14,8 @@ import cryobox
 import eventful
 from cryobox.cli import main
 from cryobox.errors import InputError
+from cryobox.folder.records import sealed, unsealed
 from cryobox.job import merge, watch
-from cryobox.records import sealed, unsealed
 from cryobox.simulate import Dataset, make_dataset
 from cryobox.verification import verify
 

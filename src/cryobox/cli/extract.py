@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import signal
 import sys
 import threading
@@ -30,7 +29,8 @@ from cryobox.sizing import Sizing, choose_sizes
 if TYPE_CHECKING:
     from concurrent.futures import Executor
 
-    from cryobox.inputs import Given, Recorded
+    from cryobox.given import Given
+    from cryobox.inputs import Recorded
     from cryobox.job import RunResult
 
 __all__ = ["Clusters", "Devices", "Inputs", "Messages", "extract"]
@@ -124,7 +124,7 @@ class Messages:
 
 @takes(Inputs, Sizing, Recipe, RunOptions, Devices, Clusters, Messages)
 def extract(
-    context: typer.Context,
+    _: typer.Context,
     of_inputs: Asked,
     of_sizes: Asked,
     of_recipe: Asked,
@@ -152,15 +152,16 @@ def extract(
     )
     if messages.report:
         require_report()
-    given, recorded, recipe, out = _what(context, inputs, of_sizes, of_recipe, say=messages.say)
+    given, recorded, recipe, warnings = _what(inputs, of_sizes, of_recipe, say=messages.say)
     options = _how(of_run, of_devices, clusters)
-    root = None if given.root is None else Path(given.root)
+    if options.gpus:
+        warnings += (GPU_UNPROVEN,)
     if messages.check_orientation:
-        check_picks(given.picks, given.micrographs, recipe, root)
+        warnings += check_picks(given, recipe)
     if messages.dry_run:
-        _dry_run(given, recipe, recorded, verbose=messages.verbose, as_json=messages.json_events)
+        _dry_run(given, recipe, recorded, warnings, verbose=messages.verbose, as_json=messages.json_events)
         return
-    result = _run(given, recorded, recipe, options, out, clusters, messages)
+    result = _run(given, recorded, recipe, options, inputs.out, warnings, clusters, messages)
     if result.tables and messages.report is not False and not result.shard:
         written = write_report(result.out, asked=bool(messages.report), say=messages.say)
         if written is not None and messages.say:
@@ -169,9 +170,9 @@ def extract(
 
 
 def _what(
-    context: typer.Context, inputs: Inputs, of_sizes: Asked, of_recipe: Asked, *, say: bool
-) -> tuple[Given, Recorded | None, Recipe, Path]:
-    """What is to be made, of what, and where: as asked, else as the record of --from has it."""
+    inputs: Inputs, of_sizes: Asked, of_recipe: Asked, *, say: bool
+) -> tuple[Given, Recorded | None, Recipe, tuple[str, ...]]:
+    """What is to be made, and of what: as asked, else as the record of --from has it; and warnings."""
     from cryobox.replay import given_of, holds, read_record, recorded_of
 
     if inputs.coord_dir is not None:
@@ -182,21 +183,15 @@ def _what(
     record = read_record(inputs.replay) if inputs.replay is not None else {}
     given = given_of(record, inputs.picks, inputs.micrographs, inputs.root)
     recorded, warnings = recorded_of(record, inputs.replay, inputs.picks, inputs.micrographs)
-    warn(warnings)
     if inputs.replay is not None and holds(inputs.out, inputs.replay):
         raise OptionError(f"{inputs.replay}: would be replaced by the record of this run; choose another --out")
-    out = inputs.out
-    if given.directory != os.getcwd():
-        out = out.absolute()
-        context.with_resource(contextlib.chdir(given.directory))
     old = record.get("recipe", {})
     values = of_recipe.values | {name: old[name] for name in old.keys() & of_recipe.values.keys() - of_recipe.given}
 
     def pixel_size() -> float:
         from cryobox.inputs import read_pixel_size
 
-        root = None if given.root is None else Path(given.root)
-        found = float(values["pixel_size"] or read_pixel_size(given.micrographs, root=root))
+        found = float(values["pixel_size"] or read_pixel_size(given))
         if not found > 0:
             raise OptionError(
                 f"{given.micrographs}: neither table nor header says how many Å a pixel has, so sizes in Å mean "
@@ -207,7 +202,7 @@ def _what(
     chosen = choose_sizes(Sizing(**of_sizes.values), old, dtype=values["dtype"], pixel_size=pixel_size)
     for line in chosen.why if say else ():
         print(line, file=sys.stderr)
-    return given, recorded, Recipe(box=chosen.box, sizes=chosen.sizes, also=chosen.also, **values), out
+    return given, recorded, Recipe(box=chosen.box, sizes=chosen.sizes, also=chosen.also, **values), warnings
 
 
 def _how(of_run: Asked, of_devices: Asked, clusters: Clusters) -> RunOptions:
@@ -219,7 +214,6 @@ def _how(of_run: Asked, of_devices: Asked, clusters: Clusters) -> RunOptions:
         words["shard"] = parse_shard(clusters.shard)
     if (gpus := of_devices.values["gpus"]) is not None:
         words["gpus"] = parse_gpus(gpus)
-        warn([GPU_UNPROVEN])
     if (memory := of_devices.values["gpu_memory"]) is not None:
         words["gpu_memory"] = parse_memory(memory)
     if clusters.idle_timeout is not None and not clusters.watch:
@@ -236,6 +230,7 @@ def _run(
     recipe: Recipe,
     options: RunOptions,
     out: Path,
+    warnings: Sequence[str],
     clusters: Clusters,
     messages: Messages,
 ) -> RunResult:
@@ -247,7 +242,8 @@ def _run(
     with _stop_on_signal() as stop, _executor(clusters, options) as executor:
         task: dict[str, Any] = {
             "micrographs": given.micrographs, "out": out, "recipe": recipe, "options": options, "root": given.root,
-            "executor": executor, "on_progress": display.progress, "stop": stop,
+            "directory": given.directory, "warnings": warnings, "executor": executor,
+            "on_progress": display.progress, "stop": stop,
         }  # fmt: skip
         try:
             if clusters.watch:
@@ -262,11 +258,18 @@ def _run(
     return result
 
 
-def _dry_run(given: Given, recipe: Recipe, recorded: Recorded | None, *, verbose: bool, as_json: bool) -> None:
+def _dry_run(
+    given: Given,
+    recipe: Recipe,
+    recorded: Recorded | None,
+    warnings: Sequence[str],
+    *,
+    verbose: bool,
+    as_json: bool,
+) -> None:
     from cryobox.inputs import prepare
 
-    root = None if given.root is None else Path(given.root)
-    plan = prepare(given.picks, micrographs=given.micrographs, recipe=recipe, root=root, recorded=recorded).plan
+    plan = prepare(given, recipe=recipe, recorded=recorded, warnings=warnings).plan
     if as_json:
         choose_display(json_events=True).plan(plan)
         return

@@ -13,8 +13,9 @@ from cryobox.bounds import LARGEST_BOX, check_integer
 from cryobox.boxes import FAST_BOXES, is_fast, nearby, propose
 from cryobox.cli.checks import check_picks
 from cryobox.cli.reports import write_report
-from cryobox.display import choose_display
+from cryobox.display import choose_display, warn
 from cryobox.errors import OptionError
+from cryobox.given import Given
 from cryobox.gpu import describe_devices
 from cryobox.options import Recipe, RunOptions
 
@@ -123,7 +124,7 @@ def info(
     for line in describe(file):
         print(line)
     if micrographs is not None:
-        check_picks(file, micrographs, Recipe(box=box), root, say=True)
+        warn(check_picks(Given.of(file, micrographs, root), Recipe(box=box), say=True))
 
 
 def verify(

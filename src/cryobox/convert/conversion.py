@@ -29,6 +29,7 @@ from cryobox.formats.columns import Topic
 from cryobox.formats.cs_table import Table, as_text, read_table, write_table
 from cryobox.formats.csg import read_group, write_group
 from cryobox.formats.star_text import listed
+from cryobox.paths import Start
 
 __all__ = ["Converted", "convert_particles"]
 
@@ -66,7 +67,7 @@ def convert_particles(
         Table, folder or glob of the micrographs. A `.cs` says where a particle lies in parts of the micrograph's
         sides, which a STAR file does not have. Default: the files that the table names.
     root : Path, optional
-        Where relative names start; default: see `cryobox.paths.search_places`.
+        Where relative names start; default: see `cryobox.paths.Start.places`.
     overwrite : bool
         Replace `target`, and the `.csg` beside a `.cs`.
     allow_missing : bool
@@ -91,14 +92,15 @@ def convert_particles(
             raise not_written(path, error) from error
         if there and not overwrite:
             raise OutputError(f"{path}: is already there; replace it with --overwrite")
-    places = Places.around(source, target, root)
+    start = Start.here(root)
+    places = Places.around(source, target, start)
     if to_star:
         table, told = read_group(source) if kinds[0] == ".csg" else (read_table(source), ())
         star, done = _to_star(str(source), table, places)
         write: Callable[[Path], None] = lambda path: write_star(path, star)  # noqa: E731 -- one of two
         done = replace(done, warnings=(*told, *done.warnings))
     else:
-        table, done = _to_cs(read_star(source), places, micrographs, root)
+        table, done = _to_cs(read_star(source), places, micrographs, start)
 
         def write(path: Path) -> None:
             write_table(path, table)
@@ -151,13 +153,13 @@ def _grounds_of(table: Table) -> Grounds:
     return grounds
 
 
-def _to_cs(star: Star, places: Places, micrographs: str | None, root: Path | None) -> tuple[Table, Converted]:
+def _to_cs(star: Star, places: Places, micrographs: str | None, start: Start) -> tuple[Table, Converted]:
     carried, there = carried_fields(star)
     unchanged = unchanged_parts(star)
     grounds = Grounds.none(len(star))
     known = there.get(_OF_MICROGRAPHS[0], np.zeros(len(star), np.bool_))
     if _OF_MICROGRAPHS[0] not in carried or not (unchanged[Part.MICROGRAPH] & unchanged[Part.LOCATION] & known).all():
-        grounds = look_at_micrographs(star, micrographs, places, root)  # else nothing new can be learnt from the files
+        grounds = look_at_micrographs(star, micrographs, places, start)  # else nothing new can be learnt from the files
     grounds = _with_carried_grounds(star, grounds, carried, there, unchanged)
     if len(star):  # where all rows are new, the columns say for themselves what they are
         still_3d = lead_of(star) == "alignments3D" and bool(unchanged[Part.ALIGNMENT].any())

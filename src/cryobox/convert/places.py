@@ -16,7 +16,7 @@ from cryobox.errors import InputError, MicrographError
 from cryobox.formats.images import read_header
 from cryobox.formats.star_text import listed
 from cryobox.matching import match_names
-from cryobox.paths import find_file, search_places
+from cryobox.paths import Start, find_file
 
 __all__ = ["Grounds", "Places", "by_distinct", "look_at_micrographs"]
 
@@ -41,13 +41,13 @@ class Places:
     missing: dict[str, None] = field(default_factory=dict)
 
     @classmethod
-    def around(cls, source: Path, target: Path, root: Path | None) -> Places:
+    def around(cls, source: Path, target: Path, start: Start) -> Places:
         """The places for converting `source` to `target`."""
         in_cs = source if source.suffix.lower() != ".star" else target
         return cls(
             cs_folder=in_cs.resolve().parent,
-            base=(root or Path.cwd()).resolve(),
-            search=search_places(source, None if root is None else root.resolve()),
+            base=start.base.resolve(),
+            search=start.places(source),
         )
 
     def in_star(self, raw: str, *, stack: bool = False) -> str:
@@ -72,7 +72,7 @@ class Places:
 
     @staticmethod
     def _from(folder: Path, found: str) -> str:
-        whole = Path(os.path.normpath(os.path.abspath(found)))
+        whole = Path(os.path.normpath(found))
         return whole.relative_to(folder).as_posix() if whole.is_relative_to(folder) else whole.as_posix()
 
     def check_stacks(self, source: Path) -> None:
@@ -123,7 +123,7 @@ class Grounds:
         return cls(shape=np.zeros((n, 2), np.int64), pixel_size=np.full(n, np.nan))
 
 
-def look_at_micrographs(star: Star, micrographs: str | None, places: Places, root: Path | None) -> Grounds:
+def look_at_micrographs(star: Star, micrographs: str | None, places: Places, start: Start) -> Grounds:
     """Read the headers (or the table) of the micrographs that the particles lie on."""
     n = len(star)
     if not star.has("_rlnMicrographName", "_rlnCoordinateX", "_rlnCoordinateY"):
@@ -138,7 +138,7 @@ def look_at_micrographs(star: Star, micrographs: str | None, places: Places, roo
     if micrographs is None:
         paths = [find_file(name, places.search) for name in names]
     else:
-        table = formats.read_micrographs(micrographs, root=root)
+        table = formats.read_micrographs(micrographs, start=start)
         match, _ = match_names(tuple(names), table.names, picks_source=star.source, micrographs_source=table.source)
         found = match >= 0
         paths = [table.paths[m] if m >= 0 else "" for m in match.tolist()]

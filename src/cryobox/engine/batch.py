@@ -11,11 +11,12 @@ from pathlib import Path
 
 from cryobox import __version__
 from cryobox.core import fftw_version
-from cryobox.engine.task import Setting, TaskResult, do_task, read_token
+from cryobox.engine.task import Setting, do_task, read_token
 from cryobox.errors import BackendError, CryoboxError, OutputError
 from cryobox.folder.layout import stack_folder
 from cryobox.folder.publish import temporary_name
 from cryobox.plan import Task
+from cryobox.results import TaskResult
 
 __all__ = ["Batch", "BatchResult", "Expectation", "Reply", "cpu_kind", "do_batch", "expect", "look"]
 

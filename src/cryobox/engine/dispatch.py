@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 import math
-import os
 import threading
 import time
 import traceback
@@ -12,18 +11,19 @@ from collections import Counter, deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import BrokenExecutor, Executor, Future, ThreadPoolExecutor, wait
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self
 
 from cryobox.engine.batch import Batch, BatchResult, Expectation, Reply, do_batch, expect, look
 from cryobox.engine.futures import map_unordered
 from cryobox.engine.local import available_cores, local_executor
-from cryobox.engine.task import Setting, TaskResult, do_task, remove_temporary
+from cryobox.engine.task import Setting, do_task
 from cryobox.errors import AbortedError, BackendError, CryoboxError, OptionError
-from cryobox.folder.publish import temporary_name
+from cryobox.folder.publish import remove_temporary, temporary_name
 from cryobox.options import RunOptions
 from cryobox.plan import Task
+from cryobox.results import TaskResult
 
 __all__ = ["Engine", "Incidents", "carry_out", "check_engine"]
 
@@ -124,8 +124,6 @@ def _locally(
 def _elsewhere(
     todo: list[Task], setting: Setting, engine: Engine, options: RunOptions, stop: threading.Event, incidents: Incidents
 ) -> Iterator[tuple[Task, TaskResult | CryoboxError]]:
-    # Other processes may have another working directory, with files of the same names in it.
-    todo = [replace(task, path=os.path.abspath(task.path)) for task in todo]
     token = Path(setting.folder) / temporary_name("seen", setting.part)
     expected = expect(Path(setting.folder), todo, token=token)
     queue = _Queue(todo, stop, incidents, single=options.task_timeout is not None)

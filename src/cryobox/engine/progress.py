@@ -6,8 +6,8 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from cryobox.engine.task import TaskResult
 from cryobox.plan import Task
+from cryobox.results import TaskResult
 
 __all__ = ["Progress", "ProgressCallback", "Tally"]
 

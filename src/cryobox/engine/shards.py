@@ -1,4 +1,4 @@
-"""Parts of a run that are done by processes that know nothing of each other: who does what, and what each recorded."""
+"""Parts of a run that are done by processes that know nothing of each other: who does what, and whether all is done."""
 
 from __future__ import annotations
 
@@ -11,7 +11,6 @@ import socket
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -19,24 +18,20 @@ from numpy.typing import NDArray
 
 from cryobox.bounds import check_shard
 from cryobox.engine.batch import cpu_kind
-from cryobox.engine.ledger import check_same, is_whole, read_ledger
-from cryobox.engine.task import TaskResult
 from cryobox.errors import OptionError, OutputError
-from cryobox.inputs import Given, Inputs
-from cryobox.options import Recipe
+from cryobox.folder.ledger import is_whole
+from cryobox.folder.run import Run, listed_shards
+from cryobox.inputs import Inputs
 from cryobox.plan import Plan, Task
+from cryobox.results import TaskResult
 
 __all__ = [
-    "Parts",
-    "check_same_inputs",
     "check_whole",
     "cost",
+    "different_processors",
     "fingerprint",
     "parse_shard",
-    "part_name",
-    "parts_present",
     "picks_of_share",
-    "read_parts",
     "run_record",
     "share",
 ]
@@ -44,8 +39,6 @@ __all__ = [
 # What cutting costs beside reading, as bytes read in the same time, for each pixel of a window: measured on one core,
 # a 4096 x 4096 float32 micrograph (67 MB) is read in about 15 ms, and a 400 -> 128 crop takes about 0.4 ms.
 _PIXEL_COST = 11
-
-_LEDGER = re.compile(r"ledger\.(\d+)-of-(\d+)\.jsonl")
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,11 +64,6 @@ _SCHEDULERS = (
     _Scheduler(index="SGE_TASK_ID", first="SGE_TASK_FIRST", last="SGE_TASK_LAST", step="SGE_TASK_STEPSIZE"),
     _Scheduler(index="LSB_JOBINDEX", last="LSB_JOBINDEX_END", step="LSB_JOBINDEX_STEP"),
 )
-
-
-def part_name(shard: tuple[int, int] | None) -> str:
-    """How a part is called in file names: "1-of-4", "" for a whole run."""
-    return "" if shard is None else f"{shard[0]}-of-{shard[1]}"
 
 
 def parse_shard(text: str, environment: Mapping[str, str] = os.environ) -> tuple[int, int]:
@@ -161,15 +149,6 @@ def share(tasks: Sequence[Task], shard: tuple[int, int] | None) -> list[Task]:
     return [tasks[place] for place in sorted(mine)]
 
 
-def parts_present(folder: Path) -> dict[tuple[int, int], Path]:
-    """The ledgers of shards in a folder."""
-    found = {}
-    for path in folder.glob("ledger.*.jsonl"):
-        if named := _LEDGER.fullmatch(path.name):
-            found[int(named[1]), int(named[2])] = path
-    return dict(sorted(found.items()))
-
-
 def picks_of_share(plan: Plan, tasks: Sequence[Task], shard: tuple[int, int] | None) -> NDArray[np.bool_]:
     """Which picks the tables of a shard tell of: those of its micrographs.
 
@@ -198,58 +177,7 @@ def run_record(inputs: Inputs, tasks: Sequence[Task]) -> dict[str, Any]:
     }
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Parts:
-    """All shards of a run: what they agree on, and what each finished."""
-
-    count: int
-    given: Given
-    recipe: Recipe
-    runs: dict[int, dict[str, Any]]
-    finished: dict[int, dict[str, TaskResult]]
-    notes: tuple[str, ...]
-
-
-def read_parts(folder: Path) -> Parts:
-    """Read what all shards of a folder recorded; none may be at work.
-
-    Raises
-    ------
-    OutputError
-        If a shard is missing, or they are of different runs.
-    InputError
-        If what they recorded is of another kind.
-    """
-    ledgers = parts_present(folder)
-    counts = sorted({count for _, count in ledgers})
-    if len(counts) > 1:
-        listed = ", ".join(path.name for path in ledgers.values())
-        raise OutputError(
-            f"{folder}: holds shards of runs in {' and in '.join(map(str, counts))} parts ({listed}); "
-            f"remove the ledgers of those that do not belong here"
-        )
-    missing = [index for index in range(1, counts[0] + 1) if (index, counts[0]) not in ledgers]
-    if missing:
-        raise OutputError(f"{folder}: {_shards(missing, counts[0])} not there; run what is missing, then merge again")
-    heads, runs, finished = {}, {}, {}
-    for (index, count), path in ledgers.items():
-        heads[index], finished[index] = read_ledger(path)
-        check_same(folder, heads[1], heads[index], may_grow=False)
-        runs[index] = heads[index].get("run", {})
-        check_same_inputs(folder, (f"shard 1 of {count}", runs[1]), (f"shard {index}", runs[index]))
-    cpus = sorted({str(run.get("cpu")) for run in runs.values()})
-    note = f"the shards ran on processors of {len(cpus)} kinds ({'; '.join(cpus)}): last bits may differ"
-    return Parts(
-        count=counts[0],
-        given=Given.from_dict(runs[1].get("inputs", {})),
-        recipe=Recipe.from_dict(heads[1].get("recipe"), str(ledgers[1, counts[0]])),
-        runs=runs,
-        finished=finished,
-        notes=(note,) if len(cpus) > 1 else (),
-    )
-
-
-def check_whole(folder: Path, parts: Parts, inputs: Inputs) -> dict[str, TaskResult]:
+def check_whole(shards: Run, inputs: Inputs) -> dict[str, TaskResult]:
     """The results of all tasks of the plan, from whichever shard has them.
 
     Raises
@@ -257,19 +185,20 @@ def check_whole(folder: Path, parts: Parts, inputs: Inputs) -> dict[str, TaskRes
     OutputError
         If one is missing, or the plan is not the one that the shards had.
     """
+    folder, count = shards.folder, len(shards.parts)
     now = {"plan": fingerprint(inputs.plan), "content": inputs.content}
-    old = [index for index, run in parts.runs.items() if any(run.get(key) != now[key] for key in now)]
+    old = [i for i, part in enumerate(shards.parts, start=1) if any(part.run.get(key) != now[key] for key in now)]
     if old:
         raise OutputError(
             f"{folder}: {', '.join(inputs.given.paths)}, a file that they name or a micrograph "
-            f"changed after {_shards(old, parts.count, verb='')} last ran; bring it back, or run all shards again with "
+            f"changed after {listed_shards(old, count, verb='')} last ran; bring it back, or run all shards again with "
             f"--overwrite, then merge"
         )
     results: dict[str, TaskResult] = {}
     unfinished: dict[int, list[str]] = {}
-    for index in range(1, parts.count + 1):
-        for task in share(inputs.plan.tasks, (index, parts.count)):
-            found = parts.finished[index].get(task.id)
+    for index, part in enumerate(shards.parts, start=1):
+        for task in share(inputs.plan.tasks, (index, count)):
+            found = part.results.get(task.id)
             if found is None or not (found.error or is_whole(folder, found)):
                 unfinished.setdefault(index, []).append(task.micrograph)
             else:
@@ -277,30 +206,18 @@ def check_whole(folder: Path, parts: Parts, inputs: Inputs) -> dict[str, TaskRes
     if unfinished:
         listed = "; ".join(f"{index} lacks {len(names)} ({names[0]}, ...)" for index, names in unfinished.items())
         raise OutputError(
-            f"{folder}: {_shards(sorted(unfinished), parts.count)} not finished; run again, then merge. "
+            f"{folder}: {listed_shards(sorted(unfinished), count)} not finished; run again, then merge. "
             f"Micrographs: {listed}"
         )
     return {task.id: results[task.id] for task in inputs.plan.tasks}
 
 
-def check_same_inputs(folder: Path, one: tuple[str, Mapping[str, Any]], other: tuple[str, Mapping[str, Any]]) -> None:
-    """Raise `OutputError` unless two shards, each with its name and its record, were given the same inputs."""
-    first, second = one[1].get("inputs") or {}, other[1].get("inputs") or {}
-    for key in sorted(set(first) | set(second)):
-        if key == "directory" and first.get("root") is not None and os.path.isabs(first["root"]):
-            continue  # then nothing depends on it but relative paths of the tables themselves, which are the same
-        if first.get(key) != second.get(key):
-            raise OutputError(
-                f"{folder}: {one[0]} was run with {key} = {first.get(key)}, {other[0]} with {second.get(key)}; give "
-                f"the same (shards in different working directories: give --root), or start anew with --overwrite"
-            )
-
-
-def _shards(numbers: Sequence[int], count: int, verb: str | None = None) -> str:
-    plural = len(numbers) > 1
-    listed = ", ".join(map(str, numbers[:10])) + (", ..." if len(numbers) > 10 else "")
-    ending = (" are" if plural else " is") if verb is None else verb
-    return f"shard{'s' if plural else ''} {listed} of {count}{ending}"
+def different_processors(shards: Run) -> tuple[str, ...]:
+    """A warning where the shards ran on processors of several kinds."""
+    cpus = sorted({str(part.run.get("cpu")) for part in shards.parts})
+    if len(cpus) < 2:
+        return ()
+    return (f"the shards ran on processors of {len(cpus)} kinds ({'; '.join(cpus)}): last bits may differ",)
 
 
 def fingerprint(plan: Plan) -> str:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
-import shutil
 import threading
 import time
 from collections.abc import Sequence
@@ -18,16 +16,16 @@ from numpy.typing import NDArray
 from cryobox.core import STATISTICS, Status, cut
 from cryobox.engine.devices import CPU, on_a_device
 from cryobox.errors import BackendError, CryoboxError, MicrographError, OutputError
-from cryobox.folder.layout import TABLE_FOLDER, is_stack_folder
 from cryobox.folder.publish import sync_folder, temporary_name
 from cryobox.formats.images import PixelReader, room
 from cryobox.formats.mrc_stack import StackWriter
 from cryobox.gpu import pinned, resident
 from cryobox.particles import Reason
 from cryobox.plan import Output, Task
+from cryobox.results import StackInfo, TaskResult
 from cryobox.windows import Stored
 
-__all__ = ["Setting", "StackInfo", "TaskResult", "do_task", "read_token", "remove_temporary"]
+__all__ = ["Setting", "do_task", "read_token"]
 
 BLOCK_BYTES = 8 << 20  # stacks are written in blocks of about this size: fast, and small beside a micrograph
 GPU_BLOCK_BYTES = 128 << 20  # enough for the particles of most micrographs, so that each crosses the bus once
@@ -72,59 +70,6 @@ class Setting:
     device_fallback: bool = False
     token: str = ""
     secret: str = ""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class StackInfo:
-    """A stack that was written: path relative to the output folder, bytes, and the statistics in its header."""
-
-    path: str
-    bytes: int
-    minimum: float
-    maximum: float
-    mean: float
-    rms: float
-    clamped: int
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TaskResult:
-    """What became of a task: numbers only, never images.
-
-    Parameters
-    ----------
-    id : str
-        Of the task.
-    kept : int
-        Images in each stack.
-    refused : tuple of (int, str)
-        Windows refused for their pixels, with the reason.
-    stacks : tuple of StackInfo
-        Largest size first; empty if nothing was kept.
-    background_mean, background_sd : float
-        Means over the kept particles, in gray levels of the micrograph; nan without normalization.
-    read_seconds, extract_seconds, write_seconds : float
-    ended : float
-        When, in seconds since 1970; 0 where it is not known.
-    bytes_read : int
-    warnings : tuple of str
-    error : str
-        Why the micrograph could not be used; "" if it was.
-    """
-
-    id: str
-    kept: int = 0
-    refused: tuple[tuple[int, str], ...] = ()
-    stacks: tuple[StackInfo, ...] = ()
-    background_mean: float = float("nan")
-    background_sd: float = float("nan")
-    read_seconds: float = 0.0
-    extract_seconds: float = 0.0
-    write_seconds: float = 0.0
-    ended: float = 0.0
-    bytes_read: int = 0
-    warnings: tuple[str, ...] = ()
-    error: str = ""
 
 
 def read_token(path: str) -> str:
@@ -302,31 +247,6 @@ def _finish(writer: StackWriter, output: Output, statistics: NDArray[np.float64]
     }
     size = writer.finish(**info, fsync=fsync)
     return StackInfo(path=output.path, bytes=size, clamped=int(statistics[:, _COLUMN["clamped"]].sum()), **info)
-
-
-def remove_temporary(folder: Path, part: str) -> None:
-    """Remove what an earlier attempt at this part left unfinished in the output folder; other parts' files stay.
-
-    Raises
-    ------
-    OutputError
-    """
-    stacks = [folder / name for name in os.listdir(folder) if is_stack_folder(name)] if folder.is_dir() else []
-    places = dict.fromkeys((folder, *stacks), part or "all")
-    if part:
-        places[folder / TABLE_FOLDER / part] = "all"  # tables bear no part: nobody else writes there
-    try:
-        for place, whose in places.items():
-            ours = re.compile(rf"\..*\.{re.escape(whose)}\.[^.]*\.\d+\.\d+\.tmp", re.DOTALL)
-            for path in place.iterdir() if place.is_dir() else ():
-                if not ours.fullmatch(path.name):
-                    continue
-                if path.is_dir() and not path.is_symlink():
-                    shutil.rmtree(path)
-                else:
-                    path.unlink(missing_ok=True)
-    except OSError as error:
-        raise OutputError(f"{folder}: what an earlier run left cannot be removed: {error}") from error
 
 
 class _Clock:

@@ -8,12 +8,12 @@ import time
 from pathlib import Path
 
 from cryobox.errors import MicrographError
+from cryobox.folder.layout import STOP_FILE
 from cryobox.formats.images import read_header
 from cryobox.micrograph import ImageHeader
 
-__all__ = ["STOP_FILE", "Arrivals", "Patience"]
+__all__ = ["Arrivals", "Patience"]
 
-STOP_FILE = "stop"  # in the output folder: whoever makes it ends the watching
 _LOOK_SECONDS = 0.5
 
 

@@ -10,9 +10,13 @@ from collections.abc import Collection, Iterable, Sequence
 from cryobox.matching import stem
 
 __all__ = [
+    "RECORD",
+    "REPORT",
+    "STOP_FILE",
     "TABLE_FOLDER",
     "is_stack_folder",
     "is_table",
+    "log_name",
     "output_names",
     "stack_folder",
     "stack_names",
@@ -20,6 +24,9 @@ __all__ = [
     "table_names",
 ]
 
+RECORD = "job.json"  # of a finished run: what was asked for, and what came of it
+REPORT = "report.html"
+STOP_FILE = "stop"  # whoever makes it ends the watching
 TABLE_FOLDER = "shards"  # in the output folder: the tables of each shard
 TABLE_SUFFIXES = (".star", ".cs", ".csg")
 
@@ -28,6 +35,11 @@ _OF_AN_OUTPUT = r"(?:_small|_[0-9]+)?"
 
 MAX_NAME_BYTES = 255
 _NAME_OVERHEAD = 96  # bytes left for "_particles", the suffix and what a temporary name adds
+
+
+def log_name(part: str) -> str:
+    """Name of the log of a part ("1-of-4"), or of a whole run ("")."""
+    return f"run.{part}.log" if part else "run.log"
 
 
 def stack_folder(output: str) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import os
+import re
 import shutil
 import socket
 from collections.abc import Callable
@@ -11,8 +12,9 @@ from contextlib import suppress
 from pathlib import Path
 
 from cryobox.errors import OutputError
+from cryobox.folder.layout import TABLE_FOLDER, is_stack_folder
 
-__all__ = ["not_written", "publish_file", "publish_files", "sync_folder", "temporary_name"]
+__all__ = ["not_written", "publish_file", "publish_files", "remove_temporary", "sync_folder", "temporary_name"]
 
 _attempt = itertools.count(1)
 
@@ -110,3 +112,28 @@ def sync_folder(folder: Path) -> None:
             os.close(descriptor)
     except OSError as error:
         raise OutputError(f"{folder}: cannot be forced to the disk: {error.strerror}") from error
+
+
+def remove_temporary(folder: Path, part: str) -> None:
+    """Remove what an earlier attempt at this part left unfinished in the output folder; other parts' files stay.
+
+    Raises
+    ------
+    OutputError
+    """
+    stacks = [folder / name for name in os.listdir(folder) if is_stack_folder(name)] if folder.is_dir() else []
+    places = dict.fromkeys((folder, *stacks), part or "all")
+    if part:
+        places[folder / TABLE_FOLDER / part] = "all"  # tables bear no part: nobody else writes there
+    try:
+        for place, whose in places.items():
+            ours = re.compile(rf"\..*\.{re.escape(whose)}\.[^.]*\.\d+\.\d+\.tmp", re.DOTALL)
+            for path in place.iterdir() if place.is_dir() else ():
+                if not ours.fullmatch(path.name):
+                    continue
+                if path.is_dir() and not path.is_symlink():
+                    shutil.rmtree(path)
+                else:
+                    path.unlink(missing_ok=True)
+    except OSError as error:
+        raise OutputError(f"{folder}: what an earlier run left cannot be removed: {error}") from error

@@ -20,7 +20,7 @@ from cryobox.formats.cs_table import Table, as_text, prefixes, read_table, write
 from cryobox.formats.csg import read_group, write_group
 from cryobox.micrograph import Micrographs, Optics
 from cryobox.particles import Alignment, Particles
-from cryobox.paths import find_file, search_places
+from cryobox.paths import Start, find_file
 
 __all__ = [
     "alignments_of",
@@ -43,14 +43,12 @@ ALIGNMENT_KINDS: dict[str, Literal["3d", "2d"]] = {"alignments3D": "3d", "alignm
 PIXEL_SIZE_TOLERANCE = 1e-4  # relative; float32 columns agree to 1e-7, another binning is a factor
 
 
-def read_particles(path: Path | str, *, root: Path | None = None) -> Particles:
+def read_particles(path: Path | str) -> Particles:
     """Read picks or particles from a `.cs` (NumPy or CSDAT form) or `.csg` file.
 
     Parameters
     ----------
     path : Path
-    root : Path, optional
-        Not used: locations name micrographs, which the micrographs' table finds. Readers of all formats take it.
 
     Returns
     -------
@@ -119,14 +117,14 @@ def _said_of_shifts(source: str, table: Table) -> tuple[str, ...]:
     )
 
 
-def read_micrographs(path: Path | str, *, root: Path | None = None) -> Micrographs:
+def read_micrographs(path: Path | str, *, start: Start | None = None) -> Micrographs:
     """Read exposures or micrographs from a `.cs` or `.csg` file.
 
     Parameters
     ----------
     path : Path
-    root : Path, optional
-        Folder that relative paths in the table start from; see `cryobox.paths.search_places`. Paths of exported
+    start : Start, optional
+        Where relative paths in the table start; by default from the working directory. Paths of exported
         tables (`>...`) start from the table's folder first.
 
     Raises
@@ -152,7 +150,7 @@ def read_micrographs(path: Path | str, *, root: Path | None = None) -> Micrograp
         )
     uids = _integers(source, table, "uid").astype(np.uint64) if "uid" in names else None
     _check_unique(source, uids, "micrographs")
-    places = search_places(path, root)
+    places = (start or Start.here()).places(path)
     exported = (path.resolve().parent, *places)
     n = len(table)
     pixel_size = (

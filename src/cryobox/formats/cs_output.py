@@ -297,7 +297,7 @@ def _file_names(micrographs: Micrographs) -> list[str]:
         blob = "micrograph_blob" if "micrograph_blob/path" in fields else "micrograph_blob_non_dw"
         for number, raw in enumerate(micrographs.table[f"{blob}/path"].tolist()):
             if as_text(raw).startswith(">"):
-                names[number] = str(Path(micrographs.paths[number]).absolute())
+                names[number] = str(Path(micrographs.paths[number]))
     return names
 
 

@@ -22,7 +22,7 @@ from cryobox.formats.star_table import read_blocks
 from cryobox.formats.star_text import listed
 from cryobox.matching import NO_STRIP, Strip, shared_folders, stem, without_uid
 from cryobox.micrograph import Micrographs
-from cryobox.paths import find_file, search_places
+from cryobox.paths import Start, find_file
 
 __all__ = ["Found", "coordinate_suffix_of", "find_picks", "names_of_files", "split_suffix", "without_extension"]
 
@@ -86,7 +86,7 @@ def find_picks(
     micrographs: Micrographs | None,
     suffix: str | None,
     strip: Strip = NO_STRIP,
-    root: Path | None = None,
+    start: Start,
     ready: Callable[[str], bool] | None = None,
 ) -> Found:
     """Find the one kind of picks that a folder and those below it hold.
@@ -101,7 +101,7 @@ def find_picks(
     suffix : str, optional
         What the user says that coordinate files end with; only such files count.
     strip : Strip
-    root : Path, optional
+    start : Start
         Where the files of a list are looked for.
     ready : callable, optional
         Which files may be read now.
@@ -129,7 +129,7 @@ def find_picks(
         if len(kinds) > 1:
             raise _several(folder, [(f"*{text}{k}", files) for k, files in kinds.items()])
         return _of_files(folder, chosen, types, warnings, ready)
-    return _the_only_kind(folder, paths, types, _known(micrographs, strip), root, ready)
+    return _the_only_kind(folder, paths, types, _known(micrographs, strip), start, ready)
 
 
 def _without_longer_kinds(chosen: Sequence[Path], text: str, types: Sequence[str], known: frozenset[str]) -> list[Path]:
@@ -172,7 +172,7 @@ def _the_only_kind(
     paths: Sequence[Path],
     types: Sequence[str],
     known: frozenset[str],
-    root: Path | None,
+    start: Start,
     ready: Callable[[str], bool] | None,
 ) -> Found:
     kinds: dict[tuple[str, str], list[Path]] = {}
@@ -197,7 +197,7 @@ def _the_only_kind(
     if len(lists) == 1:
         if ready is not None and not ready(str(lists[0])):
             raise InputError(f"{lists[0]}: is still being written")
-        if not kinds or _some_file_exists(lists[0], root):
+        if not kinds or _some_file_exists(lists[0], start):
             return Found(table=lists[0])
         lists = []
     for path in unknown["coordinates"]:
@@ -473,9 +473,9 @@ def _names_a_known(path: Path, known: frozenset[str]) -> bool:
     return any(stem(name) in known or without_uid(name) in known for name in names or ())
 
 
-def _some_file_exists(path: Path, root: Path | None) -> bool:
+def _some_file_exists(path: Path, start: Start) -> bool:
     """Whether a list names files that can be found; one that was copied without its project does not."""
-    places = search_places(path, root)
+    places = start.places(path)
     for block in read_blocks(path).values():
         table = block.table()
         if "_rlnMicrographCoordinates" in table:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from cryobox.errors import InputError, OptionError
 from cryobox.formats.files_read import note
+from cryobox.paths import Start
 
 if TYPE_CHECKING:
     from cryobox.matching import Strip
@@ -53,7 +54,7 @@ def read_particles(
     *,
     micrographs: Micrographs | None = None,
     recipe: Recipe,
-    root: Path | None = None,
+    start: Start | None = None,
     ready: Callable[[str], bool] | None = None,
 ) -> Particles:
     """Read the picks that a user names.
@@ -68,8 +69,8 @@ def read_particles(
         Whose names say what belongs to the micrograph in the name of a coordinate file.
     recipe : Recipe
         `coordinate_suffix` and what is stripped off names are used.
-    root : Path, optional
-        Where relative names in tables are looked for.
+    start : Start, optional
+        Where relative names in tables are looked for; by default from the working directory.
     ready : callable, optional
         Which files of a folder may be read now.
 
@@ -80,7 +81,7 @@ def read_particles(
     OptionError
         If there is a suffix for coordinate files, and the picks are a table.
     """
-    (particles,) = read_several([path], micrographs=micrographs, recipe=recipe, root=root, ready=ready)
+    (particles,) = read_several([path], micrographs=micrographs, recipe=recipe, start=start, ready=ready)
     return particles
 
 
@@ -89,7 +90,7 @@ def read_several(
     *,
     micrographs: Micrographs | None = None,
     recipe: Recipe,
-    root: Path | None = None,
+    start: Start | None = None,
     ready: Callable[[str], bool] | None = None,
 ) -> list[Particles]:
     """Read several tables of picks that a user names; coordinate files of single micrographs become one.
@@ -101,6 +102,7 @@ def read_several(
     from cryobox.formats.joining import join_particles
     from cryobox.formats.star import warn_of_blank
 
+    start = start or Start.here()
     if len(paths) > 1:
         _check_distinct_paths(paths)
     found: list[Particles] = []
@@ -108,10 +110,10 @@ def read_several(
     by_name = False
     for path in map(Path, paths):
         if os.path.isdir(path) or (path.suffix.lower() == ".star" and _suffix_of_job(path) is not None):
-            particles, named_by_files = _read_folder(path, micrographs, recipe, root, ready)
+            particles, named_by_files = _read_folder(path, micrographs, recipe, start, ready)
             by_name |= named_by_files
         else:
-            particles = _read_table(path, root)
+            particles = _read_table(path, start)
             if particles.micrograph_names == (path.stem,) and particles.family != "cs":
                 files.append((len(found), path))
             by_name |= bool(files) or not len(particles)
@@ -137,7 +139,7 @@ def read_several(
     return [particles for at, particles in enumerate(found) if at not in gone]
 
 
-def _read_table(path: Path, root: Path | None) -> Particles:
+def _read_table(path: Path, start: Start) -> Particles:
     """Read one file; picks that say no micrograph belong to one, called as the file is."""
     _check_exists(path, "picks")
     note(path)
@@ -145,11 +147,11 @@ def _read_table(path: Path, root: Path | None) -> Particles:
     if kind in (".cs", ".csg"):
         from cryobox.formats import cs
 
-        return cs.read_particles(path, root=root)
+        return cs.read_particles(path)
     if kind == ".star":
         from cryobox.formats import star
 
-        return star.read_particles(path, root=root)
+        return star.read_particles(path, start=start)
     if kind in _TEXT_SUFFIXES:
         from cryobox.formats import csv
 
@@ -250,47 +252,48 @@ def _check_one_image(
             )
 
 
-def read_micrographs(spec: str | Path, *, root: Path | None = None) -> Micrographs:
+def read_micrographs(spec: str | Path, *, start: Start | None = None) -> Micrographs:
     """Read the micrographs that a user names.
 
     Parameters
     ----------
     spec : str or path
         `.star`, `.cs` or `.csg`; a folder, a glob pattern (`**` goes into folders), or one image.
-    root : Path, optional
-        Where relative names in tables are looked for; images inside it are named from there on.
+    start : Start, optional
+        Where relative paths start; images inside a root are named from there on. By default the working directory.
 
     Raises
     ------
     InputError
         If there is nothing of that name, or no micrograph in it.
     """
+    start = start or Start.here()
     text = os.fspath(spec)
-    path = Path(text)
+    path = Path(start.whole(text))
     kind = path.suffix.lower()
     if kind in _TABLE_SUFFIXES and os.path.isfile(path):
         from cryobox.formats import cs, star
 
         note(path)
         if kind == ".star":
-            return star.read_micrographs(path, root=root)
-        return cs.read_micrographs(path, root=root)
+            return star.read_micrographs(path, start=start)
+        return cs.read_micrographs(path, start=start)
     if os.path.isdir(path):
-        found = [entry.path for entry in os.scandir(path) if _is_image(entry.path, IMAGE_SUFFIXES) and entry.is_file()]
+        entries = [entry for entry in os.scandir(path) if _is_image(entry.name, IMAGE_SUFFIXES) and entry.is_file()]
+        found = [os.path.join(text, entry.name) for entry in entries]
     elif os.path.exists(path):
         if not _is_image(text, (*IMAGE_SUFFIXES, *_STACK_SUFFIXES)):
             raise InputError(f"{spec}: not a table or image; expected {', '.join((*_TABLE_SUFFIXES, *IMAGE_SUFFIXES))}")
         found = [text]
     elif glob.has_magic(text):
-        names = glob.glob(text, recursive=True)
-        found = [
-            name for name in names if _is_image(name, (*IMAGE_SUFFIXES, *_STACK_SUFFIXES)) and os.path.isfile(name)
-        ]
+        names = glob.glob(text, root_dir=start.directory, recursive=True)
+        images = [name for name in names if _is_image(name, (*IMAGE_SUFFIXES, *_STACK_SUFFIXES))]
+        found = [name for name in images if os.path.isfile(start.whole(name))]
     else:
         raise InputError(f"{spec}: no such file or folder of micrographs{_nearest(path)}")
     if not found:
         raise InputError(f"{spec}: holds no micrographs; expected files that end with {', '.join(IMAGE_SUFFIXES)}")
-    return _plain_micrographs(text, sorted(found), root)
+    return _plain_micrographs(text, sorted(found), start)
 
 
 def describe(path: str | Path) -> list[str]:
@@ -331,17 +334,17 @@ def _is_image(name: str, suffixes: tuple[str, ...]) -> bool:
     return name.lower().endswith(suffixes) and not os.path.basename(name).startswith(".")
 
 
-def _plain_micrographs(source: str, paths: list[str], root: Path | None) -> Micrographs:
+def _plain_micrographs(source: str, given: list[str], start: Start) -> Micrographs:
     import numpy as np
 
     from cryobox.micrograph import Micrographs
 
-    n = len(paths)
+    n = len(given)
     return Micrographs(
         family="plain",
         source=source,
-        names=tuple(_name_from(path, root) for path in paths),
-        paths=tuple(paths),
+        names=tuple(_name_from(path, start) for path in given),
+        paths=tuple(map(start.whole, given)),
         pixel_size=np.full(n, np.nan),
         shape=np.zeros((n, 2), np.int64),
         optics_index=np.full(n, -1, np.intp),
@@ -349,11 +352,11 @@ def _plain_micrographs(source: str, paths: list[str], root: Path | None) -> Micr
     )
 
 
-def _name_from(path: str, root: Path | None) -> str:
+def _name_from(path: str, start: Start) -> str:
     """How a table should name a file: from the root where it lies inside, else as the user wrote it."""
-    if root is None:
+    if start.root is None:
         return os.path.normpath(path)
-    whole, base = os.path.abspath(path), os.path.abspath(root)
+    whole, base = os.path.normpath(start.whole(path)), os.path.normpath(start.root)
     return os.path.relpath(whole, base) if whole.startswith(base.rstrip("/") + "/") else whole
 
 
@@ -376,7 +379,7 @@ def _read_folder(
     path: Path,
     micrographs: Micrographs | None,
     recipe: Recipe,
-    root: Path | None,
+    start: Start,
     ready: Callable[[str], bool] | None,
 ) -> tuple[Particles, bool]:
     """The picks of a folder, and whether its files' names say which micrographs they belong to."""
@@ -396,11 +399,11 @@ def _read_folder(
         micrographs=micrographs,
         suffix=suffix,
         strip=strip_of(recipe),
-        root=root,
+        start=start,
         ready=ready,
     )
     if found.table is not None:
-        return _read_table(found.table, root), False
+        return _read_table(found.table, start), False
     recipe = replace(recipe, coordinate_suffix=suffix)
     names, warnings = _micrograph_names(str(path), found.files, folder, micrographs, recipe)
     own = names if micrographs is None else micrographs.names

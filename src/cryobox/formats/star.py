@@ -52,7 +52,7 @@ from cryobox.formats.star_tags import (
 from cryobox.formats.star_text import listed, number
 from cryobox.micrograph import Micrographs
 from cryobox.particles import Alignment, Particles
-from cryobox.paths import find_file, search_places
+from cryobox.paths import Start, find_file
 
 __all__ = [
     "StarTable",
@@ -121,7 +121,7 @@ def _with_optics(table: Table, blocks: Mapping[str, Block]) -> StarTable:
     return StarTable(table=table, optics=optics, group=group, others=others, optics_raw=blocks["optics"].raw)
 
 
-def read_particles(path: str | Path, *, root: Path | None = None) -> Particles:
+def read_particles(path: str | Path, *, start: Start | None = None) -> Particles:
     """Read particles or coordinates; a list of coordinate files is followed into its files.
 
     Parameters
@@ -130,7 +130,7 @@ def read_particles(path: str | Path, *, root: Path | None = None) -> Particles:
         A table with rlnCoordinateX/Y, or one with rlnMicrographName and rlnMicrographCoordinates. A table without
         rlnMicrographName belongs to one micrograph, called as the file is. A file without anything is one without
         picks.
-    root : Path, optional
+    start : Start, optional
         Where relative coordinate files are looked for.
 
     Raises
@@ -141,7 +141,7 @@ def read_particles(path: str | Path, *, root: Path | None = None) -> Particles:
     star = _open_picks(path)
     table = star.table
     if COORDINATE_FILE in table and not any(tag in table for tag in COORDINATES):
-        return _follow_list(path, star, root)
+        return _follow_list(path, star, start or Start.here())
     y, x, score = _columns_of_picks(table)
     if NAME in table:
         micrograph, names = table.codes(NAME)
@@ -246,13 +246,13 @@ def names_in(star: StarTable) -> list[str]:
     return star.table.codes(NAME)[1] if NAME in star.table else []
 
 
-def _follow_list(path: str | Path, star: StarTable, root: Path | None) -> Particles:
+def _follow_list(path: str | Path, star: StarTable, start: Start) -> Particles:
     from cryobox.formats import plain_stems, read_coordinate_file
 
     star.table.require(NAME, COORDINATE_FILE)
     names = star.table.texts(NAME)
     _check_distinct(star.table, names, "one coordinate file per micrograph")
-    places = search_places(Path(path), root)
+    places = start.places(Path(path))
     files = [find_file(name, places) for name in star.table.texts(COORDINATE_FILE)]
     missing = {i: f"{file}: no such file of coordinates" for i, file in enumerate(files) if not os.path.isfile(file)}
     if missing and len(missing) == len(files):
@@ -441,7 +441,7 @@ def _join_values(stars: Sequence[StarTable]) -> tuple[list[dict[str, str]], Code
     return values, np.concatenate(index)
 
 
-def read_micrographs(path: str | Path, *, root: Path | None = None) -> Micrographs:
+def read_micrographs(path: str | Path, *, start: Start | None = None) -> Micrographs:
     """Read a table of micrographs, with its optics groups and CTF values.
 
     The pixel size is rlnMicrographPixelSize of the optics group (or of the row), in 3.0-style files
@@ -457,7 +457,7 @@ def read_micrographs(path: str | Path, *, root: Path | None = None) -> Micrograp
         pixel_size = np.append([group.pixel_size for group in optics], np.nan)[optics_index]
     if MICROGRAPH_PIXEL in table:
         pixel_size = table.floats(MICROGRAPH_PIXEL)
-    places = search_places(Path(path), root)
+    places = (start or Start.here()).places(Path(path))
     return Micrographs(
         family="star",
         source=str(path),

@@ -14,15 +14,16 @@ from numpy.typing import NDArray
 from cryobox import __version__
 from cryobox.centering import corner_of
 from cryobox.errors import CryoboxError
+from cryobox.folder.layout import REPORT
 from cryobox.folder.publish import publish_file
 from cryobox.options import Recipe
+from cryobox.outcome import PENDING
 from cryobox.particles import Reason
 from cryobox.plan import ACCEPTED, REASONS
 from cryobox.reporting import plots
 from cryobox.reporting.facts import (
     AVERAGED,
     EDGE_REASONS,
-    PENDING,
     SEED,
     SHOWN,
     Facts,
@@ -33,9 +34,8 @@ from cryobox.reporting.facts import (
 )  # fmt: skip
 from cryobox.reporting.pictures import gray, montage, read_thumbnail, spread
 
-__all__ = ["REPORT_NAME", "write_page"]
+__all__ = ["REPORT", "write_page"]
 
-REPORT_NAME = "report.html"
 TEMPLATE = Path(__file__).with_name("report.html.j2")
 THUMBNAILS = 6
 THUMBNAIL_WIDTH = 640
@@ -50,7 +50,7 @@ def write_page(folder: Path) -> Path:
     """Gather the facts of the run in `folder`, and write its report."""
     facts = gather(folder)
     html = _render(facts)
-    path = folder / REPORT_NAME
+    path = folder / REPORT
     publish_file(path, html.encode("utf-8", "replace"), fsync=False)
     return path
 
@@ -68,15 +68,15 @@ def _render(facts: Facts) -> str:
 
 def _context(facts: Facts) -> dict[str, Any]:
     plan = facts.plan
-    extracted = int((facts.code == ACCEPTED).sum())
+    extracted = int((facts.outcome.fate == ACCEPTED).sum())
     samples = [_sample(facts, index) for index in range(len(plan.recipe.outputs))]
     return {
-        "title": facts.folder.resolve().name,
-        "folder": str(facts.folder.resolve()),
+        "title": facts.run.folder.resolve().name,
+        "folder": str(facts.run.folder.resolve()),
         "version": __version__,
         "written": time.strftime("%Y-%m-%d %H:%M"),
         "state": _state(facts),
-        "picks": len(facts.code),
+        "picks": len(facts.outcome.fate),
         "extracted": extracted,
         "counts": list(facts.counts().items()),
         "micrographs": len(facts.rows),
@@ -84,9 +84,7 @@ def _context(facts: Facts) -> dict[str, Any]:
         "tasks": len(plan.tasks),
         "asked": _asked(facts),
         "stored": _stored(facts),
-        "warnings": list(dict.fromkeys([*plan.warnings, *(w for r in facts.results.values() for w in r.warnings)]))[
-            :SHOWN_PROBLEMS
-        ],
+        "warnings": _warnings(facts)[:SHOWN_PROBLEMS],
         "montages": _montages(facts, samples),
         "average": _average(facts, samples),
         "maps": _maps(facts),
@@ -104,34 +102,42 @@ def _number(value: float, digits: int = 4) -> str:
 
 
 def _state(facts: Facts) -> dict[str, str]:
-    if not facts.complete:
+    if not facts.run.complete:
         left = len(facts.plan.tasks) - len(facts.results)
         return {"kind": "open", "text": f"Not finished: {left:,} of {len(facts.plan.tasks):,} micrographs are left."}
-    incomplete = facts.record.get("incomplete") or {}
-    if not facts.record.get("extracted"):
+    incomplete = facts.run.job.get("incomplete") or {}
+    if not facts.run.job.get("extracted"):
         return {"kind": "bad", "text": "Finished, but nothing was extracted."}
     if incomplete:
         return {"kind": "bad", "text": f"Finished; {len(incomplete):,} micrographs could not be used."}
     return {"kind": "good", "text": "Complete."}
 
 
+def _warnings(facts: Facts) -> list[str]:
+    """As the run recorded them; while it goes on, as far as plan and results tell."""
+    if facts.run.complete:
+        return list(map(str, facts.run.job.get("warnings") or ()))
+    of_results = (text for result in facts.results.values() for text in result.warnings)
+    return list(dict.fromkeys([*facts.plan.warnings, *of_results]))
+
+
 def _asked(facts: Facts) -> list[tuple[str, str, bool]]:
     """What was asked: (name, value, whether it differs from the default)."""
     found = [
-        ("picks", ", ".join(facts.given.paths[:-1]), True),
-        ("micrographs", facts.given.micrographs, True),
-        ("working directory", facts.given.directory, True),
+        ("picks", ", ".join(facts.inputs.given.paths[:-1]), True),
+        ("micrographs", facts.inputs.given.micrographs, True),
+        ("working directory", facts.inputs.given.directory, True),
     ]
-    if facts.given.root is not None:
-        found.append(("root", facts.given.root, True))
+    if facts.inputs.given.root is not None:
+        found.append(("root", facts.inputs.given.root, True))
     for option in dataclasses.fields(Recipe):
         value = getattr(facts.plan.recipe, option.name)
         default = option.default
         text = ", ".join(map(str, value)) if isinstance(value, tuple) else _plain(value)
         found.append((option.name.replace("_", " "), text, value != default))
-    versions = {**facts.head, **facts.record}
+    versions = facts.run.basis
     found += [(f"{key} version", str(versions[key]), True) for key in ("cryobox", "fftw") if key in versions]
-    run = facts.head.get("run") or {}
+    run = facts.run.last.run
     return found + [(key, str(run[key]), True) for key in ("host", "cpu", "time") if run.get(key)]
 
 
@@ -165,7 +171,7 @@ def _stored(facts: Facts) -> list[dict[str, str]]:
 
 def _sample(facts: Facts, size_index: int) -> Sample:
     """Images for averages: evenly chosen micrographs, a few images of each."""
-    rows = np.flatnonzero(facts.code == ACCEPTED)
+    rows = np.flatnonzero(facts.outcome.fate == ACCEPTED)
     chosen = np.random.default_rng(SEED).permutation(len(rows))[: AVERAGED if size_index == 0 else SHOWN]
     return sample_images(facts, rows[np.sort(chosen)], size_index)
 
@@ -193,7 +199,7 @@ def _montages(facts: Facts, samples: list[Sample]) -> list[dict[str, str]]:
             add(f"{len(some)} at random, {output.size} x {output.size}", sample.images[some])
     score = facts.particles.score
     if score is not None:
-        rows = np.flatnonzero((facts.code == ACCEPTED) & np.isfinite(score))
+        rows = np.flatnonzero((facts.outcome.fate == ACCEPTED) & np.isfinite(score))
         order = rows[np.argsort(score[rows], kind="stable")]
         half = SHOWN // 2
         if len(order) > SHOWN:
@@ -223,7 +229,7 @@ def _average(facts: Facts, samples: list[Sample]) -> dict[str, Any] | None:
     return {
         "image": plots.jpeg(np.kron(levels, np.ones((factor, factor), np.uint8))),
         "count": len(sample.rows),
-        "of": int((facts.code == ACCEPTED).sum()),
+        "of": int((facts.outcome.fate == ACCEPTED).sum()),
         "spectrum": plots.spectrum(
             [("images, mean", frequency[1:], of_images[1:]), ("their average", frequency[1:], of_average[1:])], nyquist
         ),
@@ -234,16 +240,16 @@ def _maps(facts: Facts) -> list[str]:
     plan = facts.plan
     shape = plan.grounds.shape[plan.micrograph]
     placed = (plan.micrograph >= 0) & (shape > 0).all(axis=1)
-    place = np.full((len(facts.code), 2), np.nan)
+    place = np.full((len(facts.outcome.fate), 2), np.nan)
     place[placed] = (plan.places.center[placed] + 0.5) / shape[placed]
     if not placed.any():
         return []
     aspect = float(np.median(shape[placed, 0] / shape[placed, 1]))
-    edge = placed & np.isin(facts.code, EDGE_REASONS)
+    edge = placed & np.isin(facts.outcome.fate, EDGE_REASONS)
     found = []
     for title, chosen, color in (
         ("rejected at the edges", edge, plots.ORANGE),
-        ("extracted", placed & (facts.code == ACCEPTED), plots.BLUE),
+        ("extracted", placed & (facts.outcome.fate == ACCEPTED), plots.BLUE),
     ):
         if chosen.any():
             y, x = np.clip(place[chosen], 0, 1).T
@@ -268,7 +274,7 @@ def _histograms(facts: Facts, samples: list[Sample]) -> list[str]:
             plots.histogram([("before", before), ("after", after)], "shift left to be applied, Å", counted="particles")
         )
     if facts.particles.score is not None:
-        kept = facts.particles.score[facts.code == ACCEPTED]
+        kept = facts.particles.score[facts.outcome.fate == ACCEPTED]
         found.append(plots.histogram([("all", facts.particles.score), ("extracted", kept)], "score", counted="picks"))
     return found
 
@@ -294,7 +300,7 @@ def _defocus(facts: Facts) -> Floats:
 
 def _shifts(facts: Facts) -> tuple[Floats, Floats]:
     """Lengths in Å of the leading alignment's shifts of extracted picks, before and after the boxes moved."""
-    recipe, rows = facts.plan.recipe, facts.code == ACCEPTED
+    recipe, rows = facts.plan.recipe, facts.outcome.fate == ACCEPTED
     kinds = ("3d", "2d") if recipe.recenter_from == "auto" else (recipe.recenter_from,)
     for kind in kinds:
         for old, new in zip(facts.particles.alignments, facts.plan.places.alignments, strict=False):
@@ -331,7 +337,7 @@ def _thumbnails(facts: Facts) -> list[dict[str, str]]:
     if not plan.tasks:
         return []
     rejected = np.bincount(
-        plan.micrograph[(plan.micrograph >= 0) & (facts.code >= 0)], minlength=len(plan.grounds.shape)
+        plan.micrograph[(plan.micrograph >= 0) & (facts.outcome.fate >= 0)], minlength=len(plan.grounds.shape)
     )
     worst = int(np.argmax(rejected[plan.work.task_micrograph]))
     chosen = [worst, *(i for i in spread(len(plan.tasks), THUMBNAILS).tolist() if i != worst)][:THUMBNAILS]
@@ -343,10 +349,10 @@ def _thumbnails(facts: Facts) -> list[dict[str, str]]:
         except CryoboxError as error:
             facts.problems.append(str(error))
             continue
-        mine = np.flatnonzero((plan.micrograph == row) & (facts.code != REASONS.index(Reason.COORDINATE)))
+        mine = np.flatnonzero((plan.micrograph == row) & (facts.outcome.fate != REASONS.index(Reason.COORDINATE)))
         corners = corner_of(plan.places.center[mine], plan.recipe.box) / factor
-        kept = facts.code[mine] == ACCEPTED
-        waiting = int((facts.code[mine] == PENDING).sum())
+        kept = facts.outcome.fate[mine] == ACCEPTED
+        waiting = int((facts.outcome.fate[mine] == PENDING).sum())
         found.append(
             {
                 "name": task.micrograph,

@@ -2,27 +2,24 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 from cryobox import __version__
 from cryobox.bounds import check_integer
-from cryobox.engine.task import TaskResult
-from cryobox.errors import InputError
-from cryobox.folder.layout import is_stack_folder
-from cryobox.inputs import Given, Inputs, prepare
-from cryobox.options import Recipe
+from cryobox.folder.layout import RECORD, is_stack_folder
+from cryobox.folder.records import BITS, FORMAT
+from cryobox.folder.run import Run, read_run
+from cryobox.inputs import Inputs, again
+from cryobox.outcome import outcome_of
 from cryobox.plan import Plan
-from cryobox.records import BITS, FORMAT
-from cryobox.tables import Outcome
+from cryobox.results import TaskResult
 from cryobox.verification.findings import Problems, Verification
 from cryobox.verification.images import Images, Sample
-from cryobox.verification.job_file import check_beginnings, check_counts, check_digest, read_job, trusted
-from cryobox.verification.ledgers import Ledgers, check_lines, check_run, read_ledgers, recorded_results
+from cryobox.verification.job_file import check_beginnings, check_complete, check_counts, check_digest
+from cryobox.verification.ledgers import check_lines, check_run, recorded_results, versions_of
 from cryobox.verification.stacks import check_header, check_pixels
 from cryobox.verification.tables import compare_tables, read_rows
 
@@ -67,8 +64,7 @@ def verify(
 
     Notes
     -----
-    Relative paths are read as they were when the run was made, from the recorded working directory; the working
-    directory of this process is changed while it lasts.
+    Relative paths are read as they were when the run was made, from the recorded working directory.
 
     The header of every stack is read; the statistics in it are compared with the pixels of those stacks that an image
     is recomputed of, which are read whole for that: with a sample of 100 images and stacks of 100 MB at most 10 GB, a
@@ -76,54 +72,38 @@ def verify(
     """
     sample = check_integer("sample", sample, 0, sys.maxsize, " images")
     seed = check_integer("seed", seed, 0, sys.maxsize)
-    out = Path(folder).resolve()
-    record, ledgers, problems = read_job(out), read_ledgers(out), Problems()
-    check_digest(out / "job.json", record, problems)
-    basis = trusted(record, ledgers)
-    check_beginnings(out / "job.json", record, basis, ledgers, problems)
+    run, problems = read_run(Path(folder).resolve(), changed=True), Problems()
+    check_complete(run)
+    check_digest(run.folder / RECORD, run.job, problems)
+    basis = run.basis
+    check_beginnings(run, problems)
     if (basis["records"], basis["bits"]) != (FORMAT, BITS):
         problems.add(
-            f"{out / 'job.json'}: was written by cryobox {basis['cryobox']}, this is {__version__}; verify it with "
+            f"{run.folder / RECORD}: was written by cryobox {basis['cryobox']}, this is {__version__}; verify it with "
             f"that version, since this one names or rounds differently (records of kind {basis['records']}, images of "
             f"kind {basis['bits']}; here {FORMAT} and {BITS})"
         )
         return Verification(rows=0, images=0, refused=0, worst=0.0, problems=problems.texts())
-    given = Given.from_dict(basis["inputs"] or {})
-    recipe = Recipe.from_dict(basis["recipe"], str(out / "job.json"))
-    if not Path(given.directory).is_dir():
-        raise InputError(f"{out / 'job.json'}: was run in {given.directory}, which is not there any more")
-    with contextlib.chdir(given.directory):
-        root = None if given.root is None else Path(given.root)
-        inputs = prepare(given.picks, micrographs=given.micrographs, recipe=recipe, root=root)
-        chosen = Sample(sample, seed, everything=everything)
-        return _check(out, inputs, record, ledgers, root, chosen, problems)
+    return _check(run, again(run), Sample(sample, seed, everything=everything), problems)
 
 
-def _check(
-    out: Path,
-    inputs: Inputs,
-    record: Mapping[str, Any],
-    ledgers: Ledgers,
-    root: Path | None,
-    sample: Sample,
-    problems: Problems,
-) -> Verification:
-    plan = inputs.plan
-    check_lines(ledgers, plan, problems)
-    results = recorded_results(ledgers, out, plan, problems)
+def _check(run: Run, inputs: Inputs, sample: Sample, problems: Problems) -> Verification:
+    plan, out = inputs.plan, run.folder
+    check_lines(run, plan, problems)
+    results = recorded_results(run, plan, problems)
     whole = len(results) == len(plan.tasks)
-    _check_headers(out, plan, results, versions=ledgers.versions, problems=problems)
+    _check_headers(out, plan, results, versions=versions_of(run), problems=problems)
     _find_strangers(out, plan, problems)
     if not whole:
         problems.add(
             f"{out}: the tables and job.json's counts are not compared, since records are missing in the ledger"
         )
         return Verification(rows=0, images=0, refused=0, worst=0.0, problems=problems.texts())
-    check_run(ledgers, inputs, problems)
-    outcome = Outcome(plan, results)
-    names = compare_tables(out, inputs, outcome, root, problems)
-    check_counts(out / "job.json", record, inputs, outcome, results, names, problems)
-    tables = read_rows(out, inputs, outcome, root, problems)
+    check_run(run, inputs, problems)
+    outcome = outcome_of(plan, results)
+    names = compare_tables(out, inputs, outcome, problems)
+    check_counts(out / RECORD, run.job, inputs, outcome, results, names, problems)
+    tables = read_rows(out, inputs, outcome, problems)
     images = Images(out, plan, outcome, sample, problems)
     for rows in tables:
         images.compare(rows)

@@ -12,12 +12,12 @@ from numpy.typing import NDArray
 
 from cryobox import reference
 from cryobox.centering import center_of, corner_of
-from cryobox.engine.task import TaskResult
 from cryobox.errors import CryoboxError, InputError
 from cryobox.formats.images import PixelReader
 from cryobox.formats.mrc import read_stack_header
+from cryobox.outcome import Outcome
 from cryobox.plan import Output, Plan, Task
-from cryobox.tables import Outcome
+from cryobox.results import TaskResult
 from cryobox.verification.findings import Problems
 from cryobox.verification.stacks import LARGEST_HALF
 from cryobox.verification.tables import Rows

@@ -2,53 +2,30 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from cryobox.engine.task import TaskResult
 from cryobox.errors import InputError
+from cryobox.folder.layout import RECORD
+from cryobox.folder.records import BEGINNINGS, DIGEST, is_sealed, job_record
+from cryobox.folder.run import Run
 from cryobox.inputs import Inputs
-from cryobox.records import BEGINNINGS, DIGEST, is_sealed, job_record
-from cryobox.tables import Outcome
+from cryobox.outcome import Outcome
+from cryobox.results import TaskResult
 from cryobox.verification.differences import as_json, nested_differences
 from cryobox.verification.findings import Problems
-from cryobox.verification.ledgers import Ledgers
 
-__all__ = ["check_beginnings", "check_counts", "check_digest", "read_job", "trusted"]
+__all__ = ["check_beginnings", "check_complete", "check_counts", "check_digest"]
 
 
-def read_job(out: Path) -> dict[str, Any]:
-    """Read `job.json`.
-
-    Raises
-    ------
-    InputError
-        If it is not there, cannot be read, or does not say that the run is complete.
-    """
-    path = out / "job.json"
-    try:
-        record = json.loads(path.read_bytes())
-    except FileNotFoundError:
-        raise InputError(f"{path}: is not there; is the run finished, and this its output folder?") from None
-    except (OSError, ValueError) as error:
-        raise InputError(f"{path}: cannot be read: {error}") from error
-    if not isinstance(record, dict) or record.get("complete") is not True:
+def check_complete(run: Run) -> None:
+    """Raise `InputError` unless `job.json` is there and says that the run has come to its end."""
+    path = run.folder / RECORD
+    if not run.job:
+        raise InputError(f"{path}: is not there; is the run finished, and this its output folder?")
+    if not run.complete:
         raise InputError(f"{path}: does not say that the run is complete; run the same command again")
-    return record
-
-
-def trusted(record: Mapping[str, Any], ledgers: Ledgers) -> dict[str, Any]:
-    """Versions, recipe and inputs from which the plan is made again: `job.json`'s, unless that was changed.
-
-    Where its digest does not fit, the ledger's count, which are the same in a folder that nobody touched.
-    """
-    found = {key: record.get(key) for key in (*BEGINNINGS, "inputs")}
-    if is_sealed(record) is False:
-        found |= {key: ledgers.head[key] for key in BEGINNINGS if key in ledgers.head}
-        found |= {"inputs": ledgers.run["inputs"]} if "inputs" in ledgers.run else {}
-    return found
 
 
 def check_digest(path: Path, record: Mapping[str, Any], problems: Problems) -> None:
@@ -63,17 +40,16 @@ def check_digest(path: Path, record: Mapping[str, Any], problems: Problems) -> N
         problems.add(f"{path}: was changed after it was written: its digest does not fit the other fields")
 
 
-def check_beginnings(
-    path: Path, record: Mapping[str, Any], basis: Mapping[str, Any], ledgers: Ledgers, problems: Problems
-) -> None:
+def check_beginnings(run: Run, problems: Problems) -> None:
     """Versions, recipe and inputs are those of the plan, here and in the ledger."""
-    for text in nested_differences({key: record[key] for key in basis if key in record}, basis):
-        problems.add(f"{path}: {text}")
-    if ledgers.paths:
-        found = {key: ledgers.head.get(key) for key in BEGINNINGS} | {"run.inputs": ledgers.run.get("inputs")}
+    basis, last = run.basis, run.last
+    for text in nested_differences({key: run.job[key] for key in basis if key in run.job}, basis):
+        problems.add(f"{run.folder / RECORD}: {text}")
+    if run.parts:
+        found = {key: last.head.get(key) for key in BEGINNINGS} | {"run.inputs": last.run.get("inputs")}
         wanted = {key: basis[key] for key in BEGINNINGS} | {"run.inputs": basis["inputs"]}
         for text in nested_differences(found, wanted):
-            problems.add(f"{ledgers.path}: {text}")
+            problems.add(f"{last.path}: {text}")
 
 
 def check_counts(

@@ -5,71 +5,38 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from cryobox import __version__
-from cryobox.engine.ledger import ledger_path, read_ledger
 from cryobox.engine.shards import fingerprint
-from cryobox.engine.task import StackInfo, TaskResult
+from cryobox.folder.parts import ledger_path
+from cryobox.folder.records import is_sealed
+from cryobox.folder.run import Run
 from cryobox.inputs import Inputs
 from cryobox.particles import Reason
 from cryobox.plan import Plan, Task
-from cryobox.records import is_sealed
+from cryobox.results import StackInfo, TaskResult
 from cryobox.verification.findings import Problems
 from cryobox.verification.stacks import HEADER_BYTES
 
-__all__ = ["Ledgers", "check_lines", "check_run", "read_ledgers", "recorded_results"]
+__all__ = ["check_lines", "check_run", "recorded_results", "versions_of"]
 
 # What may be found out about a window only when its pixels are seen.
 REFUSALS = (str(Reason.NOT_FINITE), str(Reason.NO_CONTRAST))
 
 
-@dataclass(frozen=True, slots=True)
-class Ledgers:
-    """What the ledgers of a folder say: its own, and those of shards, which count where its own is silent."""
-
-    path: Path
-    paths: tuple[Path, ...]
-    head: dict[str, Any]
-    run: dict[str, Any]
-    results: dict[str, TaskResult]
-    versions: tuple[str, ...]  # of cryobox, that have worked here; this one where none is told
+def versions_of(run: Run) -> tuple[str, ...]:
+    """Versions of cryobox that have worked in a folder; this one where none is told."""
+    heads = (record.get("head", record) for part in run.parts for _, record in _lines(part.path))
+    return tuple(dict.fromkeys(str(head["cryobox"]) for head in heads if "cryobox" in head)) or (__version__,)
 
 
-def read_ledgers(out: Path) -> Ledgers:
-    """Read all ledgers of a folder.
-
-    Raises
-    ------
-    OutputError
-        If one is damaged.
-    """
-    path = ledger_path(out, "")
-    paths = tuple(p for p in (*sorted(out.glob("ledger.*-of-*.jsonl")), path) if p.exists())
-    head: dict[str, Any] = {}
-    results: dict[str, TaskResult] = {}
-    versions: list[str] = []
-    for one in paths:
-        head, found = read_ledger(one, changed=True)
-        results |= found
-        heads = (record.get("head", record) for _, record in _lines(one))
-        versions += [str(head["cryobox"]) for head in heads if "cryobox" in head]
-    return Ledgers(
-        path=path,
-        paths=paths,
-        head=head,
-        run=head.get("run", {}),
-        results=results,
-        versions=tuple(dict.fromkeys(versions)) or (__version__,),
-    )
-
-
-def check_lines(ledgers: Ledgers, plan: Plan, problems: Problems) -> None:
+def check_lines(run: Run, plan: Plan, problems: Problems) -> None:
     """Every line has the digest that it was written with."""
     names = {task.id: task.micrograph for task in plan.tasks}
-    for path in ledgers.paths:
+    for path in (part.path for part in run.parts):
         bare = 0
         for number, record in _lines(path):
             fits = is_sealed(record)
@@ -94,10 +61,11 @@ def _lines(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
         yield number, json.loads(line)
 
 
-def check_run(ledgers: Ledgers, inputs: Inputs, problems: Problems) -> None:
+def check_run(run: Run, inputs: Inputs, problems: Problems) -> None:
     """The last run on the ledger had these inputs and this plan."""
-    if ledgers.path not in ledgers.paths:
-        problems.add(f"{ledgers.path}: is not there")
+    path = ledger_path(run.folder, "")
+    if run.last.path != path or not run.parts:
+        problems.add(f"{path}: is not there")
         return
     plan = inputs.plan
     for key, expected in (
@@ -105,33 +73,33 @@ def check_run(ledgers: Ledgers, inputs: Inputs, problems: Problems) -> None:
         ("plan", fingerprint(plan)),
         ("tasks", len(plan.tasks)),
     ):
-        if ledgers.run.get(key) != expected:
+        if run.last.run.get(key) != expected:
             problems.add(
-                f"{ledgers.path}: run.{key} is {ledgers.run.get(key)}, expected {expected}; did the picks or the table "
+                f"{path}: run.{key} is {run.last.run.get(key)}, expected {expected}; did the picks or the table "
                 f"of micrographs change since?"
             )
 
 
-def recorded_results(ledgers: Ledgers, out: Path, plan: Plan, problems: Problems) -> dict[str, TaskResult]:
+def recorded_results(run: Run, plan: Plan, problems: Problems) -> dict[str, TaskResult]:
     """The result of every task, as far as it is recorded, without what cannot be true."""
-    results = {}
+    results, recorded = {}, run.results
     for task in plan.tasks:
-        found = ledgers.results.get(task.id)
+        found = recorded.get(task.id)
         if found is None:
             problems.add(
                 f"{task.path}: the ledger has no record of this micrograph with these picks and this recipe; "
                 f"the micrograph or the picks changed since, or it was never extracted",
-                f"{ledgers.path}: missing records",
+                f"{run.last.path}: missing records",
             )
         else:
-            faults = list(_faults(task, found, out))
+            faults = list(_faults(task, found))
             for fault in faults:
-                problems.add(f"{ledgers.path}: {task.micrograph}: {fault}", f"{ledgers.path}: fields of records")
+                problems.add(f"{run.last.path}: {task.micrograph}: {fault}", f"{run.last.path}: fields of records")
             results[task.id] = _possible(task, found)
     return results
 
 
-def _faults(task: Task, found: TaskResult, out: Path) -> Iterator[str]:
+def _faults(task: Task, found: TaskResult) -> Iterator[str]:
     """What a record says that the plan, or the files, do not."""
     places = Counter(index for index, _ in found.refused)
     for index, why in found.refused:

@@ -11,10 +11,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cryobox.engine.task import StackInfo
 from cryobox.errors import CryoboxError
 from cryobox.formats.mrc import read_stack_header
 from cryobox.plan import Output
+from cryobox.results import StackInfo
 from cryobox.verification.findings import Problems
 
 __all__ = ["HEADER_BYTES", "LARGEST_HALF", "check_header", "check_pixels", "header_fields"]

@@ -15,15 +15,16 @@ from cryobox.folder.layout import table_name
 from cryobox.formats.references import ImageReferences, image_references
 from cryobox.inputs import Inputs
 from cryobox.options import Recipe
+from cryobox.outcome import Outcome
 from cryobox.particles import Particles
-from cryobox.tables import Outcome, stack_text, tables_present, write_tables
+from cryobox.tables import stack_text, tables_present, write_tables
 from cryobox.verification.differences import file_differences
 from cryobox.verification.findings import Problems
 
 __all__ = ["Rows", "compare_tables", "read_rows"]
 
 
-def compare_tables(out: Path, inputs: Inputs, outcome: Outcome, root: Path | None, problems: Problems) -> list[str]:
+def compare_tables(out: Path, inputs: Inputs, outcome: Outcome, problems: Problems) -> list[str]:
     """Make all tables again in a temporary folder, and compare. Returns the names that they should have.
 
     Raises
@@ -34,7 +35,7 @@ def compare_tables(out: Path, inputs: Inputs, outcome: Outcome, root: Path | Non
     with tempfile.TemporaryDirectory(prefix="cryobox-verify-") as name:
         made = write_tables(
             out, inputs.particles, inputs.micrographs, inputs.plan, outcome,
-            root=root, fsync=False, place=Path(name), home=out,
+            start=inputs.given.start, fsync=False, place=Path(name), home=out,
         )  # fmt: skip
         names = [path.name for path in made]
         for path in made:
@@ -92,7 +93,7 @@ class Rows:
         return np.where(self.good[:, None], self.position, 0).astype(np.int64)
 
 
-def read_rows(out: Path, inputs: Inputs, outcome: Outcome, root: Path | None, problems: Problems) -> list[Rows]:
+def read_rows(out: Path, inputs: Inputs, outcome: Outcome, problems: Problems) -> list[Rows]:
     """Read the tables of particles as a program behind this one would, and compare their rows with the plan.
 
     Nothing here asks how the tables are written: this is what finds a fault of the writer.
@@ -102,7 +103,7 @@ def read_rows(out: Path, inputs: Inputs, outcome: Outcome, root: Path | None, pr
         path = out / f"{table_name(inputs.plan.recipe.outputs[index].name)}{_suffixes(inputs.plan.decided.style)[0]}"
         try:
             # Of the recipe only how names of coordinate files are read would matter, and this is a table.
-            table = formats.read_particles(path, recipe=Recipe(box=inputs.plan.recipe.box), root=root)
+            table = formats.read_particles(path, recipe=Recipe(box=inputs.plan.recipe.box), start=inputs.given.start)
             references = image_references(table)
         except CryoboxError as error:
             problems.add(str(error))
@@ -111,17 +112,19 @@ def read_rows(out: Path, inputs: Inputs, outcome: Outcome, root: Path | None, pr
             problems.add(f"{path}: has {len(table)} rows, expected {len(outcome.rows)}")
             continue
         rows = Rows(path, index, table, references)
-        _check_rows(rows, out, inputs, outcome, root, problems)
+        _check_rows(rows, out, inputs, outcome, problems)
         found.append(rows)
     return found
 
 
-def _check_rows(rows: Rows, out: Path, inputs: Inputs, outcome: Outcome, root: Path | None, problems: Problems) -> None:
+def _check_rows(rows: Rows, out: Path, inputs: Inputs, outcome: Outcome, problems: Problems) -> None:
     """Find the rows that do not say what they should."""
     plan, micrographs, references = inputs.plan, inputs.micrographs, rows.references
     index, suffix = rows.index, rows.path.suffix
     task_of = {int(row): task for row, task in zip(plan.work.task_micrograph, plan.tasks, strict=True)}
-    stack = {row: stack_text(out, task.outputs[index].path, suffix, root) for row, task in task_of.items()}
+    stack = {
+        row: stack_text(out, task.outputs[index].path, suffix, inputs.given.start) for row, task in task_of.items()
+    }
     owner = plan.micrograph[outcome.rows].tolist()
     names = [rows.table.micrograph_names[m] for m in rows.table.micrograph.tolist()]
     pixel_size = np.array([task_of[row].outputs[index].pixel_size for row in owner])
@@ -130,7 +133,7 @@ def _check_rows(rows: Rows, out: Path, inputs: Inputs, outcome: Outcome, root: P
         "micrograph": np.array(
             [name not in (micrographs.names[at], micrographs.paths[at]) for name, at in zip(names, owner, strict=True)]
         ),
-        "slot": references.slot != outcome.slot,
+        "slot": references.slot != outcome.slot[outcome.rows],
         "center": (rows.position != plan.places.center[outcome.rows]).any(axis=1),
         "pixel size": ~np.isclose(references.pixel_size, pixel_size, rtol=1e-5),
         "size": references.size != plan.recipe.outputs[index].size,
@@ -144,7 +147,7 @@ def _check_rows(rows: Rows, out: Path, inputs: Inputs, outcome: Outcome, root: P
         return {
             "stack": f"stack is {references.stack[row]}, expected {stack[at]}",
             "micrograph": f"micrograph is {names[row]}, expected {micrographs.names[at]}",
-            "slot": f"image is number {references.slot[row] + 1}, expected {outcome.slot[row] + 1}",
+            "slot": f"image is number {references.slot[row] + 1}, expected {outcome.slot[outcome.rows[row]] + 1}",
             "center": f"box center is x {x:g}, y {y:g}, expected x {wanted_x}, y {wanted_y}",
             "pixel size": f"pixel size is {references.pixel_size[row]:g}, expected {pixel_size[row]:g}",
             "size": f"image size is {references.size[row]}, expected {plan.recipe.outputs[index].size}",

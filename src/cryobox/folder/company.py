@@ -7,19 +7,18 @@ is held and, by shards, one after the other (`starting`), before a run records i
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from cryobox.engine.ledger import Ledger, check_same, ledger_path, read_forgiving, read_ledger, remove_recorded
-from cryobox.engine.shards import check_same_inputs, part_name, parts_present
-from cryobox.engine.task import TaskResult, remove_temporary
 from cryobox.errors import OutputError
-from cryobox.folder.layout import TABLE_FOLDER
+from cryobox.folder.layout import TABLE_FOLDER, log_name
+from cryobox.folder.ledger import Ledger, check_same, read_forgiving, read_ledger, remove_recorded
 from cryobox.folder.lock import hold_idle_part
-from cryobox.folder.publish import sync_folder
-from cryobox.plan import Task
+from cryobox.folder.parts import check_same_inputs, ledger_path, part_name, parts_present
+from cryobox.folder.publish import remove_temporary, sync_folder
+from cryobox.results import TaskResult
 
 __all__ = ["Company", "look_around", "make_room_elsewhere"]
 
@@ -81,6 +80,7 @@ class Company:
                 path = ledger_path(self.folder, part)
                 try:
                     path.unlink(missing_ok=True)
+                    (self.folder / log_name(part)).unlink(missing_ok=True)
                 except OSError as error:
                     raise OutputError(f"{path}: cannot be removed: {error.strerror}") from error
                 with contextlib.suppress(OSError):  # what a user put there stays
@@ -193,18 +193,17 @@ def _check_beside_shard(
             )
 
 
-def make_room_elsewhere(folder: Path, ledger: Ledger, todo: Sequence[Task], company: Company) -> None:
-    """Let the parts that go on forget the stacks that `todo` will replace, as `Ledger.make_room` does in one's own.
+def make_room_elsewhere(company: Company, todo: Collection[str], stacks: Collection[str]) -> None:
+    """Let the parts that go on forget `stacks` that `todo` will replace, as `Ledger.make_room` does in one's own.
 
     Raises
     ------
     LockError
         If such a part is at work.
     """
-    ids = {task.id for task in todo}
-    paths = {output.path for task in todo for output in task.outputs}
+    folder = company.folder
     for part, results in company.kept.items():
-        if not paths & _stacks(result for result in results.values() if result.id not in ids):
+        if not _stacks(result for result in results.values() if result.id not in todo).intersection(stacks):
             continue
         alone = company.shard is None or not part
         head, _ = read_ledger(ledger_path(folder, part))
@@ -212,7 +211,7 @@ def make_room_elsewhere(folder: Path, ledger: Ledger, todo: Sequence[Task], comp
             contextlib.nullcontext() if alone else hold_idle_part(folder, part),
             Ledger(folder, part=part, head=head) as other,
         ):
-            other.make_room(todo)
+            other.make_room(todo, stacks)
 
 
 def _stacks(results: Iterable[TaskResult]) -> set[str]:

@@ -10,19 +10,14 @@ from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 from typing import Any, Self
 
-from cryobox.engine.task import StackInfo, TaskResult
 from cryobox.errors import OutputError
 from cryobox.folder.layout import is_stack_folder
+from cryobox.folder.parts import ledger_path
 from cryobox.folder.publish import sync_folder
-from cryobox.plan import Task
-from cryobox.records import is_sealed, sealed, unsealed
+from cryobox.folder.records import is_sealed, sealed, unsealed
+from cryobox.results import StackInfo, TaskResult
 
-__all__ = ["Ledger", "check_same", "is_whole", "ledger_path", "read_forgiving", "read_ledger", "remove_recorded"]
-
-
-def ledger_path(folder: Path, part: str) -> Path:
-    """The ledger of a whole run (`part` is "") or of one shard ("1-of-4")."""
-    return folder / (f"ledger.{part}.jsonl" if part else "ledger.jsonl")
+__all__ = ["Ledger", "check_same", "is_whole", "read_forgiving", "read_ledger", "remove_recorded"]
 
 
 def read_ledger(path: Path, *, changed: bool = False) -> tuple[dict[str, Any], dict[str, TaskResult]]:
@@ -142,30 +137,28 @@ class Ledger:
         self._write(*map(dataclasses.asdict, results))
         self.finished |= {result.id: result for result in results}
 
-    def make_room(self, todo: Iterable[Task]) -> None:
-        """Forget, on the disk, the results whose stacks `todo` will replace.
+    def make_room(self, todo: Collection[str], stacks: Collection[str]) -> None:
+        """Forget, on the disk, the results whose `stacks` the tasks `todo`, named by their ids, will replace.
 
         Else a run whose picks are changed and changed back would find the old record, the file that it names with the
         size that it says, and in it the images of the other picks.
         """
-        ids = {task.id for task in todo}
-        paths = {output.path for task in todo for output in task.outputs}
         replaced = [
             result.id
             for result in self.previous.values()
-            if result.id not in ids and any(stack.path in paths for stack in result.stacks)
+            if result.id not in todo and any(stack.path in stacks for stack in result.stacks)
         ]
         if replaced:
             self._write({"replaced": replaced})
             for task in replaced:
                 self.finished.pop(task, None)
 
-    def drop_unless_done(self, task: Task) -> bool:
-        """Whether a task is recorded without error and each stack has the recorded size; else it is forgotten."""
-        result = self.finished.get(task.id)
+    def drop_unless_done(self, task: str) -> bool:
+        """Whether a task (its id) is recorded without error and each stack has the recorded size; else forget it."""
+        result = self.finished.get(task)
         whole = result is not None and is_whole(self._folder, result)
         if not whole:
-            self.finished.pop(task.id, None)
+            self.finished.pop(task, None)
         return whole
 
     def remove_stacks(self, *, keep: Collection[str] = ()) -> None:

@@ -1,0 +1,113 @@
+"""What became of every pick: what the plan refused, combined with what the tasks did."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cryobox.particles import Reason
+from cryobox.plan import ACCEPTED, REASONS, Plan
+from cryobox.results import TaskResult
+
+__all__ = ["PENDING", "UNTOLD", "Outcome", "outcome_of"]
+
+PENDING = len(REASONS)  # in `Outcome.fate`: the micrograph is not cut yet
+UNTOLD = PENDING + 1  # of another shard
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outcome:
+    """What became of every pick, in columns.
+
+    Parameters
+    ----------
+    fate : ndarray, shape (picks,), int8
+        -1 (`ACCEPTED`): extracted; else an index into `REASONS`, `PENDING` or `UNTOLD`.
+    slot : ndarray, shape (picks,), int64
+        0-based index in its stack; -1 where there is none.
+    incomplete : dict of int to str
+        Micrographs that could not be used, with the reason.
+    """
+
+    fate: NDArray[np.int8]
+    slot: NDArray[np.int64]
+    incomplete: dict[int, str]
+
+    @property
+    def rows(self) -> NDArray[np.intp]:
+        """Picks that were extracted, ascending."""
+        return np.flatnonzero(self.fate == ACCEPTED)
+
+    @property
+    def rejected(self) -> NDArray[np.intp]:
+        """Picks that were refused, ascending."""
+        return np.flatnonzero((self.fate >= 0) & (self.fate < PENDING))
+
+    def reasons(self) -> tuple[str, ...]:
+        """One for each of `rejected`."""
+        texts = [str(why) for why in REASONS]
+        return tuple(texts[code] for code in self.fate[self.rejected].tolist())
+
+    def counts(self) -> dict[str, int]:
+        """Rejected picks by reason, most first."""
+        numbers = np.bincount(self.fate[self.rejected], minlength=len(REASONS))
+        found = {str(why): int(n) for why, n in zip(REASONS, numbers, strict=True) if n}
+        return dict(sorted(found.items(), key=lambda item: -item[1]))
+
+
+def outcome_of(
+    plan: Plan, results: Mapping[str, TaskResult], *, shard: Collection[str] | None = None, first: bool = True
+) -> Outcome:
+    """Combine a plan with results.
+
+    Parameters
+    ----------
+    plan : Plan
+    results : mapping of str to TaskResult
+        By task id; picks of tasks without a result are pending.
+    shard : collection of str, optional
+        The ids of the tasks that are told of, where it is not all.
+    first : bool
+        Whether what belongs to no task is told of, too: a shard leaves it to the first one.
+    """
+    windows = np.array([len(task.windows) for task in plan.tasks], dtype=np.int64)
+    offset = np.concatenate([[0], np.cumsum(windows)])
+    of_window = np.full(offset[-1], ACCEPTED, dtype=np.int8)
+    incomplete = dict(plan.grounds.incomplete) if first else {}
+    for t, task in enumerate(plan.tasks):
+        some, result = slice(offset[t], offset[t + 1]), results.get(task.id)
+        if shard is not None and task.id not in shard:
+            of_window[some] = UNTOLD
+        elif result is None:
+            of_window[some] = PENDING
+        elif result.error:
+            incomplete[int(plan.work.task_micrograph[t])] = result.error
+            of_window[some] = REASONS.index(Reason.MICROGRAPH)
+        else:
+            for index, why in result.refused:
+                of_window[offset[t] + index] = REASONS.index(Reason(why))
+    kept = of_window == ACCEPTED
+    before = np.concatenate([[0], np.cumsum(kept)])  # windows kept before each one
+    task_of_row = np.repeat(np.arange(len(plan.tasks)), np.diff(plan.work.first_row))
+    window = plan.work.window + offset[task_of_row]
+    fate = plan.places.reason.copy()
+    fate[plan.work.rows] = of_window[window]
+    slot = np.full(len(fate), -1, dtype=np.int64)
+    slot[plan.work.rows] = np.where(kept[window], before[window] - before[offset[task_of_row]], -1)
+    if shard is not None:
+        fate[~picks_of_shard(plan, shard, first=first)] = UNTOLD
+    return Outcome(fate=fate, slot=slot, incomplete=incomplete)
+
+
+def picks_of_shard(plan: Plan, shard: Collection[str], *, first: bool) -> NDArray[np.bool_]:
+    """Which picks the tables of a shard tell of: those of its micrographs.
+
+    Picks of micrographs where nothing is cut, and of none, belong to the first shard.
+    """
+    mine = np.full(len(plan.grounds.shape) + 1, first)  # one more, for picks without a micrograph: index -1
+    mine[plan.work.task_micrograph] = [task.id in shard for task in plan.tasks]
+    found: NDArray[np.bool_] = mine[plan.micrograph]
+    return found

@@ -1,0 +1,60 @@
+"""What became of one micrograph, and the stacks that were written of it: numbers only, never images."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+__all__ = ["StackInfo", "TaskResult"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StackInfo:
+    """A stack that was written: path relative to the output folder, bytes, and the statistics in its header."""
+
+    path: str
+    bytes: int
+    minimum: float
+    maximum: float
+    mean: float
+    rms: float
+    clamped: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TaskResult:
+    """What became of a task: numbers only, never images.
+
+    Parameters
+    ----------
+    id : str
+        Of the task.
+    kept : int
+        Images in each stack.
+    refused : tuple of (int, str)
+        Windows refused for their pixels, with the reason.
+    stacks : tuple of StackInfo
+        Largest size first; empty if nothing was kept.
+    background_mean, background_sd : float
+        Means over the kept particles, in gray levels of the micrograph; nan without normalization.
+    read_seconds, extract_seconds, write_seconds : float
+    ended : float
+        When, in seconds since 1970; 0 where it is not known.
+    bytes_read : int
+    warnings : tuple of str
+    error : str
+        Why the micrograph could not be used; "" if it was.
+    """
+
+    id: str
+    kept: int = 0
+    refused: tuple[tuple[int, str], ...] = ()
+    stacks: tuple[StackInfo, ...] = ()
+    background_mean: float = float("nan")
+    background_sd: float = float("nan")
+    read_seconds: float = 0.0
+    extract_seconds: float = 0.0
+    write_seconds: float = 0.0
+    ended: float = 0.0
+    bytes_read: int = 0
+    warnings: tuple[str, ...] = ()
+    error: str = ""
