@@ -38,6 +38,7 @@ def extraction(particles: Particles, micrographs: Micrographs, **changes: Any) -
     place = {name: i for i, name in enumerate(micrographs.names)}
     of_name = np.array([place.get(name, 0) for name in particles.micrograph_names], dtype=np.intp)
     whole = Extracted(
+        picks=np.arange(n),
         rows=np.arange(n),
         micrograph=of_name[particles.micrograph],
         stack=tuple(f"Out/stacks/{i}.mrcs" for i in range(len(micrographs))),
@@ -49,7 +50,10 @@ def extraction(particles: Particles, micrographs: Micrographs, **changes: Any) -
         pixel_size=np.where(np.isnan(micrographs.pixel_size), 1.25, micrographs.pixel_size),
         moved=np.zeros(n, dtype=np.bool_),
         alignments=particles.alignments,
+        steps=Recipe(box=128).steps(),
     )
+    if "rows" in changes:
+        changes.setdefault("picks", changes["rows"])
     return replace(whole, **changes)
 
 

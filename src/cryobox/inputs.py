@@ -189,7 +189,7 @@ def _prepare(
         particles,
         table,
         plan.recipe,
-        rows=plan.work.rows,
+        rows=particles.rows_of(plan.work.rows),
         micrograph=plan.micrograph[plan.work.rows],
         pixel_size=plan.grounds.pixel_size,
     )

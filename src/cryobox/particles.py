@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
+
+from cryobox.options import Steps
 
 __all__ = ["Alignment", "Extracted", "Particles", "Reason"]
 
@@ -51,10 +53,14 @@ class Alignment:
     shift: NDArray[np.float64]
     pixel_size: NDArray[np.float64]
 
+    def take(self, picks: NDArray[Any]) -> Alignment:
+        """That of some picks."""
+        return replace(self, shift=self.shift[picks], pixel_size=self.pixel_size[picks])
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Particles:
-    """Picks as columns of equal length n; row i is row i of the table they came from.
+    """Picks as columns of equal length n.
 
     Parameters
     ----------
@@ -83,10 +89,14 @@ class Particles:
     alignments : tuple of Alignment
     copy_of : ndarray, shape (n,), optional
         Rows with equal values are copies of one particle (symmetry expansion); int64 codes, -1: a particle of its own.
-    lacks_ctf : ndarray, shape (n,), bool, optional
+    lacks_ctf : ndarray, shape (rows of the table,), bool, optional
         Rows of joined `.cs` tables that have no CTF, where others have one.
     table : object
         What the format keeps for writing every other column back; only the format's module looks inside.
+    row : ndarray, shape (n,), intp, optional
+        Row of each pick in the table; several picks may be of one row. Default: pick i is row i.
+    rows_in_table : int, optional
+        How many rows the table has, where `row` is given.
     unread : dict of int to str
         Entries of `micrograph_names` whose picks are not to be had, with the reason.
     warnings : tuple of str
@@ -108,11 +118,37 @@ class Particles:
     copy_of: NDArray[np.int64] | None = None
     lacks_ctf: NDArray[np.bool_] | None = None
     table: Any = None
+    row: NDArray[np.intp] | None = None
+    rows_in_table: int | None = None
     unread: dict[int, str] = field(default_factory=dict)
     warnings: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         return len(self.y)
+
+    @property
+    def table_length(self) -> int:
+        """How many rows the table has that the picks came from."""
+        return len(self) if self.rows_in_table is None else self.rows_in_table
+
+    def rows_of(self, picks: NDArray[np.intp]) -> NDArray[np.intp]:
+        """The rows of some picks in the table that they came from."""
+        return picks if self.row is None else self.row[picks]
+
+    def take(self, picks: NDArray[np.intp]) -> Particles:
+        """Some of the picks, in another order or several times; all know their rows in the table."""
+        return replace(
+            self,
+            y=self.y[picks],
+            x=self.x[picks],
+            micrograph=self.micrograph[picks],
+            score=None if self.score is None else self.score[picks],
+            tube=None if self.tube is None else self.tube[picks],
+            copy_of=None if self.copy_of is None else self.copy_of[picks],
+            alignments=tuple(alignment.take(picks) for alignment in self.alignments),
+            row=self.rows_of(picks),
+            rows_in_table=self.table_length,
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -121,8 +157,10 @@ class Extracted:
 
     Parameters
     ----------
+    picks : ndarray, shape (n,), intp
+        Index of each in the input `Particles`.
     rows : ndarray, shape (n,), intp
-        Rows of the input `Particles`.
+        Row of each in the table that they came from: `Particles.rows_of(picks)`.
     micrograph : ndarray, shape (n,), intp
         Index into the `Micrographs`; -1 where the pick's micrograph is not among them (rejected rows only).
     stack : tuple of str
@@ -142,10 +180,8 @@ class Extracted:
         corners) and alignments from `alignments`. Where False the table's own columns stay as they are.
     alignments : tuple of Alignment
         The alignments after the move, for these rows, in the order and the units of `Particles.alignments`.
-    sign : {1, -1}
-        blob/sign: 1 where the images were inverted (particles white), else -1.
-    scale_const : float
-        What `ctf/scale_const` says: 1.0 unless the recipe gave another.
+    steps : Steps
+        What was done to the images: their contrast, and what they were divided by, stand in tables of CryoSPARC.
     refresh_ctf : bool
     mirrored : (bool, bool)
         The picks, and the CTF values that come with them, are those of a copy mirrored in (y, x).
@@ -155,6 +191,7 @@ class Extracted:
         One per row, for the table of rejected picks; such a table has no image columns.
     """
 
+    picks: NDArray[np.intp]
     rows: NDArray[np.intp]
     micrograph: NDArray[np.intp]
     stack: tuple[str, ...]
@@ -165,9 +202,8 @@ class Extracted:
     shape: NDArray[np.int64]
     pixel_size: NDArray[np.float64]
     moved: NDArray[np.bool_]
+    steps: Steps
     alignments: tuple[Alignment, ...] = ()
-    sign: Literal[1, -1] = 1
-    scale_const: float = 1.0
     refresh_ctf: bool = False
     mirrored: tuple[bool, bool] = (False, False)
     drop_alignments: bool = False

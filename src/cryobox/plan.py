@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from cryobox import centering
 from cryobox.centering import corner_of, inside, mirror, overlaps, round_half_away, too_close, truncate
 from cryobox.decided import Decided, decide, doubts
-from cryobox.errors import MicrographError, OptionError
+from cryobox.errors import MicrographError
 from cryobox.folder.layout import stack_folder, stack_names
 from cryobox.folder.records import BITS
 from cryobox.grounds import Grounds, settle
@@ -21,6 +21,7 @@ from cryobox.matching import micrographs_with_picks
 from cryobox.micrograph import ImageHeader, Micrographs
 from cryobox.options import Recipe, Steps, check_background_radius
 from cryobox.particles import Alignment, Particles, Reason
+from cryobox.picks.selecting import left_out
 from cryobox.windows import Stored, Windows
 
 __all__ = [
@@ -252,12 +253,7 @@ def select(particles: Particles, micrograph: NDArray[np.intp], decided: Decided,
         (np.isin(micrograph, unusable), Reason.MICROGRAPH),
         (~finite, Reason.COORDINATE),
     ]
-    if recipe.min_score is not None:
-        if particles.score is None:
-            raise OptionError(f"{particles.source}: has no scores, so --min-score cannot be used")
-        refused.append((np.isnan(particles.score), Reason.NO_SCORE))
-        refused.append((particles.score < recipe.min_score, Reason.SCORE))
-    return _rejected(np.full(len(particles), ACCEPTED, dtype=np.int8), *refused)
+    return _rejected(np.full(len(particles), ACCEPTED, dtype=np.int8), *refused, *left_out(particles, recipe))
 
 
 def place(

@@ -16,7 +16,7 @@ from cryobox.folder.publish import publish_files, sync_folder
 from cryobox.formats import table_writer
 from cryobox.micrograph import Micrographs
 from cryobox.outcome import Outcome
-from cryobox.particles import Alignment, Extracted, Particles
+from cryobox.particles import Extracted, Particles
 from cryobox.paths import Start
 from cryobox.plan import Plan
 
@@ -87,10 +87,10 @@ def write_tables(
         jobs.append(("micrographs_incomplete", lambda path: writer.write_incomplete(path, micrographs, rows, reasons)))
     if len(found.rejected):
         none = ("",) * len(micrographs)
-        rejected = replace(_extracted(plan, found, found.rejected, none), reasons=found.reasons())
+        rejected = replace(_extracted(particles, plan, found, found.rejected, none), reasons=found.reasons())
         jobs.append(("rejected", lambda path: writer.write_rejected(path, particles, micrographs, rejected)))
     if len(found.rows):
-        table = _extracted(plan, found, found.rows, ("",) * len(micrographs))
+        table = _extracted(particles, plan, found, found.rows, ("",) * len(micrographs))
         for index, output in reversed(list(enumerate(plan.recipe.outputs))):
             stacks = _stack_texts(plan, index, len(micrographs), folder, writer.suffix, start, home)
             of_size = replace(table, size=output.size, stack=stacks)
@@ -140,28 +140,26 @@ def _particles_job(
     return lambda path: write(path, particles, micrographs, table)
 
 
-def _extracted(plan: Plan, found: Outcome, rows: NDArray[np.intp], stack: tuple[str, ...]) -> Extracted:
+def _extracted(
+    particles: Particles, plan: Plan, found: Outcome, picks: NDArray[np.intp], stack: tuple[str, ...]
+) -> Extracted:
     """The columns of a table of these picks, of the first stored size."""
     recipe = plan.recipe
     return Extracted(
-        rows=rows,
-        micrograph=plan.micrograph[rows],
+        picks=picks,
+        rows=particles.rows_of(picks),
+        micrograph=plan.micrograph[picks],
         stack=stack,
-        slot=found.slot[rows],
+        slot=found.slot[picks],
         size=recipe.sizes[0],
         box=recipe.box,
-        center=plan.places.center[rows],
+        center=plan.places.center[picks],
         shape=plan.grounds.shape,
         pixel_size=plan.grounds.pixel_size,
-        moved=plan.places.moved[rows],
-        alignments=tuple(_rows_of(alignment, rows) for alignment in plan.places.alignments),
-        sign=1 if recipe.invert else -1,
-        scale_const=recipe.scale_const or 1.0,
+        moved=plan.places.moved[picks],
+        alignments=tuple(alignment.take(picks) for alignment in plan.places.alignments),
+        steps=plan.decided.steps,
         refresh_ctf=recipe.refresh_ctf,
         mirrored=(recipe.flip_y, recipe.flip_x),
         drop_alignments=recipe.drop_alignments,
     )
-
-
-def _rows_of(alignment: Alignment, rows: NDArray[np.intp]) -> Alignment:
-    return replace(alignment, shift=alignment.shift[rows], pixel_size=alignment.pixel_size[rows])

@@ -6,10 +6,10 @@ import json
 import logging
 import os
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
-from tests.synth import write_mrc
 
 import cryobox
 from cryobox.cli import main
@@ -17,6 +17,7 @@ from cryobox.job import merge, run
 from cryobox.reporting import write_report
 from cryobox.simulate import Dataset, make_dataset
 from cryobox.verification import verify
+from synth import write_mrc
 
 FAST = cryobox.RunOptions(fsync=False)
 RAW = cryobox.Recipe(box=96, dtype="float16", normalize=False)
@@ -81,13 +82,13 @@ def test_what_a_caller_says_is_recorded_with_the_rest_and_verify_knows_it(data: 
 
 
 def test_the_log_tells_of_each_run_and_begins_anew_with_the_folder(data: Dataset, tmp_path: Path) -> None:
-    given = {"micrographs": data.micrographs, "out": tmp_path / "out", "recipe": RAW, "root": data.folder}
+    given: dict[str, Any] = {"micrographs": data.micrographs, "root": data.folder, "out": tmp_path / "out"}
     for _ in range(2):
-        cryobox.run(data.picks, options=FAST, **given)
+        cryobox.run(data.picks, recipe=RAW, options=FAST, **given)
     lines = (tmp_path / "out" / "run.log").read_text().splitlines()
     assert [line for line in lines if " begins: " in line][1].endswith("begins: 0 of 2 micrographs to cut")
     assert sum("ends with exit code 1" in line for line in lines) == 2
-    cryobox.run(data.picks, options=cryobox.RunOptions(fsync=False, overwrite=True), **given)
+    cryobox.run(data.picks, options=cryobox.RunOptions(fsync=False, overwrite=True), recipe=RAW, **given)
     assert sum(" begins: " in line for line in (tmp_path / "out" / "run.log").read_text().splitlines()) == 1
 
 

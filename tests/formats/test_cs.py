@@ -87,6 +87,7 @@ def extracted(particles: Particles, micrographs: Micrographs, **changes: Any) ->
         micrograph = np.array(found, dtype=np.intp)[particles.micrograph]
     center = np.nan_to_num(np.stack([particles.y, particles.x], axis=1))
     values: dict[str, Any] = {
+        "picks": np.arange(n),
         "rows": np.arange(n),
         "micrograph": micrograph,
         "stack": tuple(f">stacks/m{i}_particles.mrc" for i in range(len(micrographs))),
@@ -98,8 +99,10 @@ def extracted(particles: Particles, micrographs: Micrographs, **changes: Any) ->
         "pixel_size": micrographs.pixel_size,
         "moved": np.zeros(n, dtype=bool),
         "alignments": particles.alignments,
-        "sign": -1,
+        "steps": Recipe(box=64).steps(),
     }
+    if "rows" in changes:
+        changes.setdefault("picks", changes["rows"])
     return Extracted(**(values | changes))
 
 
@@ -589,7 +592,7 @@ def test_images_are_described_by_size_pixel_size_and_place(tmp_path: Path) -> No
             slot=np.array([5, 0]),
             moved=np.zeros(2, bool),
             center=np.zeros((2, 2), np.int64),
-            sign=1,
+            steps=Recipe(box=64, invert=True).steps(),
         ),
     )
     assert out["uid"].tolist() == [2, 3]
@@ -652,7 +655,9 @@ def test_moved_picks_of_an_exported_micrograph_table_name_the_whole_path(tmp_pat
 
 def test_picks_without_ctf_get_their_micrographs(tmp_path: Path) -> None:
     particles, micrographs = load(tmp_path, {}, CTF)
-    out = cs.build_particles(particles, micrographs, extracted(particles, micrographs, scale_const=2.0))
+    out = cs.build_particles(
+        particles, micrographs, extracted(particles, micrographs, steps=Recipe(box=64, scale_const=2.0).steps())
+    )
     table = micrographs.table[particles.micrograph]
     for name in ("type", "accel_kv", "cs_mm", "amp_contrast", "df1_A", "df2_A", "df_angle_rad", "phase_shift_rad"):
         np.testing.assert_array_equal(out[f"ctf/{name}"], table[f"ctf/{name}"], err_msg=name)
@@ -748,6 +753,7 @@ def test_uids_of_plain_picks_are_the_same_in_every_run_and_whatever_is_rejected(
     one = cs.build_particles(particles, micrographs, everything)["uid"]
     some = replace(
         everything,
+        picks=np.array([2]),
         rows=np.array([2]),
         micrograph=np.array([1]),
         slot=np.array([0]),

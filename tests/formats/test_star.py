@@ -370,6 +370,7 @@ def test_rows_are_written_in_the_order_that_the_plan_gives(
     whole = extraction(picks, micrographs)
     some = replace(
         whole,
+        picks=np.array([2, 1]),
         rows=np.array([2, 1]),
         micrograph=whole.micrograph[[2, 1]],
         slot=np.array([0, 0]),
@@ -582,7 +583,11 @@ def test_rejected_rows_are_the_input_with_a_reason(tmp_path: Path, micrographs: 
     picks = star.read_particles(write(tmp_path / "picks.star", PICKS))
     whole = extraction(picks, micrographs)
     left_out = replace(
-        whole, rows=np.array([2, 0]), micrograph=np.array([-1, 1]), reasons=("no such micrograph", "edge")
+        whole,
+        picks=np.array([2, 0]),
+        rows=np.array([2, 0]),
+        micrograph=np.array([-1, 1]),
+        reasons=("no such micrograph", "edge"),
     )
     star_output.write_rejected(tmp_path / "rejected.star", picks, micrographs, left_out)
     found = columns(tmp_path / "rejected.star")
@@ -616,6 +621,7 @@ def test_a_table_without_rows_is_written_and_read(tmp_path: Path, picks: Particl
     whole = extraction(picks, micrographs)
     none = replace(
         whole,
+        picks=whole.rows[:0],
         rows=whole.rows[:0],
         micrograph=whole.micrograph[:0],
         slot=whole.slot[:0],

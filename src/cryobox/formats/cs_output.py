@@ -65,12 +65,12 @@ def write_rejected(path: Path, particles: Particles, micrographs: Micrographs, e
         raise OptionError("a table of rejected picks needs a reason for every row")
     columns = _Columns(_own_table(particles), extracted.rows)
     if particles.family == "plain":
-        columns.put("uid", "<u8", _pick_uids(particles, extracted.rows))
-        center = np.stack([particles.y, particles.x], axis=1)[extracted.rows]
+        columns.put("uid", "<u8", _pick_uids(particles, extracted.picks))
+        center = np.stack([particles.y, particles.x], axis=1)[extracted.picks]
         _put_location(columns, particles, micrographs, extracted, center)
         columns.put("cryobox/center_y", "<f8", center[:, 0])
         columns.put("cryobox/center_x", "<f8", center[:, 1])
-        _put_filaments(columns, particles, extracted.rows)
+        _put_filaments(columns, particles, extracted.picks)
     columns.put_text(REASON, as_bytes([str(reason) for reason in extracted.reasons]))
     write_table(path, columns.table())
 
@@ -110,7 +110,7 @@ def build_particles(particles: Particles, micrographs: Micrographs, extracted: E
         return unite_rows(own, first, second)
     columns = _Columns(_own_table(particles), extracted.rows)
     if "uid" not in columns:
-        columns.put("uid", "<u8", _pick_uids(particles, extracted.rows))
+        columns.put("uid", "<u8", _pick_uids(particles, extracted.picks))
     _put_blob(columns, extracted)
     _put_location(columns, particles, micrographs, extracted, extracted.center)
     _put_alignments(columns, extracted)
@@ -120,21 +120,21 @@ def build_particles(particles: Particles, micrographs: Micrographs, extracted: E
             if is_orientation_field(field):
                 columns.drop(field)
     if particles.family == "plain" and particles.score is not None:
-        columns.put("pick_stats/ncc_score", "<f4", particles.score[extracted.rows])
-    _put_filaments(columns, particles, extracted.rows)
+        columns.put("pick_stats/ncc_score", "<f4", particles.score[extracted.picks])
+    _put_filaments(columns, particles, extracted.picks)
     return columns.table()
 
 
 def _some_rows(extracted: Extracted, mask: NDArray[np.bool_]) -> Extracted:
-    alignments = (replace(a, shift=a.shift[mask], pixel_size=a.pixel_size[mask]) for a in extracted.alignments)
     return replace(
         extracted,
+        picks=extracted.picks[mask],
         rows=extracted.rows[mask],
         micrograph=extracted.micrograph[mask],
         slot=extracted.slot[mask],
         center=extracted.center[mask],
         moved=extracted.moved[mask],
-        alignments=tuple(alignments),
+        alignments=tuple(alignment.take(mask) for alignment in extracted.alignments),
     )
 
 
@@ -262,17 +262,17 @@ def _hash(text: str) -> int:
     return int.from_bytes(digest, "little") or 1  # 0 means "no uid"
 
 
-def _pick_uids(particles: Particles, rows: NDArray[np.intp]) -> NDArray[np.uint64]:
-    """A uid for each row: a hash of micrograph, position and row of the input, so that outputs are reproducible."""
+def _pick_uids(particles: Particles, picks: NDArray[np.intp]) -> NDArray[np.uint64]:
+    """A uid for each pick: a hash of micrograph, position and row of the input, so that outputs are reproducible."""
     uids = [0] * len(particles.micrograph_names)
     if particles.micrograph_uids is not None:
         uids = particles.micrograph_uids.tolist()
-    micrograph = particles.micrograph[rows].tolist()
-    centers = zip(particles.y[rows].tolist(), particles.x[rows].tolist(), strict=True)
+    micrograph = particles.micrograph[picks].tolist()
+    centers = zip(particles.y[picks].tolist(), particles.x[picks].tolist(), strict=True)
     return np.array(
         [
             _hash(f"{particles.micrograph_names[m]}\0{uids[m]}\0{y!r}\0{x!r}\0{row}")
-            for m, (y, x), row in zip(micrograph, centers, rows.tolist(), strict=True)
+            for m, (y, x), row in zip(micrograph, centers, particles.rows_of(picks).tolist(), strict=True)
         ],
         dtype=np.uint64,
     )
@@ -301,11 +301,11 @@ def _file_names(micrographs: Micrographs) -> list[str]:
     return names
 
 
-def _put_filaments(columns: _Columns, particles: Particles, rows: NDArray[np.intp]) -> None:
+def _put_filaments(columns: _Columns, particles: Particles, picks: NDArray[np.intp]) -> None:
     """A uid for each filament of each micrograph; 0 for picks of none."""
     if particles.tube is None:
         return
-    pairs = zip(particles.micrograph[rows].tolist(), particles.tube[rows].tolist(), strict=True)
+    pairs = zip(particles.micrograph[picks].tolist(), particles.tube[picks].tolist(), strict=True)
     uids = [_hash(f"{particles.micrograph_names[m]}\0{tube}") | 2**32 if tube else 0 for m, tube in pairs]
     columns.put("filament/filament_uid", "<u8", np.array(uids, np.uint64))
 
@@ -316,7 +316,7 @@ def _put_blob(columns: _Columns, extracted: Extracted) -> None:
     columns.put("blob/idx", "<u4", extracted.slot)
     columns.put("blob/shape", ("<u4", (2,)), extracted.size)
     columns.put("blob/psize_A", "<f4", extracted.pixel_size[extracted.micrograph] * extracted.box / extracted.size)
-    columns.put("blob/sign", "<f4", extracted.sign)
+    columns.put("blob/sign", "<f4", 1 if extracted.steps.invert else -1)
     columns.put("blob/import_sig", "<u8", 0)
 
 
@@ -331,7 +331,7 @@ def _put_location(
     moved = extracted.moved if own else np.ones(len(extracted), dtype=bool)
     if own and not moved.any():
         return
-    micrograph, pick_micrograph = extracted.micrograph, particles.micrograph[extracted.rows]
+    micrograph, pick_micrograph = extracted.micrograph, particles.micrograph[extracted.picks]
     rewritten = np.isin(pick_micrograph, pick_micrograph[moved])
     # One entry more than there are micrographs, for rows (-1) whose micrograph is not among them.
     shape = np.concatenate([extracted.shape, np.zeros((1, 2), np.int64)])[micrograph]
@@ -403,7 +403,7 @@ def _put_ctf(columns: _Columns, particles: Particles, micrographs: Micrographs, 
         return
     if "ctf/exp_group_id" not in columns:
         columns.put("ctf/exp_group_id", "<u4", _group_ids(micrographs, extracted.micrograph))
-    columns.put("ctf/scale_const", "<f4", extracted.scale_const)
+    columns.put("ctf/scale_const", "<f4", extracted.steps.scale_const or 1.0)
 
 
 def _put_own_ctf(columns: _Columns, particles: Particles, micrographs: Micrographs, extracted: Extracted) -> None:

@@ -62,11 +62,11 @@ class CtfQuestion:
 
 
 def own_ctf(particles: Particles, micrographs: Micrographs, *, refresh: bool) -> Mask:
-    """Which picks keep their own CTF, shape (picks,).
+    """Which rows of the picks' table keep their own CTF, shape (rows,).
 
     A table of micrographs that has no defocus has nothing to refresh from: the picks then keep theirs.
     """
-    own = np.zeros(len(particles), np.bool_)
+    own = np.zeros(particles.table_length, np.bool_)
     if refresh and NEUTRAL_DEFOCUS in micrographs.ctf:
         return own
     table = particles.table
@@ -208,7 +208,7 @@ def _said_by_picks(
         ]
         said = [*(number(row.get(tag)) for row in star.optics), np.nan]  # the last: rows without a group
         in_row = [number(row.get(tag)) for row in values] or [np.nan]
-        group = np.full(len(particles), len(star.optics), np.intp)
+        group = np.full(particles.table_length, len(star.optics), np.intp)
         if star.group is not None:
             group = np.where(star.group < 0, len(star.optics), star.group)
         each = np.array([[_of_voltage(tag, v if np.isfinite(v) else w) for w in in_row] for v in said], np.float64)
@@ -221,7 +221,7 @@ def _said_by_picks(
             distinct, codes = np.unique(column.astype(np.float64), return_inverse=True)
             each = np.array([_of_voltage(tag, value) for value in distinct.tolist()], np.float64)
             return [f"{_OPTICS_FIELDS[tag]} is"] * len(distinct), codes.astype(np.intp), each
-    return ["the table"], np.zeros(len(particles), np.intp), np.array([np.nan])
+    return ["the table"], np.zeros(particles.table_length, np.intp), np.array([np.nan])
 
 
 def _of_voltage(tag: str, value: float) -> float:

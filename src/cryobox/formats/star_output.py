@@ -180,21 +180,21 @@ def _coordinate_columns(star: StarTable | None, particles: Particles, extracted:
                 kept = Run(star.table, extracted.rows, column, column)
                 made[tag] = Numbers(extracted.center[:, axis], extracted.moved, kept)
         return made
-    picked = np.column_stack([particles.y, particles.x])[extracted.rows]
+    picked = np.column_stack([particles.y, particles.x])[extracted.picks]
     values = np.where(extracted.moved[:, None], extracted.center, picked)
     for axis, tag in reversed(list(enumerate(COORDINATES))):
         made[tag] = Numbers(values[:, axis])
-    return made | _plain_columns(particles, extracted.rows)
+    return made | _plain_columns(particles, extracted.picks)
 
 
-def _plain_columns(particles: Particles, rows: Codes) -> dict[str, Piece]:
+def _plain_columns(particles: Particles, picks: Codes) -> dict[str, Piece]:
     """What picks that come without a table say beside their coordinates."""
     made: dict[str, Piece] = {}
     if particles.score is not None:
-        score = particles.score[rows]
+        score = particles.score[picks]
         made[SCORE] = Numbers(np.where(np.isnan(score), NO_SCORE, score))
     if particles.tube is not None:
-        tubes, code = np.unique(particles.tube[rows], return_inverse=True)
+        tubes, code = np.unique(particles.tube[picks], return_inverse=True)
         made[TUBE] = Lookup(code.astype(np.intp), [b"%d" % tube for tube in tubes.tolist()])
     return made
 
@@ -208,7 +208,7 @@ def _origin_columns(star: StarTable | None, particles: Particles, extracted: Ext
         after = extracted.alignments[0]
         angstrom = after.shift * after.pixel_size[:, None]
     else:
-        angstrom = (before.shift * before.pixel_size[:, None])[extracted.rows]
+        angstrom = (before.shift * before.pixel_size[:, None])[extracted.picks]
     if in_angstrom and not extracted.moved.any():
         return {}
     made: dict[str, Piece] = {}
@@ -272,13 +272,13 @@ def write_rejected(path: str | Path, particles: Particles, micrographs: Microgra
     star = _star_of(particles)
     made: dict[str, Piece] = {}
     if star is None:
-        made["_rlnCoordinateX"] = Numbers(particles.x[extracted.rows])
-        made["_rlnCoordinateY"] = Numbers(particles.y[extracted.rows])
-        made |= _plain_columns(particles, extracted.rows)
+        made["_rlnCoordinateX"] = Numbers(particles.x[extracted.picks])
+        made["_rlnCoordinateY"] = Numbers(particles.y[extracted.picks])
+        made |= _plain_columns(particles, extracted.picks)
     if star is None or NAME not in star.table:
         # The micrograph table's name where there is one, so that the rows can be used again on their own.
         names = [encode(name) for name in (*micrographs.names, *particles.micrograph_names)]
-        own = len(micrographs) + particles.micrograph[extracted.rows]
+        own = len(micrographs) + particles.micrograph[extracted.picks]
         made[NAME] = Lookup(np.where(extracted.micrograph < 0, own, extracted.micrograph), names)
     if star is not None and star.group is not None and star.in_rows is not None:
         star, numbers = _numbered_anew(star)

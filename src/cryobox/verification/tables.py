@@ -139,7 +139,7 @@ def _check_rows(rows: Rows, out: Path, inputs: Inputs, outcome: Outcome, problem
         "size": references.size != plan.recipe.outputs[index].size,
     }
     if references.uid is not None and inputs.particles.family == "cs":
-        wrong["uid"] = references.uid != inputs.particles.table["uid"][outcome.rows]
+        wrong["uid"] = references.uid != inputs.particles.table["uid"][inputs.particles.rows_of(outcome.rows)]
 
     def say(what: str, row: int) -> str:
         at = owner[row]
