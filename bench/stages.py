@@ -67,7 +67,8 @@ def _laps(calls: dict[str, Callable[[], object]]) -> dict[str, float]:
 
 def _core_calls(what: Case, image: NDArray[Any], corners: NDArray[np.int64]) -> dict[str, Callable[[], object]]:
     from cryobox import core
-    from cryobox.options import Steps, StoredDtype
+    from cryobox.groups import StoredDtype
+    from cryobox.options import Steps
     from cryobox.windows import Stored, Windows
 
     def cut(sizes: tuple[int, ...], dtype: StoredDtype, *, normalize: bool, ramp: bool) -> Callable[[], object]:

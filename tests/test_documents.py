@@ -114,5 +114,12 @@ def test_every_option_that_a_document_names_exists() -> None:
     assert unknown == []
 
 
+def test_the_page_of_options_is_the_program_s() -> None:
+    from cryobox.cli.page import options_page
+
+    found = (ROOT / "docs" / "options.md").read_text()
+    assert found == options_page(), "python -m cryobox.cli.page > docs/options.md"
+
+
 # Options of pip, git, RELION, Slurm and the like, and of this repository's own tools.
 THEIRS = {"--data", "--extract", "--recenter", "--array", "--wrap", "--multiply", "--mem", "--time", "--cpus-per-task"}

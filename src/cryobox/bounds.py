@@ -43,14 +43,16 @@ SCALES = (1e-3, 1e3)
 DIVISORS = (1e-30, 1e30)  # of gray levels, so that what is divided stays in float32
 
 
-def check_choice(name: str, value: object, allowed: tuple[str, ...]) -> None:
+def check_choice(name: str, value: object, allowed: tuple[str, ...]) -> object:
     if value not in allowed:
         raise OptionError(f"{name} must be one of {', '.join(allowed)}; got {value!r}")
+    return value
 
 
-def check_part_of_a_name(option: str, text: str | None) -> None:
-    if text is not None and (not text or "/" in text):
-        raise OptionError(f"{option} must be a part of a file's name, without folders; got {text!r}")
+def check_part_of_a_name(_: str, value: object, *, option: str) -> object:
+    if isinstance(value, str) and (not value or "/" in value):
+        raise OptionError(f"{option} must be a part of a file's name, without folders; got {value!r}")
+    return value
 
 
 def check_integer(name: str, value: object, lowest: int, highest: int, unit: str = "") -> int:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from cryobox.options import Rounding
+from cryobox.groups import Rounding
 
 __all__ = [
     "INTEGER_GUARD",

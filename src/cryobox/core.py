@@ -23,7 +23,8 @@ from cryobox.boxes import check_even
 from cryobox.centering import box_corners
 from cryobox.errors import BackendError, OptionError
 from cryobox.extremes import crop_again, cut_again
-from cryobox.options import Edges, Recipe, Rounding, Steps, StoredDtype
+from cryobox.groups import Edges, Rounding, StoredDtype
+from cryobox.options import Recipe, Steps
 from cryobox.windows import STATISTICS, Status, Stored, Windows
 
 __all__ = [
@@ -216,7 +217,9 @@ def extract(
     corners = box_corners(centers[kept], recipe.box, rounding=recipe.rounding)
     windows = Windows(box=recipe.box, pad=recipe.edges == "pad", corner=corners)
     outputs = [
-        Stored(size=one.size, dtype=one.dtype, background_radius=recipe.radius_in_pixels(one.size, math.nan))
+        Stored(
+            size=one.size, dtype=one.dtype, background_radius=recipe.radius_in_pixels(one.size, recipe.box, math.nan)
+        )
         for one in recipe.outputs
     ]
     empty = gpu.backend(device).empty if on_device else np.empty

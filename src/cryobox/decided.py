@@ -6,8 +6,9 @@ from dataclasses import dataclass, replace
 
 from cryobox.boxes import is_fast, neighbors
 from cryobox.errors import OptionError
+from cryobox.groups import Style
 from cryobox.micrograph import Micrographs
-from cryobox.options import Recipe, Steps, Style
+from cryobox.options import Recipe, Steps
 from cryobox.particles import Alignment, Particles
 
 __all__ = ["Decided", "decide"]

@@ -17,9 +17,10 @@ from cryobox.errors import MicrographError
 from cryobox.folder.layout import stack_folder, stack_names
 from cryobox.folder.records import BITS
 from cryobox.grounds import Grounds, settle
+from cryobox.groups import check_background_radius
 from cryobox.matching import micrographs_with_picks
 from cryobox.micrograph import ImageHeader, Micrographs
-from cryobox.options import Recipe, Steps, check_background_radius
+from cryobox.options import Recipe, Steps
 from cryobox.particles import Alignment, Particles, Reason
 from cryobox.picks.selecting import left_out
 from cryobox.windows import Stored, Windows
@@ -441,7 +442,7 @@ def _task(
     recipe, header, pixel_size = decided.recipe, grounds.headers[row], float(grounds.pixel_size[row])
     outputs = []
     for asked in recipe.outputs:
-        radius = recipe.radius_in_pixels(asked.size, pixel_size)
+        radius = recipe.radius_in_pixels(asked.size, recipe.box, pixel_size)
         if recipe.normalize:
             check_background_radius(radius, asked.size)
         outputs.append(

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cryobox.options import StoredDtype
+from cryobox.groups import StoredDtype
 
 __all__ = ["STATISTICS", "Status", "Stored", "Windows"]
 

@@ -13,7 +13,7 @@ from cryosparc import mrc
 from cryosparc.dataset import Dataset
 
 import cryobox
-from cryobox.options import Style
+from cryobox.groups import Style
 from cryobox.simulate import PARTICLE_BOX, make_dataset
 
 SIZE = 48

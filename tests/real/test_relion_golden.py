@@ -19,7 +19,8 @@ from numpy.typing import NDArray
 
 import cryobox
 from cryobox import centering, core, reference
-from cryobox.options import Recipe, default_background_radius
+from cryobox.groups import default_background_radius
+from cryobox.options import Recipe
 from cutting import cut
 from golden.make_golden import (
     BOX_SIZES,

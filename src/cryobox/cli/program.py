@@ -5,9 +5,10 @@ from __future__ import annotations
 import io
 import os
 import sys
-from typing import Annotated, NoReturn
+from typing import Annotated, Any, NoReturn
 
 import typer
+import typer.core
 
 from cryobox import __version__
 from cryobox.cli import convert, extract, merge, tools
@@ -24,6 +25,17 @@ LONGEST_MESSAGE = 4000  # characters; a hostile table may have names of megabyte
 
 EXIT_CODES = """[bold]Exit codes[/bold]  0 complete · 1 finished, but micrographs are incomplete or nothing was
 extracted · 2 refused before any work · 3 aborted · 130 interrupted; after 1, 3 and 130 the same command resumes"""
+
+
+class _Command(typer.core.TyperCommand):
+    """A command whose `--help` is a switch in its own help, as the others are."""
+
+    def get_help_option(self, ctx: Any) -> Any:
+        option = super().get_help_option(ctx)
+        if option is not None:
+            option.metavar = ""
+        return option
+
 
 app = typer.Typer(
     name="cryobox",
@@ -67,7 +79,7 @@ def _build_lines() -> list[str]:
     return [*lines, f"CUDA: {len(devices)} GPUs; {about}"]
 
 
-app.command(no_args_is_help=True)(extract.extract)
+app.command(cls=_Command, no_args_is_help=True)(extract.extract)
 for command in (
     merge.merge,
     tools.boxes,
@@ -78,7 +90,7 @@ for command in (
     tools.verify,
     tools.demo,
 ):
-    app.command()(command)
+    app.command(cls=_Command)(command)
 
 
 def main(arguments: list[str] | None = None) -> NoReturn:
