@@ -88,9 +88,8 @@ def __dir__() -> list[str]:
 
 
 def _version() -> str:
-    from importlib.metadata import PackageNotFoundError, version
-
     try:
-        return version("cryobox")
-    except PackageNotFoundError:  # a source tree on sys.path that was never installed
+        found: str = import_module("cryobox._version").version
+    except ModuleNotFoundError:  # a source tree on sys.path that was never installed
         return "0+unknown"
+    return found

@@ -9,7 +9,7 @@ import itertools
 import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 from typing import Literal, get_args
 
 from cryobox.bounds import (
@@ -98,7 +98,11 @@ def _check_box(name: str, value: object) -> int:
     return box
 
 
-@dataclass(frozen=True, kw_only=True)
+# The groups are parts of a recipe, never made alone: what makes and compares them would cost a millisecond at each
+# start.
+
+
+@dataclass(frozen=True, kw_only=True, init=False, repr=False, eq=False)
 class Reading:
     """How tables and micrographs are read."""
 
@@ -129,7 +133,7 @@ class Reading:
     )
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, init=False, repr=False, eq=False)
 class Selection:
     """Which picks are extracted."""
 
@@ -146,7 +150,7 @@ class Selection:
     )  # fmt: skip
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, init=False, repr=False, eq=False)
 class Positions:
     """Where boxes lie."""
 
@@ -187,7 +191,7 @@ class StoredSize:
     dtype: StoredDtype
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, init=False, repr=False, eq=False)
 class Images:
     """What is made of the pixels, and at which sizes it is stored."""
 
@@ -219,7 +223,7 @@ class Images:
         check=partial(check_positive, unit="", lowest=DIVISORS[0], highest=DIVISORS[1]),
     )  # fmt: skip
 
-    @property
+    @cached_property
     def outputs(self) -> tuple[StoredSize, ...]:
         """Everything that is stored of each particle, largest first."""
         names = ["", "small", *map(str, self.sizes[2:])][: len(self.sizes)]
@@ -263,7 +267,7 @@ class Images:
         return float(default_background_radius(size))
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, init=False, repr=False, eq=False)
 class Writing:
     """What tables say."""
 

@@ -17,7 +17,6 @@ from cryobox.errors import InputError, MicrographError, OptionError
 from cryobox.folder.run import Run
 from cryobox.formats.files_read import noting
 from cryobox.formats.images import read_header
-from cryobox.formats.joining import join_particles
 from cryobox.given import Given
 from cryobox.matching import check_strip, match_micrographs, micrographs_with_picks
 from cryobox.micrograph import ImageHeader, Micrographs
@@ -160,6 +159,8 @@ def _prepare(
     recorded: Recorded | None,
     warnings: Sequence[str],
 ) -> Inputs:
+    from cryobox.formats.joining import join_particles  # NumPy and all formats; `import cryobox` need not wait
+
     paths, start = given.picks_paths, given.start
     with noting() as of_micrographs:
         table = formats.read_micrographs(given.micrographs, start=start)
