@@ -17,11 +17,8 @@ def extract(
     box: int,
     radii: list[float],
     pad: bool,
-    normalize: bool,
-    ramp: bool,
-    invert: bool,
-    scale_const: float,
     threads: int,
+    **steps: float | None,  # the fields of `options.Steps`
 ) -> tuple[NDArray[np.uint8], NDArray[np.float64]]: ...
 def fourier_crop(images: NDArray[np.float32], output: NDArray[np.float32], *, threads: int) -> None: ...
 def fftw_version() -> str: ...

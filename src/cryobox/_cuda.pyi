@@ -37,14 +37,11 @@ def extract(
     box: int,
     radii: Sequence[float],
     pad: bool,
-    normalize: bool,
-    ramp: bool,
-    invert: bool,
-    scale_const: float,
     threads: int,
     device: int,
     memory: int,
     stages: dict[str, float] | None = None,
+    **steps: float | None,  # the fields of `options.Steps`
 ) -> tuple[NDArray[np.uint8], NDArray[np.float64]]: ...
 def empty(shape: Sequence[int], dtype: object, device: int) -> DeviceArray: ...
 def upload(image: NDArray[Any], device: int, first_row: int, last_row: int) -> DeviceArray: ...

@@ -38,14 +38,11 @@ def cut(
     sizes: Sequence[int],
     radii: Sequence[float] | None = None,
     edges: Edges = "reject",
-    normalize: bool = True,
-    ramp: bool = True,
-    invert: bool = False,
-    scale_const: float | None = None,
     dtype: str = "float32",
     threads: int = 1,
+    **steps: Any,
 ) -> tuple[list[NDArray[Any]], NDArray[np.uint8], NDArray[np.float64]]:
-    """The core's images, status and statistics; the images' memory is full of other numbers before."""
+    """The core's images, status and statistics, by fields of `Steps`; the images' memory is full of other numbers."""
     stacks = [np.full((len(corners), size, size), 123.0, dtype) for size in sizes]
     status, statistics = cutting.cut(
         image,
@@ -54,11 +51,8 @@ def cut(
         box=box,
         radii=[int(0.375 * size) for size in sizes] if radii is None else radii,
         pad=edges == "pad",
-        normalize=normalize,
-        ramp=ramp,
-        invert=invert,
-        scale_const=scale_const,
         threads=threads,
+        **steps,
     )
     return stacks, status, statistics
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
@@ -9,6 +10,7 @@ import pytest
 from numpy.typing import NDArray
 
 from cryobox import _core
+from cutting import AS_A_RECIPE_HAS_THEM
 
 
 def call(**changes: Any) -> tuple[NDArray[np.uint8], NDArray[np.float64]]:
@@ -20,10 +22,7 @@ def call(**changes: Any) -> tuple[NDArray[np.uint8], NDArray[np.float64]]:
         "box": 32,
         "radii": [6.0],
         "pad": False,
-        "normalize": True,
-        "ramp": True,
-        "invert": False,
-        "scale_const": 0.0,
+        **asdict(AS_A_RECIPE_HAS_THEM),
         "threads": 1,
     } | changes
     return _core.extract(arguments.pop("image"), arguments.pop("corners"), arguments.pop("outputs"), **arguments)

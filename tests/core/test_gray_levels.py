@@ -30,7 +30,7 @@ def cut(
     image: NDArray[Any], corners: NDArray[np.int64], dtype: str = "float32", **options: Any
 ) -> tuple[list[NDArray[Any]], NDArray[np.uint8], NDArray[np.float64]]:
     stacks = [np.full((len(corners), size, size), 7.0, dtype) for size in SIZES]
-    given = {"normalize": True, "ramp": True, "invert": False, "scale_const": None, "pad": True} | options
+    given = {"pad": True} | options
     status, statistics = cutting.cut(image, corners, stacks, box=64, radii=RADII, threads=1, **given)
     return stacks, status, statistics
 

@@ -29,10 +29,6 @@ def cut(image: NDArray[Any], corners: NDArray[np.int64] = CORNERS, **options: An
         "box": BOX,
         "sizes": (BOX,),
         "pad": False,
-        "normalize": True,
-        "ramp": True,
-        "invert": False,
-        "scale_const": None,
         "threads": 1,
     } | options
     sizes = arguments.pop("sizes")

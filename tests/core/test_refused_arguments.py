@@ -40,10 +40,6 @@ def cut(**changes: Any) -> Any:
         "box": 32,
         "radii": [12.0],
         "pad": False,
-        "normalize": True,
-        "ramp": True,
-        "invert": False,
-        "scale_const": None,
         "threads": 1,
     } | changes
     return cutting.cut(**arguments)

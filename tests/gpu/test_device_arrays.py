@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
@@ -12,7 +13,7 @@ from numpy.typing import NDArray
 import standin
 from cryobox import core, gpu
 from cryobox.errors import BackendError, OptionError
-from cutting import cut
+from cutting import AS_A_RECIPE_HAS_THEM, cut
 from standin import StandIn
 from synth import PIXEL_TYPES, corners_inside, micrograph, stored
 
@@ -88,8 +89,8 @@ class Exported:
 def test_an_array_is_taken_over_dlpack(stand_in: StandIn, dtype: str) -> None:
     image = micrograph((60, 70), dtype, seed=3)
     corners, stack = np.array([(5, 6)]), np.empty((1, 16, 16), np.float32)
-    options: dict[str, Any] = {"box": 32, "radii": [6.0], "pad": False, "normalize": True, "ramp": True}
-    options |= {"invert": False, "scale_const": 0.0, "threads": 1, "device": 0, "memory": 0}
+    options: dict[str, Any] = {"box": 32, "radii": [6.0], "pad": False, "threads": 1, "device": 0, "memory": 0}
+    options |= asdict(AS_A_RECIPE_HAS_THEM)
     expected, _ = core.extract(image, corners + 16.0, box=32, sizes=16, device="cuda:0")
     stand_in.module.extract(Exported(image), corners, [stack], **options)
     np.testing.assert_array_equal(stack, expected)
@@ -160,10 +161,6 @@ WINDOWS: dict[str, Any] = {
     "box": 16,
     "radii": [6.0],
     "pad": False,
-    "normalize": True,
-    "ramp": True,
-    "invert": False,
-    "scale_const": None,
     "threads": 1,
     "device": "cuda:0",
 }
@@ -283,8 +280,7 @@ def test_pinned_memory_is_written_directly(stand_in: StandIn) -> None:
     image = micrograph((60, 60), "float32")
     expected, _ = core.extract(image, [(30.0, 30.0)], box=16, device="cuda:0")
     stand_in.set()
-    options: dict[str, Any] = {"pad": False, "normalize": True, "ramp": True, "invert": False, "scale_const": None}
-    cut(image, np.array([(22, 22)]), [stack], box=16, radii=[6.0], threads=1, device="cuda:0", **options)
+    cut(image, np.array([(22, 22)]), [stack], box=16, radii=[6.0], threads=1, device="cuda:0")
     np.testing.assert_array_equal(stack, expected)
 
 
@@ -295,10 +291,7 @@ def test_stages_are_timed_on_demand(stand_in: StandIn) -> None:
         box=32,
         radii=[6.0],
         pad=False,
-        normalize=True,
-        ramp=True,
-        invert=False,
-        scale_const=0.0,
+        **asdict(AS_A_RECIPE_HAS_THEM),
         threads=1,
         stages=stages,
     )
