@@ -30,7 +30,7 @@ from bench.dataset import ensure
 from bench.machine import ROOT, Spread, cores, execute, fresh, save, spread, warm_files
 
 if TYPE_CHECKING:
-    from cryobox.options import Steps
+    from cryobox.options import Recipe
     from cryobox.windows import Stored, Windows
 
 __all__ = ["floors_command", "goals", "main", "measure", "table"]
@@ -180,11 +180,11 @@ def _facts(bus: str) -> dict[str, str]:
 
 def _work(what: Case, corners: NDArray[np.int64]) -> tuple[Windows, list[Stored], Steps]:
     """What `core.cut` is asked for, but for the memory."""
-    from cryobox.options import Steps
+    from cryobox.options import Recipe
     from cryobox.windows import Stored, Windows
 
     outputs = [Stored(size=size, dtype=what.dtype, background_radius=int(0.375 * size)) for size in what.sizes]
-    steps = Steps(normalize=True, ramp=True, invert=what.invert, scale_const=None)
+    steps = Recipe(box=what.box, invert=what.invert).steps()
     return Windows(box=what.box, pad=False, corner=corners), outputs, steps
 
 

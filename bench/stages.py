@@ -68,7 +68,7 @@ def _laps(calls: dict[str, Callable[[], object]]) -> dict[str, float]:
 def _core_calls(what: Case, image: NDArray[Any], corners: NDArray[np.int64]) -> dict[str, Callable[[], object]]:
     from cryobox import core
     from cryobox.groups import StoredDtype
-    from cryobox.options import Steps
+    from cryobox.options import Recipe
     from cryobox.windows import Stored, Windows
 
     def cut(sizes: tuple[int, ...], dtype: StoredDtype, *, normalize: bool, ramp: bool) -> Callable[[], object]:
@@ -76,7 +76,7 @@ def _core_calls(what: Case, image: NDArray[Any], corners: NDArray[np.int64]) -> 
         outputs = [Stored(size=size, dtype=dtype, background_radius=int(0.375 * size)) for size in sizes]
         step = max(1, min(len(corners), (8 << 20) // sum(output.bytes_per_image for output in outputs)))
         blocks = [np.empty((step, size, size), dtype=dtype) for size in sizes]
-        steps = Steps(normalize=normalize, ramp=ramp, invert=what.invert, scale_const=None)
+        steps = Recipe(box=what.box, normalize=normalize, ramp=ramp, invert=what.invert).steps()
 
         def call() -> None:
             for start in range(0, len(corners), step):
