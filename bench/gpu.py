@@ -30,7 +30,7 @@ from bench.dataset import ensure
 from bench.machine import ROOT, Spread, cores, execute, fresh, save, spread, warm_files
 
 if TYPE_CHECKING:
-    from cryobox.options import Recipe
+    from cryobox.options import Steps
     from cryobox.windows import Stored, Windows
 
 __all__ = ["floors_command", "goals", "main", "measure", "table"]
