@@ -230,3 +230,10 @@ def test_functions_and_modules_are_short_enough_to_be_read() -> None:
     counts = {path.relative_to(ROOT): path.read_text().count("\n") for path in sources}
     long += [f"{path}: {count} lines" for path, count in counts.items() if count > MOST_LINES_OF_A_FILE]
     assert long == []
+
+
+def test_a_pixel_option_is_named_in_few_files() -> None:
+    """`scale_const` as the measure: where facts travel as values, an option is not named in every room."""
+    files = [*PACKAGE.rglob("*.py"), *(ROOT / "cpp").rglob("*.?pp"), *(ROOT / "cpp").rglob("*.cu*")]
+    naming = sorted(path.relative_to(ROOT).as_posix() for path in files if "scale_const" in path.read_text())
+    assert len(naming) <= 10, naming

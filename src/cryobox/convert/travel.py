@@ -36,7 +36,15 @@ from cryobox.convert.texts import (
 from cryobox.convert.to_cs import ORIGINS_30, Fields
 from cryobox.convert.to_star import ANGLES, COORDINATES, LEADS, ORIGINS, leading
 from cryobox.errors import InputError
-from cryobox.formats.columns import CTF_RESET, MICROSCOPE, OPTICS_NEUTRAL, QUANTITIES, UNRELATED_TAGS, Topic
+from cryobox.formats.columns import (
+    CTF_RESET,
+    DIVISOR_FIELD,
+    MICROSCOPE,
+    OPTICS_NEUTRAL,
+    QUANTITIES,
+    UNRELATED_TAGS,
+    Topic,
+)
 from cryobox.formats.cs_table import Table, as_bytes
 
 __all__ = ["Part", "carried_fields", "fields_to_carry", "merged_fields", "unchanged_parts", "with_carried"]
@@ -445,7 +453,7 @@ def _where(true: Mask, values: NDArray[Any], otherwise: NDArray[Any] | None) -> 
 def _depends(field: str, then: str = "", now: str = "") -> tuple[Part, ...]:
     """What must not have changed for a field to be true; the leading alignments of before and of now."""
     group = field.split("/", 1)[0]
-    if group == "blob" or field == "ctf/scale_const":
+    if group == "blob" or field == DIVISOR_FIELD:
         return (Part.IMAGE,)
     if field.startswith("location/center"):
         return (Part.LOCATION, Part.MICROGRAPH)

@@ -24,6 +24,7 @@ __all__ = [
     "CTF_OPTICS",
     "CTF_RESET",
     "DETECTOR",
+    "DIVISOR_FIELD",
     "IMAGE_FLAGS",
     "MICROSCOPE",
     "OPTICS_NEUTRAL",
@@ -158,6 +159,9 @@ CTF_FIELDS: dict[str, tuple[int, float]] = {
     "anisomag": (4, 0.0),
     "bfactor": (0, 0.0),
 }
+
+# What images were divided by: of the images, where the rest of ctf/ is of the micrograph.
+DIVISOR_FIELD = "ctf/scale_const"
 
 # What a column of data_optics says of a group that does not have it, where it is not 0.
 OPTICS_NEUTRAL = {

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cryobox.errors import OptionError
-from cryobox.formats.columns import CTF_FIELDS, CTF_NEUTRAL, to_field
+from cryobox.formats.columns import CTF_FIELDS, CTF_NEUTRAL, DIVISOR_FIELD, to_field
 from cryobox.formats.cs_table import Table, as_bytes, as_text, write_table
 from cryobox.formats.csg import write_group
 from cryobox.formats.ctf import NEUTRAL_DEFOCUS, own_ctf
@@ -403,7 +403,7 @@ def _put_ctf(columns: _Columns, particles: Particles, micrographs: Micrographs, 
         return
     if "ctf/exp_group_id" not in columns:
         columns.put("ctf/exp_group_id", "<u4", _group_ids(micrographs, extracted.micrograph))
-    columns.put("ctf/scale_const", "<f4", extracted.steps.scale_const or 1.0)
+    columns.put(DIVISOR_FIELD, "<f4", extracted.steps.scale_const or 1.0)
 
 
 def _put_own_ctf(columns: _Columns, particles: Particles, micrographs: Micrographs, extracted: Extracted) -> None:
