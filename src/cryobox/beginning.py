@@ -22,7 +22,7 @@ from cryobox.folder.layout import (
     stack_folder,
     table_names,
 )
-from cryobox.folder.ledger import Ledger
+from cryobox.folder.ledger import Ledger, read_ledger
 from cryobox.folder.lock import lock_files
 from cryobox.folder.parts import ledger_path, part_name, parts_present
 from cryobox.folder.publish import remove_temporary
@@ -70,6 +70,7 @@ def begin(
     if options.overwrite:
         ledger.remove_stacks(keep=company.stacks_kept())
     elif todo:
+        _check_not_compacted(folder, todo)
         recorded = {stack.path for result in ledger.previous.values() for stack in result.stacks}
         replaced = any(out.path in recorded or (folder / out.path).exists() for task in todo for out in task.outputs)
         _withdraw(_places(folder, part), options, keep_tables=not replaced)
@@ -78,6 +79,18 @@ def begin(
     make_room_elsewhere(company, ids, stacks)
     ledger.begin(run)
     return ledger, todo
+
+
+def _check_not_compacted(folder: Path, todo: Iterable[Task]) -> None:
+    """Refuse to make stacks again, one by one and unsaid, that somebody removed on purpose."""
+    removed = read_ledger(ledger_path(folder, ""))[0].get("removed") or {}
+    gone = [output.path for task in todo for output in task.outputs if output.path in removed]
+    gone = [path for path in gone if not (folder / path).exists()]
+    if gone:
+        raise OutputError(
+            f"{folder}: {len(gone)} of its stacks were removed by cryobox compact; `cryobox restore` cuts them again, "
+            f"--overwrite starts anew"
+        )
 
 
 def _withdraw(places: Iterable[Path], options: RunOptions, *, keep_tables: bool = False) -> None:

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from cryobox import formats
 from cryobox.errors import InputError, MicrographError, OptionError
+from cryobox.folder.layout import RECORD
 from cryobox.folder.run import Run
 from cryobox.formats.files_read import noting
 from cryobox.formats.images import read_header
@@ -74,12 +75,18 @@ class Recorded:
         As in `Inputs`.
     picks, micrographs : bool
         Whether these are the recorded ones; the others were given anew.
+    remedy : str
+        What a user is told to do about a file that differs.
     """
 
     source: str
     files: Mapping[str, Mapping[str, str]]
     picks: bool
     micrographs: bool
+    remedy: str = (
+        "--from repeats a run on its own files: bring that file back, or name the picks and micrographs that are meant "
+        "now"
+    )
 
     def check(self, files: Mapping[str, Mapping[str, str]], images: Sequence[str]) -> None:
         """Refuse files that are not those of the recorded run. `images` are the micrographs that are used now.
@@ -108,10 +115,7 @@ class Recorded:
                 raise self._differs(path, f"{found}, expected {_size_and_time(was)}")
 
     def _differs(self, path: str, why: str) -> InputError:
-        return InputError(
-            f"{path}: {why} ({self.source}); --from repeats a run on its own files: bring that file back, or name the "
-            f"picks and micrographs that are meant now"
-        )
+        return InputError(f"{path}: {why} ({self.source}); {self.remedy}")
 
 
 def _size_and_time(text: str) -> str:
@@ -227,8 +231,8 @@ def _check_options_apply(particles: Particles, table: Micrographs, recipe: Recip
         )
 
 
-def again(run: Run) -> Inputs:
-    """Make the plan of a recorded run again, from what it was given.
+def again(run: Run, *, same: bool = False) -> Inputs:
+    """Make the plan of a recorded run again, from what it was given; with `same` only if every file is as it was.
 
     Raises
     ------
@@ -241,7 +245,11 @@ def again(run: Run) -> Inputs:
             f"{run.folder}: was run in {given.directory}, which is not there any more; bring it back, or run it again "
             f"with --overwrite"
         )
-    return prepare(given, recipe=run.recipe)
+    recorded = None
+    if same:
+        files, source = run.job.get("files") or {}, str(run.folder / RECORD)
+        recorded = Recorded(source=source, files=files, picks=True, micrographs=True, remedy="bring that file back")
+    return prepare(given, recipe=run.recipe, recorded=recorded)
 
 
 def read_pixel_size(given: Given) -> float:

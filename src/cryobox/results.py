@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-__all__ = ["StackInfo", "TaskResult"]
+__all__ = ["Removed", "StackInfo", "TaskResult"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,3 +58,11 @@ class TaskResult:
     bytes_read: int = 0
     warnings: tuple[str, ...] = ()
     error: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Removed:
+    """A stack that `cryobox compact` removed: a hash of its bytes without the label, and the label."""
+
+    digest: str
+    label: str

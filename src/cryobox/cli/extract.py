@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from cryobox.inputs import Recorded
     from cryobox.job import RunResult
 
-__all__ = ["Clusters", "Devices", "Inputs", "Messages", "extract"]
+__all__ = ["EXIT_INTERRUPTED", "Clusters", "Devices", "Inputs", "Messages", "extract", "stop_on_signal"]
 
 EXIT_INTERRUPTED = 130
 
@@ -239,7 +239,7 @@ def _run(
     display = choose_display(
         json_events=messages.json_events, quiet=messages.quiet, verbose=messages.verbose, root=given.root
     )
-    with _stop_on_signal() as stop, _executor(clusters, options) as executor:
+    with stop_on_signal() as stop, _executor(clusters, options) as executor:
         task: dict[str, Any] = {
             "micrographs": given.micrographs, "out": out, "recipe": recipe, "options": options, "root": given.root,
             "directory": given.directory, "warnings": warnings, "executor": executor,
@@ -322,7 +322,7 @@ class _Rounds:
 
 
 @contextlib.contextmanager
-def _stop_on_signal() -> Iterator[threading.Event]:
+def stop_on_signal() -> Iterator[threading.Event]:
     """An event that the first SIGINT or SIGTERM sets; a second one ends the process the usual way."""
     stop = threading.Event()
     old = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}

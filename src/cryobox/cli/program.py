@@ -11,7 +11,7 @@ import typer
 import typer.core
 
 from cryobox import __version__
-from cryobox.cli import convert, extract, merge, tools
+from cryobox.cli import compact, convert, extract, merge, tools
 from cryobox.cli.patterns import refuse_expanded
 from cryobox.display import error_event
 from cryobox.errors import AbortedError, BackendError, CryoboxError
@@ -88,6 +88,8 @@ for command in (
     convert.convert,
     tools.info,
     tools.verify,
+    compact.compact,
+    compact.restore,
     tools.demo,
 ):
     app.command(cls=_Command)(command)

@@ -15,7 +15,7 @@ from cryobox.folder.layout import is_stack_folder
 from cryobox.folder.parts import ledger_path
 from cryobox.folder.publish import sync_folder
 from cryobox.folder.records import is_sealed, sealed, unsealed
-from cryobox.results import StackInfo, TaskResult
+from cryobox.results import Removed, StackInfo, TaskResult
 
 __all__ = ["Ledger", "check_same", "is_whole", "read_forgiving", "read_ledger", "remove_recorded"]
 
@@ -61,16 +61,18 @@ def read_ledger(path: Path, *, changed: bool = False) -> tuple[dict[str, Any], d
         head |= unsealed(records[0])
         for record in map(unsealed, records[1:]):
             if "head" in record:
-                head = record["head"] | {key: head[key] for key in ("run",) if key in head}
+                head = record["head"] | {key: head[key] for key in ("run", "removed") if key in head}
             elif "run" in record:
                 head["run"] = record["run"]
+            elif "removed" in record:
+                head["removed"] = {path: Removed(**how) for path, how in record["removed"].items()}
             elif "replaced" in record:
                 for task in record["replaced"]:
                     finished.pop(task, None)
             else:
                 result = _result(record)
                 finished[result.id] = result
-    except (KeyError, TypeError, ValueError) as error:
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise OutputError(f"{path}: holds records of another kind ({error!r}); start anew with --overwrite") from error
     return head, finished
 
@@ -129,6 +131,10 @@ class Ledger:
     def begin(self, run: Mapping[str, Any]) -> None:
         """Record what a run that now works on this ledger says of itself: inputs, host, time."""
         self._write({"run": dict(run)})
+
+    def remove(self, stacks: Mapping[str, Removed]) -> None:
+        """Record which stacks are removed, by path: all of them, and none that was recorded before."""
+        self._write({"removed": {path: dataclasses.asdict(how) for path, how in stacks.items()}})
 
     def append(self, *results: TaskResult) -> None:
         """Record finished tasks. Their stacks must have their names, and be on the disk, before."""

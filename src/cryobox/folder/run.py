@@ -15,7 +15,7 @@ from cryobox.folder.parts import check_same_inputs, ledger_path, parts_present
 from cryobox.folder.records import BEGINNINGS, is_sealed
 from cryobox.given import Given
 from cryobox.options import Recipe
-from cryobox.results import TaskResult
+from cryobox.results import Removed, TaskResult
 
 __all__ = ["Part", "Run", "check_shards_there", "listed_shards", "read_record", "read_run", "read_shards"]
 
@@ -77,6 +77,11 @@ class Run:
     def results(self) -> dict[str, TaskResult]:
         """All results by id of the task."""
         return {task: result for part in self.parts for task, result in part.results.items()}
+
+    @property
+    def removed(self) -> dict[str, Removed]:
+        """Stacks that `cryobox compact` removed, by path."""
+        return dict(self.last.head.get("removed") or {}) if self.last.shard is None else {}
 
     @property
     def basis(self) -> dict[str, Any]:

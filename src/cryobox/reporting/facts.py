@@ -120,6 +120,8 @@ def gather(folder: Path) -> Facts:
             f"The inputs have changed since the run: of {missing} of {len(inputs.plan.tasks)} micrographs nothing is "
             f"recorded as they are now. Numbers and pictures below leave them out."
         )
+    if removed := [path for path in run.removed if not (folder / path).exists()]:
+        problems.append(f"{len(removed)} stacks were removed by cryobox compact; cryobox restore cuts them again.")
     outcome = outcome_of(inputs.plan, results)
     rows = _micrograph_rows(inputs, results, outcome)
     return Facts(run=run, inputs=inputs, results=results, outcome=outcome, rows=rows, problems=problems)
@@ -166,6 +168,8 @@ def sample_images(facts: Facts, rows: NDArray[np.intp], size_index: int) -> Samp
     found_rows, images, sizes = [], [], set()
     for number in np.unique(tasks).tolist():
         output = plan.tasks[number].outputs[size_index]
+        if output.path in facts.run.removed and not (facts.run.folder / output.path).exists():
+            continue
         mine = wanted[tasks == number]
         order = np.argsort(slot[mine], kind="stable")
         try:

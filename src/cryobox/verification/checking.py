@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
 from cryobox import __version__
@@ -92,7 +92,8 @@ def _check(run: Run, inputs: Inputs, sample: Sample, problems: Problems) -> Veri
     check_lines(run, plan, problems)
     results = recorded_results(run, plan, problems)
     whole = len(results) == len(plan.tasks)
-    _check_headers(out, plan, results, versions=versions_of(run), problems=problems)
+    removed = {path for path in run.removed if not (out / path).exists()}
+    _check_headers(out, plan, results, removed, versions=versions_of(run), problems=problems)
     _find_strangers(out, plan, problems)
     if not whole:
         problems.add(
@@ -104,7 +105,7 @@ def _check(run: Run, inputs: Inputs, sample: Sample, problems: Problems) -> Veri
     names = compare_tables(out, inputs, outcome, problems)
     check_counts(out / RECORD, run.job, inputs, outcome, results, names, problems)
     tables = read_rows(out, inputs, outcome, problems)
-    images = Images(out, plan, outcome, sample, problems)
+    images = Images(out, plan, outcome, sample, removed, problems)
     for rows in tables:
         images.compare(rows)
     images.check_refused(results)
@@ -117,12 +118,19 @@ def _check(run: Run, inputs: Inputs, sample: Sample, problems: Problems) -> Veri
         images=images.compared,
         refused=images.refused,
         worst=images.worst,
+        removed=len(removed),
         problems=problems.texts(),
     )
 
 
 def _check_headers(
-    out: Path, plan: Plan, results: Mapping[str, TaskResult], *, versions: Sequence[str], problems: Problems
+    out: Path,
+    plan: Plan,
+    results: Mapping[str, TaskResult],
+    removed: Collection[str],
+    *,
+    versions: Sequence[str],
+    problems: Problems,
 ) -> None:
     for task in plan.tasks:
         found = results.get(task.id)
@@ -130,9 +138,10 @@ def _check_headers(
             continue
         count = len(task.windows) - len(found.refused)
         for output, stack in zip(task.outputs, found.stacks, strict=False):
-            check_header(
-                out / output.path, output, count, stack, dtype=output.dtype, versions=versions, problems=problems
-            )
+            if output.path not in removed:
+                check_header(
+                    out / output.path, output, count, stack, dtype=output.dtype, versions=versions, problems=problems
+                )
 
 
 def _find_strangers(out: Path, plan: Plan, problems: Problems) -> None:

@@ -23,6 +23,8 @@ class Verification:
         Windows that were refused for their pixels, cut again.
     worst : float
         The largest difference found, as a part of what is allowed (1.0 is the limit).
+    removed : int
+        Stacks that `cryobox compact` removed, whose images were not compared.
     problems : tuple of str
         Each names the file and what differs; empty if all is well.
     """
@@ -32,6 +34,7 @@ class Verification:
     refused: int
     worst: float
     problems: tuple[str, ...]
+    removed: int = 0
 
 
 class Problems:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -57,8 +57,16 @@ class Images:
         Id of the task and number of the size of each stack that an image was compared of.
     """
 
-    def __init__(self, out: Path, plan: Plan, outcome: Outcome, sample: Sample, problems: Problems) -> None:
-        self._out, self._plan, self._outcome = out, plan, outcome
+    def __init__(
+        self,
+        out: Path,
+        plan: Plan,
+        outcome: Outcome,
+        sample: Sample,
+        removed: Collection[str],
+        problems: Problems,
+    ) -> None:
+        self._out, self._plan, self._outcome, self._removed = out, plan, outcome, removed
         self._sample, self._problems = sample, problems
         self._reader = PixelReader()
         self.compared = self.refused = 0
@@ -67,9 +75,11 @@ class Images:
 
     def compare(self, rows: Rows) -> None:
         """Recompute the images of some rows of a table."""
-        chosen = self._sample.of(np.flatnonzero(rows.good))
-        owner = self._plan.micrograph[self._outcome.rows[chosen]]
         task_of = {int(row): task for row, task in zip(self._plan.work.task_micrograph, self._plan.tasks, strict=True)}
+        gone = [row for row, task in task_of.items() if task.outputs[rows.index].path in self._removed]
+        there = ~np.isin(self._plan.micrograph[self._outcome.rows], gone)
+        chosen = self._sample.of(np.flatnonzero(rows.good & there))
+        owner = self._plan.micrograph[self._outcome.rows[chosen]]
         center = rows.center
         for at in np.unique(owner).tolist():
             task = task_of[at]
