@@ -28,8 +28,9 @@ import cryobox
 from bench.machine import own_peak_mb, save, spread
 from cryobox.beginning import head_of
 from cryobox.engine.clusters import mpi_executor
-from cryobox.engine.shards import part_name, run_record, share
+from cryobox.engine.shards import run_record, share
 from cryobox.folder.ledger import Ledger
+from cryobox.folder.parts import part_name
 from cryobox.given import Given
 from cryobox.inputs import prepare
 from cryobox.job import merge

@@ -6,6 +6,7 @@ import ast
 import re
 import subprocess
 import sys
+from importlib import import_module
 from pathlib import Path
 
 import pytest
@@ -237,3 +238,13 @@ def test_a_pixel_option_is_named_in_few_files() -> None:
     files = [*PACKAGE.rglob("*.py"), *(ROOT / "cpp").rglob("*.?pp"), *(ROOT / "cpp").rglob("*.cu*")]
     naming = sorted(path.relative_to(ROOT).as_posix() for path in files if "scale_const" in path.read_text())
     assert len(naming) <= 10, naming
+
+
+def test_every_program_beside_the_package_can_be_loaded() -> None:
+    """What no test runs else would break unseen when a module of the package moves."""
+    for path in sorted((ROOT / "bench").glob("*.py")):
+        if path.name != "__main__.py":
+            import_module(f"bench.{path.stem}")
+    guided = (ROOT / "tests" / "fuzz" / "long_run.py").read_text()
+    for name in re.findall(r'"((?:formats|folder|engine)\.\w+)"', guided):
+        import_module(f"cryobox.{name}")

@@ -45,20 +45,25 @@ class Display(Protocol):
 
 
 def choose_display(
-    *, json_events: bool = False, quiet: bool = False, verbose: bool = False, root: str | None = None
+    *,
+    json_events: bool = False,
+    quiet: bool = False,
+    verbose: bool = False,
+    root: str | None = None,
+    told: Iterable[str] = (),
 ) -> Display:
     """JSON lines if asked for, nothing if asked for; else a bar on a terminal, and lines where there is none.
 
-    `root` is where paths in the tables start, if not in the working directory.
+    `root` is where paths in the tables start, if not in the working directory; `told` are warnings that were shown.
     """
     if json_events:
-        return _JsonLines()
+        return _JsonLines(told)
     if quiet:
-        return _Quiet()
+        return _Quiet(told)
     # A terminal that cannot move its cursor, or says that it is none.
     if sys.stderr.isatty() and os.environ.get("TERM", "") not in ("dumb", ""):
-        return _Bar(verbose=verbose, root=root)
-    return _Lines(verbose=verbose, root=root)
+        return _Bar(told, verbose=verbose, root=root)
+    return _Lines(told, verbose=verbose, root=root)
 
 
 # Texts ---------------------------------------------------------------------------------------------------------------
@@ -196,15 +201,24 @@ def next_steps(result: RunResult, root: str | None = None) -> list[str]:
 # Displays ------------------------------------------------------------------------------------------------------------
 
 
-class _Quiet:
+class _Told:
+    """Warnings that were shown, so that none is shown twice."""
+
+    def __init__(self, told: Iterable[str]) -> None:
+        self._told = set(told)
+
+    def _news(self, warnings: Iterable[str]) -> list[str]:
+        """Those that are new; from now on they are told."""
+        found = [text for text in dict.fromkeys(warnings) if text not in self._told]
+        self._told.update(found)
+        return found
+
+
+class _Quiet(_Told):
     """Errors and warnings only."""
 
-    def __init__(self) -> None:
-        self._shown: set[str] = set()
-
     def plan(self, plan: Plan) -> None:
-        self._shown = set(plan.warnings)
-        warn(plan.warnings)
+        warn(self._news(plan.warnings))
         for why in plan.grounds.incomplete.values():
             print(f"cryobox: micrograph left out: {why}", file=sys.stderr)
 
@@ -213,7 +227,7 @@ class _Quiet:
             print(f"cryobox: micrograph left out: {now.error}", file=sys.stderr)
 
     def end(self, result: RunResult) -> None:
-        warn(text for text in result.warnings if text not in self._shown)
+        warn(self._news(result.warnings))
         if result.interrupted:
             print(f"cryobox: {_interrupted(result)}", file=sys.stderr)
         elif not result.extracted:
@@ -223,10 +237,11 @@ class _Quiet:
         pass
 
 
-class _Lines:
+class _Lines(_Told):
     """Lines with the time of day, for logs."""
 
-    def __init__(self, *, verbose: bool, root: str | None) -> None:
+    def __init__(self, told: Iterable[str], *, verbose: bool, root: str | None) -> None:
+        super().__init__(told)
         self._verbose, self._root = verbose, root
         self._last = time.monotonic()
         self._plan: Plan | None = None
@@ -234,7 +249,7 @@ class _Lines:
 
     def plan(self, plan: Plan) -> None:
         self._plan = plan
-        warn(plan.warnings)
+        warn(self._news(plan.warnings))
         for line in (*plan_lines(plan), *(explain_plan(plan) if self._verbose else ())):
             self._say(line)
 
@@ -250,7 +265,7 @@ class _Lines:
             self._say(f"{done}; {_numbers(now, first)}; {_left(now, first)}")
 
     def end(self, result: RunResult) -> None:
-        warn(text for text in result.warnings if self._plan is None or text not in self._plan.warnings)
+        warn(self._news(result.warnings))
         if result.interrupted:
             print(_interrupted(result))
             return
@@ -263,13 +278,14 @@ class _Lines:
         print(f"{time.strftime('%H:%M:%S')} {text}", file=sys.stderr, flush=True)
 
 
-class _Bar:
+class _Bar(_Told):
     """A bar and the numbers under it, redrawn in place; the summary as a table."""
 
-    def __init__(self, *, verbose: bool, root: str | None) -> None:
+    def __init__(self, told: Iterable[str], *, verbose: bool, root: str | None) -> None:
         from rich.console import Console
         from rich.live import Live
 
+        super().__init__(told)
         self._verbose, self._root = verbose, root
         self._console: Console = Console(stderr=True, highlight=False)
         self._live: Live | None = None
@@ -281,10 +297,7 @@ class _Bar:
         from rich.live import Live
 
         self._plan = plan
-        for text in list(dict.fromkeys(plan.warnings))[:SHOWN_WARNINGS]:
-            self._warn(text)
-        if len(plan.warnings) > SHOWN_WARNINGS:
-            self._warn(f"and {len(plan.warnings) - SHOWN_WARNINGS} more")
+        self._warn_of(plan.warnings)
         for line in plan_lines(plan):
             self._console.print(line, markup=False)
         for line in explain_plan(plan) if self._verbose else ():
@@ -302,9 +315,7 @@ class _Bar:
 
     def end(self, result: RunResult) -> None:
         self.close()
-        planned = self._plan.warnings if self._plan is not None else ()
-        for text in [text for text in result.warnings if text not in planned][:SHOWN_WARNINGS]:
-            self._warn(text)
+        self._warn_of(result.warnings)
         if result.interrupted:
             self._console.print(_interrupted(result), style="yellow", markup=False)
             return
@@ -321,8 +332,11 @@ class _Bar:
             self._live.stop()
             self._live = None
 
-    def _warn(self, text: str) -> None:
-        self._console.print(f"warning: {text}", style="yellow", markup=False)
+    def _warn_of(self, warnings: Iterable[str]) -> None:
+        news = self._news(warnings)
+        more = [f"and {len(news) - SHOWN_WARNINGS} more"] if len(news) > SHOWN_WARNINGS else []
+        for text in (*news[:SHOWN_WARNINGS], *more):
+            self._console.print(f"warning: {text}", style="yellow", markup=False)
 
     def _draw(self) -> Group | str:
         from rich.console import Group
@@ -344,10 +358,11 @@ class _Bar:
         return Group(line, Text(_numbers(now, first), style="dim"))
 
 
-class _JsonLines:
-    """One JSON object a line on standard output."""
+class _JsonLines(_Told):
+    """One JSON object a line on standard output; warnings on standard error as well."""
 
     def plan(self, plan: Plan) -> None:
+        warn(self._news(plan.warnings))
         _emit(
             "plan",
             picks=len(plan.places.reason),
@@ -363,6 +378,7 @@ class _JsonLines:
         _emit("progress", **dataclasses.asdict(now))
 
     def end(self, result: RunResult) -> None:
+        warn(self._news(result.warnings))
         _emit("end", **dataclasses.asdict(result))
 
     def close(self) -> None:

@@ -70,7 +70,7 @@ class Given:
             picks=paths[0] if len(paths) == 1 else paths,
             micrographs=os.fspath(micrographs),
             root=None if root is None else os.fspath(root),
-            directory=here if directory is None else os.path.join(here, directory),
+            directory=here if directory is None else os.path.normpath(os.path.join(here, directory)),
         )
 
     @property

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cryobox import formats
-from cryobox.errors import InputError, MicrographError, OptionError
+from cryobox.errors import InputError, MicrographError, OptionError, OutputError
 from cryobox.folder.layout import RECORD
 from cryobox.folder.run import Run
 from cryobox.formats.files_read import noting
@@ -44,6 +44,8 @@ class Inputs:
     files : dict
         Every file that was read: for "picks" and "micrographs" the digest of the content by path (tables, members of a
         `.csg`, coordinate files), for "images" the bytes and the time of change (ns) of each micrograph with picks.
+    said : tuple of str
+        Warnings of the caller, the first of the plan's.
     """
 
     given: Given
@@ -51,6 +53,7 @@ class Inputs:
     micrographs: Micrographs
     plan: Plan
     files: dict[str, dict[str, str]]
+    said: tuple[str, ...] = ()
 
     @property
     def content(self) -> str:
@@ -199,11 +202,13 @@ def _prepare(
         pixel_size=plan.grounds.pixel_size,
     )
     empty = tuple(f"{part.source}: holds no picks" for part in read if len(parts) < len(read) and not len(part))
-    notes = (f"micrographs are matched to picks by {step}", *plan.notes)
+    notes = tuple(map(start.told, (f"micrographs are matched to picks by {step}", *plan.notes)))
     told = tuple(map(start.told, (*warnings, *empty, *plan.warnings, *checks)))
     incomplete = {row: start.told(why) for row, why in plan.grounds.incomplete.items()}
     plan = replace(plan, grounds=replace(plan.grounds, incomplete=incomplete), warnings=told, notes=notes)
-    return Inputs(given=given, particles=particles, micrographs=table, plan=plan, files=files)
+    return Inputs(
+        given=given, particles=particles, micrographs=table, plan=plan, files=files, said=told[: len(warnings)]
+    )
 
 
 def _match(parts: Sequence[Particles], table: Micrographs, recipe: Recipe) -> tuple[NDArray[np.intp], str]:
@@ -231,15 +236,22 @@ def _check_options_apply(particles: Particles, table: Micrographs, recipe: Recip
         )
 
 
-def again(run: Run, *, same: bool = False) -> Inputs:
+def again(run: Run, *, same: bool = False, warnings: Sequence[str] = ()) -> Inputs:
     """Make the plan of a recorded run again, from what it was given; with `same` only if every file is as it was.
 
     Raises
     ------
     InputError
         If its inputs, or the directory in which it was run, are not there any more.
+    OutputError
+        The same of shards that are to be merged.
     """
     given = run.given
+    if not os.path.isdir(given.directory) and run.parts and run.parts[-1].shard is not None:
+        raise OutputError(
+            f"{run.folder}: its shards were run in {given.directory}, which is not there any more; bring it back, or "
+            f"run all shards again with --overwrite, then merge"
+        )
     if not os.path.isdir(given.directory):
         raise InputError(
             f"{run.folder}: was run in {given.directory}, which is not there any more; bring it back, or run it again "
@@ -249,7 +261,7 @@ def again(run: Run, *, same: bool = False) -> Inputs:
     if same:
         files, source = run.job.get("files") or {}, str(run.folder / RECORD)
         recorded = Recorded(source=source, files=files, picks=True, micrographs=True, remedy="bring that file back")
-    return prepare(given, recipe=run.recipe, recorded=recorded)
+    return prepare(given, recipe=run.recipe, recorded=recorded, warnings=warnings)
 
 
 def read_pixel_size(given: Given) -> float:

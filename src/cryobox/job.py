@@ -7,7 +7,7 @@ import json
 import os
 import threading
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -34,7 +34,7 @@ from cryobox.formats.names import check_writable
 from cryobox.given import Given, Picks
 from cryobox.inputs import Inputs, Recorded, again, prepare
 from cryobox.options import Recipe, RunOptions
-from cryobox.outcome import UNTOLD, Outcome, outcome_of
+from cryobox.outcome import Outcome, outcome_of, picks_of_shard
 from cryobox.paths import Start
 from cryobox.plan import ACCEPTED, Plan, Task
 from cryobox.tables import stack_text, tables_present, withdraw_tables, write_tables
@@ -174,6 +174,7 @@ def carry_out_plan(
     on_progress: ProgressCallback | None,
     stop: threading.Event,
     began: float,
+    told: Collection[str] = (),
 ) -> RunResult:
     """Do what is left of a plan, or of one shard of it, and write the tables."""
     plan, part = inputs.plan, part_name(options.shard)
@@ -188,11 +189,11 @@ def carry_out_plan(
         with starting(folder) if part else contextlib.nullcontext():
             ledger, todo = begin(inputs, folder, tasks, options, held)
         log = held.enter_context(RunLog(folder, part, anew=options.overwrite))
-        _tell_begin(log, plan, len(todo), lost)
+        _tell_begin(log, plan, len(todo), lost, told)
         shard = None if options.shard is None else {task.id for task in tasks}
         first = options.shard is None or options.shard[0] == 1
-        refused = plan.places.reason[outcome_of(plan, {}, shard=shard, first=first).fate != UNTOLD] != ACCEPTED
-        tally = Tally(tasks, ledger.finished, int(refused.sum()), on_progress)
+        mine = picks_of_shard(plan, shard, first=first)
+        tally = Tally(tasks, ledger.finished, int((plan.places.reason[mine] != ACCEPTED).sum()), on_progress)
         setting = Setting(
             folder=str(folder.resolve()),
             threads=options.threads,
@@ -211,7 +212,7 @@ def carry_out_plan(
             log.caution(text)
         result = RunResult(
             out=folder,
-            picks=int((outcome.fate != UNTOLD).sum()),
+            picks=int(mine.sum()),
             extracted=len(outcome.rows),
             rejected=outcome.counts(),
             micrographs=len(tasks) + (len(plan.grounds.incomplete) if first else 0),
@@ -254,7 +255,7 @@ def merge(folder: str | os.PathLike[str], *, options: RunOptions | None = None) 
     with contextlib.ExitStack() as held:
         held.enter_context(hold(folder, "", break_lock=options.break_lock))
         shards = read_shards(folder)
-        inputs = again(shards)
+        inputs = again(shards, warnings=_distinct(*(part.run.get("warnings") or () for part in shards.parts)))
         check_inputs_stay(folder, inputs)
         results = check_whole(shards, inputs)
         planned = time.perf_counter()
@@ -339,14 +340,14 @@ def watch(
     given = Given.of(picks, micrographs, root, directory)
     named = (*given.picks_paths, given.start.whole(given.micrographs))
     result: RunResult | None = None
-    seen = ""
+    seen, told = "", set[str]()
     while not stop.is_set():
         last, began = patience.over(), time.perf_counter()
         arrivals.pending.clear()
         waits = [] if last else [name for name in named if os.path.isfile(name)]
         try:
             if not all(arrivals.ready(name) for name in waits):
-                raise InputError(f"{' or '.join(waits)}: is still being written")
+                raise InputError(f"{' or '.join(map(given.start.told, waits))}: is still being written")
             inputs = prepare(
                 given,
                 recipe=recipe,
@@ -365,8 +366,10 @@ def watch(
             if last or seen != now:
                 patience.news()
                 result = carry_out_plan(
-                    inputs, Path(out), options, engine=executor, on_progress=on_progress, stop=stop, began=began
-                )
+                    inputs, Path(out), options, engine=executor, on_progress=on_progress, stop=stop, began=began,
+                    told=told,
+                )  # fmt: skip
+                told |= {*result.warnings, *result.incomplete.values()}
                 options, seen = replace(options, overwrite=False, break_lock=False), now
                 if on_round is not None and not result.interrupted:
                     on_round(result)
@@ -401,7 +404,8 @@ def _cut(
         for task, result in carry_out(todo, setting, engine=engine, options=options, stop=stop, incidents=incidents):
             try:
                 if isinstance(result, CryoboxError):
-                    raise result
+                    with start.telling():
+                        raise result
                 warnings = tuple(map(start.told, result.warnings))
                 result = replace(result, error=start.told(result.error), warnings=warnings)
                 ledger.append(result)
@@ -420,7 +424,6 @@ def _cut(
     except AbortedError as error:
         failure = failure or error
     if failure is not None:
-        log.fail(str(failure))
         raise AbortedError(
             f"{failure}; {len(ledger.finished)} micrographs are done, the same command resumes"
         ) from failure
@@ -458,12 +461,15 @@ def _named(inputs: Inputs, found: Outcome) -> dict[str, str]:
     return {inputs.micrographs.names[row]: why for row, why in sorted(found.incomplete.items())}
 
 
-def _tell_begin(log: RunLog, plan: Plan, todo: int, warnings: Iterable[str]) -> None:
+def _tell_begin(log: RunLog, plan: Plan, todo: int, warnings: Iterable[str] = (), told: Collection[str] = ()) -> None:
+    """What is known before the work; without what an earlier round of a live session has `told`."""
     log.tell(f"cryobox {__version__} begins: {todo} of {len(plan.tasks)} micrographs to cut")
     for text in (*plan.warnings, *warnings):
-        log.caution(text)
+        if text not in told:
+            log.caution(text)
     for why in plan.grounds.incomplete.values():
-        log.caution(f"micrograph left out: {why}")
+        if why not in told:
+            log.caution(f"micrograph left out: {why}")
 
 
 def _tell_end(log: RunLog, result: RunResult) -> None:

@@ -1,4 +1,4 @@
-"""What a user can ask for: `Recipe` (what is made), `RunOptions` (how the work is run). All defaults live here."""
+"""What a user can ask for: `Recipe` (what is made; defaults are in `groups`), `RunOptions` (how the work is run)."""
 
 from __future__ import annotations
 

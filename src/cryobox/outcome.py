@@ -12,7 +12,7 @@ from cryobox.particles import Reason
 from cryobox.plan import ACCEPTED, REASONS, Plan
 from cryobox.results import TaskResult
 
-__all__ = ["PENDING", "UNTOLD", "Outcome", "outcome_of"]
+__all__ = ["PENDING", "UNTOLD", "Outcome", "outcome_of", "picks_of_shard"]
 
 PENDING = len(REASONS)  # in `Outcome.fate`: the micrograph is not cut yet
 UNTOLD = PENDING + 1  # of another shard
@@ -79,9 +79,7 @@ def outcome_of(
     incomplete = dict(plan.grounds.incomplete) if first else {}
     for t, task in enumerate(plan.tasks):
         some, result = slice(offset[t], offset[t + 1]), results.get(task.id)
-        if shard is not None and task.id not in shard:
-            of_window[some] = UNTOLD
-        elif result is None:
+        if result is None or (shard is not None and task.id not in shard):
             of_window[some] = PENDING
         elif result.error:
             incomplete[int(plan.work.task_micrograph[t])] = result.error
@@ -97,16 +95,17 @@ def outcome_of(
     fate[plan.work.rows] = of_window[window]
     slot = np.full(len(fate), -1, dtype=np.int64)
     slot[plan.work.rows] = np.where(kept[window], before[window] - before[offset[task_of_row]], -1)
-    if shard is not None:
-        fate[~picks_of_shard(plan, shard, first=first)] = UNTOLD
+    fate[~picks_of_shard(plan, shard, first=first)] = UNTOLD
     return Outcome(fate=fate, slot=slot, incomplete=incomplete)
 
 
-def picks_of_shard(plan: Plan, shard: Collection[str], *, first: bool) -> NDArray[np.bool_]:
-    """Which picks the tables of a shard tell of: those of its micrographs.
+def picks_of_shard(plan: Plan, shard: Collection[str] | None, *, first: bool) -> NDArray[np.bool_]:
+    """Which picks the tables of a shard tell of: those of its micrographs; all, where it is a whole run (None).
 
     Picks of micrographs where nothing is cut, and of none, belong to the first shard.
     """
+    if shard is None:
+        return np.ones(len(plan.places.reason), dtype=np.bool_)
     mine = np.full(len(plan.grounds.shape) + 1, first)  # one more, for picks without a micrograph: index -1
     mine[plan.work.task_micrograph] = [task.id in shard for task in plan.tasks]
     found: NDArray[np.bool_] = mine[plan.micrograph]

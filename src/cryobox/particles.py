@@ -67,7 +67,7 @@ class Particles:
     family : {"star", "cs", "plain"}
         Which tables the picks came from; "plain" has coordinates only (box, Topaz, csv, ...).
     source : str
-        The path that the user gave, for messages.
+        The path, for messages.
     y, x : ndarray, shape (n,), float64
         Center in pixels of the pick's own grid: `grid_shape` where it is known, else the micrograph's.
     micrograph : ndarray, shape (n,), intp

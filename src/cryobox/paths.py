@@ -16,7 +16,7 @@ __all__ = ["Start", "find_file"]
 
 @dataclass(frozen=True, slots=True)
 class Start:
-    """Where relative paths start: made once, where a user's words come in. Nothing below asks for a working directory.
+    """Where relative paths start: made once, where a user's words come in, and handed down from there.
 
     Parameters
     ----------
@@ -33,21 +33,21 @@ class Start:
     def here(cls, root: str | os.PathLike[str] | None = None) -> Start:
         """The working directory of this process."""
         directory = os.getcwd()
-        return cls(directory, None if root is None else os.path.join(directory, root))
+        return cls(directory, None if root is None else os.path.normpath(os.path.join(directory, root)))
 
     def whole(self, path: str | os.PathLike[str]) -> str:
         """A path that a user gave, so that it can be opened."""
         return os.path.join(self.directory, path)
 
     def told(self, text: str) -> str:
-        """A message with paths as they were given, from the directory on: the same wherever it is made again."""
+        """A message with paths from the directory on, as they are given there: the same wherever it is made again."""
         if self.directory == "/":
             return text
         return re.sub(rf"(?<![^\s'\"(=,]){re.escape(self.directory)}/(?=[^\s/])", "", text)
 
     @contextmanager
     def telling(self) -> Iterator[None]:
-        """While this lasts, errors name paths as they were given; whole ones where the reader is somewhere else."""
+        """While this lasts, errors name paths from the directory on; whole ones where the reader is somewhere else."""
         try:
             yield
         except CryoboxError as error:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
@@ -459,8 +460,9 @@ def _task(
     path, windows = micrographs.paths[row], Windows(box=recipe.box, pad=recipe.edges == "pad", corner=corners)
     identity = json.dumps(
         [
-            micrographs.names[row], path, header.file_size, header.mtime_ns, list(header.shape), header.dtype.str,
-            recipe.tiff_flip, windows.box, windows.pad, list(map(_fields, outputs)), _fields(decided.steps), BITS,
+            micrographs.names[row], os.path.normpath(path), header.file_size, header.mtime_ns, list(header.shape),
+            header.dtype.str, recipe.tiff_flip, windows.box, windows.pad, list(map(_fields, outputs)),
+            _fields(decided.steps), BITS,
         ]
     )  # fmt: skip
     return Task(

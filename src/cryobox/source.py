@@ -67,7 +67,9 @@ class ParticleSource:
         recipe: Recipe,
         root: str | os.PathLike[str] | None = None,
     ) -> None:
-        plan = prepare(Given.of(picks, micrographs, root), recipe=recipe).plan
+        given = Given.of(picks, micrographs, root)
+        plan = prepare(given, recipe=recipe).plan
+        self._start = given.start
         order = np.argsort(plan.work.rows, kind="stable")
         task = np.repeat(np.arange(len(plan.tasks)), np.diff(plan.work.first_row))
         self.recipe = plan.recipe
@@ -113,11 +115,15 @@ class ParticleSource:
         chosen = self._chosen(indices)
         stacks = tuple(np.empty((len(chosen), one.size, one.size), one.dtype) for one in self.recipe.outputs)
         owner = self._task[chosen]
+        with self._start.telling():
+            self._fill(stacks, chosen, owner)
+        return stacks if len(stacks) > 1 else stacks[0]
+
+    def _fill(self, stacks: tuple[NDArray[Any], ...], chosen: NDArray[np.intp], owner: NDArray[np.intp]) -> None:
         for t in np.unique(owner).tolist():
             places = np.flatnonzero(owner == t)
             for stack, part in zip(stacks, self._cut(self._tasks[t], self._window[chosen[places]]), strict=True):
                 stack[places] = part
-        return stacks if len(stacks) > 1 else stacks[0]
 
     def _chosen(self, indices: object) -> NDArray[np.intp]:
         if isinstance(indices, slice):

@@ -259,3 +259,17 @@ def test_a_target_that_exists_is_not_replaced_unasked(extracted_star: Path, tmp_
 def test_a_table_of_relion_30_is_refused_with_the_way_out(real_data: Path, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="relion_convert_star"):
         convert_particles(real_data / "tables" / "relion30_after_refinement.star", tmp_path / "p.cs")
+
+
+def test_a_root_through_a_link_gives_the_same_tables(extracted_cs: Path, extracted_star: Path, tmp_path: Path) -> None:
+    for number, (source, suffix) in enumerate(((extracted_cs, ".star"), (extracted_star, ".cs"))):
+        root = source.parent.parent
+        link = tmp_path / f"link{number}"
+        link.symlink_to(root)
+        made = []
+        for name in (root, link):
+            target = root / "made" / f"p{suffix}"
+            target.parent.mkdir(exist_ok=True)
+            convert_particles(source, target, root=name, overwrite=True)
+            made.append(target.read_bytes())
+        assert made[0] == made[1]

@@ -13,7 +13,7 @@ import pytest
 
 import cryobox
 from cryobox.cli import main
-from cryobox.job import merge, run
+from cryobox.job import merge, run, watch
 from cryobox.reporting import write_report
 from cryobox.simulate import Dataset, make_dataset
 from cryobox.verification import verify
@@ -136,3 +136,119 @@ def test_a_run_is_read_back_from_any_directory_which_stays_what_it_was(
     for name in ("particles.star", "rejected.star", "micrographs_incomplete.star"):
         here, there = ((tmp_path / out / name).read_text() for out in ("out", "again"))
         assert here == there.replace(str(tmp_path / "again"), str(tmp_path / "out"))
+
+
+def test_events_leave_warnings_on_stderr_as_well(
+    data: Dataset, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit):
+        main(command(data, tmp_path / "out", "--json", "--no-report"))
+    said = capsys.readouterr().err
+    assert said.count(PLANNED) == 1
+    assert said.count(CUT) == 1
+
+
+def test_a_refused_run_still_says_what_it_had_to_say(
+    data: Dataset, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit):
+        main(command(data, tmp_path / "out", "--no-report", "--quiet"))
+    record = json.loads((tmp_path / "out" / "job.json").read_text())
+    del record["files"]
+    (tmp_path / "old.json").write_text(json.dumps(record))
+    capsys.readouterr()
+    with pytest.raises(SystemExit) as left:
+        main(
+            [
+                "extract",
+                "--from",
+                str(tmp_path / "old.json"),
+                "-m",
+                str(tmp_path / "nothing"),
+                "-o",
+                str(tmp_path / "b"),
+            ]
+        )
+    assert left.value.code == 2
+    assert "does not say what that run read" in capsys.readouterr().err
+
+
+def test_shards_hand_on_what_their_callers_said(data: Dataset, tmp_path: Path) -> None:
+    for index in (1, 2):
+        run(
+            data.picks, micrographs=data.micrographs, out=tmp_path / "out", recipe=RAW, root=data.folder,
+            options=cryobox.RunOptions(fsync=False, shard=(index, 2)), warnings=[f"moon {index}"],
+        )  # fmt: skip
+    merged = merge(tmp_path / "out", options=FAST)
+    assert merged.warnings[:2] == ("moon 1", "moon 2")
+    assert not verify(tmp_path / "out").problems
+
+
+def test_the_log_says_why_a_run_came_to_its_end(data: Dataset, tmp_path: Path) -> None:
+    (tmp_path / "out" / "particles.star").mkdir(parents=True)
+    with pytest.raises(cryobox.OutputError):
+        cryobox.run(data.picks, micrographs=data.micrographs, out=tmp_path / "out", recipe=RAW, root=data.folder)
+
+    def stumble(_: object) -> None:
+        raise RuntimeError("the screen is gone")
+
+    with pytest.raises(RuntimeError):
+        cryobox.run(
+            data.picks, micrographs=data.micrographs, out=tmp_path / "b", recipe=RAW, root=data.folder, options=FAST,
+            on_progress=stumble,
+        )  # fmt: skip
+    assert "error the screen is gone" in (tmp_path / "b" / "run.log").read_text()
+
+
+def test_a_watched_folder_is_warned_of_once(data: Dataset, tmp_path: Path) -> None:
+    rounds = []
+
+    def begin_again(result: cryobox.RunResult) -> None:
+        rounds.append(result)
+        if len(rounds) == 1:
+            picks = data.picks.read_text().splitlines()
+            data.picks.write_text("\n".join(picks[:-1]) + "\n")
+        else:
+            (tmp_path / "out" / "stop").touch()
+
+    watch(
+        data.picks, micrographs=data.micrographs, out=tmp_path / "out", recipe=RAW, root=data.folder, options=FAST,
+        every=0.05, settle=0.0, on_round=begin_again,
+    )  # fmt: skip
+    log = (tmp_path / "out" / "run.log").read_text()
+    assert log.count(" begins: ") >= 2
+    assert log.count(PLANNED) == 1
+
+
+@pytest.mark.parametrize("micrographs", ["../data/micrographs", "../data/micrographs/*.mrc"])
+def test_the_same_files_from_two_directories_are_the_same_run(
+    data: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, micrographs: str
+) -> None:
+    given: dict[str, Any] = {"micrographs": micrographs, "recipe": RAW, "root": data.folder}
+    for index in (1, 2):
+        (tmp_path / f"work{index}").mkdir()
+        monkeypatch.chdir(tmp_path / f"work{index}")
+        shard = cryobox.RunOptions(fsync=False, shard=(index, 2))
+        cryobox.run("../data/picks.star", out=tmp_path / "shards", options=shard, **given)
+        whole = cryobox.run("../data/picks.star", out=tmp_path / "whole", options=FAST, **given)
+    assert whole.resumed == 2
+    merge(tmp_path / "shards", options=FAST)
+    for out in ("shards", "whole"):
+        assert not verify(tmp_path / out).problems
+
+
+def test_the_next_step_names_the_tables_where_their_names_start(
+    data: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SystemExit):
+        main(["extract", "data/picks.star", "-m", "data/micrographs.star", "-o", "old", "--root", "data", "--box", "96",
+              "--no-report"])  # fmt: skip
+    assert "input file ../old/particles.star" in capsys.readouterr().out
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    with pytest.raises(SystemExit):
+        main(["extract", "--from", str(tmp_path / "old"), "-o", "new", "--no-report"])
+    said = capsys.readouterr().out
+    assert f"input file {os.path.relpath(tmp_path / 'elsewhere/new/particles.star', data.folder)}" in said
+    assert f"run RELION in {data.folder}" in said

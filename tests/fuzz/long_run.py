@@ -24,7 +24,7 @@ if Path("/dev/shm").is_dir():
 
 _READERS = (
     "formats.star", "formats.cs", "formats.csg", "formats.box", "formats.csv", "formats.mrc", "formats.tiff",
-    "formats.images", "engine.ledger", "inputs",
+    "formats.images", "folder.ledger", "inputs",
 )  # fmt: skip
 FINDINGS = Path(__file__).resolve().parent / "findings"
 

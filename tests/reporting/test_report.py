@@ -245,3 +245,14 @@ def test_a_browser_shows_it_without_errors_and_sorts(finished: tuple[RunResult, 
     assert list(map(int, found["up"])) == sorted(map(int, found["up"]))
     assert found["down"] == found["up"][::-1] or list(map(int, found["down"])) == sorted(map(int, found["up"]))[::-1]
     assert found["names"] == sorted(found["names"])
+
+
+def test_shards_have_a_report_though_one_has_only_begun(tmp_path: Path) -> None:
+    data = make_dataset(tmp_path / "data", micrographs=2, shape=(300, 400), picks=8)
+    out = tmp_path / "out"
+    run(data.picks, micrographs=data.micrographs, root=data.folder, out=out, recipe=Recipe(box=64),
+        options=RunOptions(fsync=False, shard=(1, 2)))  # fmt: skip
+    head = (out / "ledger.1-of-2.jsonl").read_bytes().splitlines(keepends=True)[0]
+    for begun in (head, b""):
+        (out / "ledger.2-of-2.jsonl").write_bytes(begun)
+        assert "Not finished: 1 of 2 micrographs are left" in write_report(out).read_text()

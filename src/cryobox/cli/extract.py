@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import signal
 import sys
 import threading
@@ -158,6 +159,8 @@ def extract(
         warnings += (GPU_UNPROVEN,)
     if messages.check_orientation:
         warnings += check_picks(given, recipe)
+    warnings = tuple(map(given.start.told, warnings))  # as the run will tell them
+    warn(warnings)  # now: what comes next may be refused, or go on for a night
     if messages.dry_run:
         _dry_run(given, recipe, recorded, warnings, verbose=messages.verbose, as_json=messages.json_events)
         return
@@ -237,8 +240,9 @@ def _run(
     from cryobox import job
 
     display = choose_display(
-        json_events=messages.json_events, quiet=messages.quiet, verbose=messages.verbose, root=given.root
-    )
+        json_events=messages.json_events, quiet=messages.quiet, verbose=messages.verbose, root=_where(given),
+        told=warnings,
+    )  # fmt: skip
     with stop_on_signal() as stop, _executor(clusters, options) as executor:
         task: dict[str, Any] = {
             "micrographs": given.micrographs, "out": out, "recipe": recipe, "options": options, "root": given.root,
@@ -258,6 +262,11 @@ def _run(
     return result
 
 
+def _where(given: Given) -> str | None:
+    """Where names in tables start, for who reads it here; None: in the working directory."""
+    return given.root if given.directory == os.getcwd() else str(given.start.base)
+
+
 def _dry_run(
     given: Given,
     recipe: Recipe,
@@ -271,9 +280,9 @@ def _dry_run(
 
     plan = prepare(given, recipe=recipe, recorded=recorded, warnings=warnings).plan
     if as_json:
-        choose_display(json_events=True).plan(plan)
+        choose_display(json_events=True, told=warnings).plan(plan)
         return
-    warn(plan.warnings)
+    warn(text for text in plan.warnings if text not in warnings)
     for line in (*plan_lines(plan), *(explain_plan(plan) if verbose else ())):
         print(line)
     for task in plan.tasks if verbose else ():

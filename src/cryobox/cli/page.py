@@ -13,7 +13,7 @@ __all__ = ["options_page"]
 
 HEAD = """# Options
 
-Every command, argument and option, as `--help` says it. This page is made from the program
+Arguments and options of every command, as `--help` says them. This page is made from the program
 (`python -m cryobox.cli.page > docs/options.md`), and a test compares the two.
 """
 

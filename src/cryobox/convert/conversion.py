@@ -92,7 +92,7 @@ def convert_particles(
             raise not_written(path, error) from error
         if there and not overwrite:
             raise OutputError(f"{path}: is already there; replace it with --overwrite")
-    start = Start.here(root)
+    start = Start.here(None if root is None else root.resolve())
     places = Places.around(source, target, start)
     if to_star:
         table, told = read_group(source) if kinds[0] == ".csg" else (read_table(source), ())

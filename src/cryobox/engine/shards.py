@@ -14,7 +14,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from cryobox.bounds import check_shard
 from cryobox.engine.batch import cpu_kind
@@ -31,7 +30,6 @@ __all__ = [
     "different_processors",
     "fingerprint",
     "parse_shard",
-    "picks_of_share",
     "run_record",
     "share",
 ]
@@ -149,20 +147,6 @@ def share(tasks: Sequence[Task], shard: tuple[int, int] | None) -> list[Task]:
     return [tasks[place] for place in sorted(mine)]
 
 
-def picks_of_share(plan: Plan, tasks: Sequence[Task], shard: tuple[int, int] | None) -> NDArray[np.bool_]:
-    """Which picks the tables of a shard tell of: those of its micrographs.
-
-    Picks of micrographs where nothing is cut, and of none, belong to the first shard.
-    """
-    if shard is None:
-        return np.ones(len(plan.places.reason), dtype=np.bool_)
-    wanted = {task.id for task in tasks}
-    mine = np.full(len(plan.grounds.shape) + 1, shard[0] == 1)  # one more, for picks without a micrograph: index -1
-    mine[plan.work.task_micrograph] = [task.id in wanted for task in plan.tasks]
-    found: NDArray[np.bool_] = mine[plan.micrograph]
-    return found
-
-
 def run_record(inputs: Inputs, tasks: Sequence[Task]) -> dict[str, Any]:
     """What a run writes into its ledger about itself, so that `merge` can make the plan again and compare."""
     return {
@@ -170,6 +154,7 @@ def run_record(inputs: Inputs, tasks: Sequence[Task]) -> dict[str, Any]:
         "content": inputs.content,
         "plan": fingerprint(inputs.plan),
         "tasks": len(tasks),
+        "warnings": list(inputs.said),
         "host": socket.gethostname(),
         "process": os.getpid(),
         "cpu": cpu_kind(),

@@ -19,7 +19,8 @@ _logger.addHandler(logging.NullHandler())  # a program that wants to hear it say
 class RunLog:
     """The log of one part of a run, whose lock is held. Use as a context manager.
 
-    A log that cannot be written keeps no run from its work: what counts is in the ledger and in `job.json`.
+    What ends the run before its time is said at the end. A log that cannot be written keeps no run from its work: what
+    counts is in the ledger and in `job.json`.
 
     Parameters
     ----------
@@ -40,7 +41,9 @@ class RunLog:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: object) -> None:
+        if error is not None:
+            self._say(logging.ERROR, str(error) or type(error).__name__)
         with contextlib.suppress(OSError):
             if self._file is not None:
                 self._file.close()
@@ -52,10 +55,6 @@ class RunLog:
     def caution(self, text: str) -> None:
         """Say what a user should look at."""
         self._say(logging.WARNING, text)
-
-    def fail(self, text: str) -> None:
-        """Say why the run ends."""
-        self._say(logging.ERROR, text)
 
     def _say(self, level: int, text: str) -> None:
         _logger.log(level, "%s", text)

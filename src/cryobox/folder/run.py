@@ -69,9 +69,9 @@ class Run:
 
     @property
     def last(self) -> Part:
-        """The folder's own ledger, else that of the last shard; an empty one if there is none."""
+        """The folder's own ledger, else the last shard's, of those in which a run has begun; else an empty one."""
         none = Part(path=ledger_path(self.folder, ""), shard=None, head={}, run={}, results={})
-        return self.parts[-1] if self.parts else none
+        return next((part for part in reversed(self.parts) if part.run), self.parts[-1] if self.parts else none)
 
     @property
     def results(self) -> dict[str, TaskResult]:
@@ -119,7 +119,7 @@ class Run:
         InputError
             If it is none of this version.
         """
-        source = self.folder / RECORD if self.job else self.last.path
+        source = self.folder / RECORD if self.job and is_sealed(self.job) is not False else self.last.path
         return Recipe.from_dict(self.basis.get("recipe"), str(source))
 
 
@@ -186,9 +186,7 @@ def read_shards(folder: Path) -> Run:
     Raises
     ------
     OutputError
-        If a shard is missing, they are of different runs, or the directory in which they were run is not there.
-    InputError
-        If what they recorded is of another kind.
+        If a shard is missing, or they are of different runs.
     """
     check_shards_there(folder)
     present = parts_present(folder)
@@ -209,13 +207,7 @@ def read_shards(folder: Path) -> Run:
     for index, part in enumerate(parts, start=1):
         check_same(folder, first.head, part.head, may_grow=False)
         check_same_inputs(folder, (f"shard 1 of {counts[0]}", first.run), (f"shard {index}", part.run))
-    run = Run(folder=folder, job={}, parts=parts)
-    if not Path(run.given.directory).is_dir():
-        raise OutputError(
-            f"{folder}: its shards were run in {run.given.directory}, which is not there any more; bring it back, or "
-            f"run all shards again with --overwrite, then merge"
-        )
-    return run
+    return Run(folder=folder, job={}, parts=parts)
 
 
 def listed_shards(numbers: Sequence[int], count: int, verb: str | None = None) -> str:

@@ -57,6 +57,8 @@ def join_particles(parts: Sequence[Particles]) -> Particles:
     source = listed([part.source for part in parts], 3)
     warnings = tuple(text for part in parts for text in part.warnings)
     table: Any = None
+    if any(part.row is not None for part in parts):
+        raise ValueError("tables are joined before picks are taken of them")
     lacks_ctf: NDArray[np.bool_] | None = None
     if parts[0].family == "star":
         table, alignments, notes = _join_star(source, parts)

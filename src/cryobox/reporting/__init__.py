@@ -21,8 +21,8 @@ def require_extra() -> None:
 def write_report(folder: str | Path) -> Path:
     """Write `report.html` into the output folder of a run, from what the run recorded; also while it goes on.
 
-    Tables and headers are read again and the plan is made again, as they were when the run began. Relative paths are
-    read from the working directory that the run had; that of this process is changed while it lasts.
+    Tables and headers are read again and the plan is made again, as they were when the run began. Relative paths
+    start in the working directory that the run had.
 
     Returns
     -------

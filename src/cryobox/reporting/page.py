@@ -34,7 +34,7 @@ from cryobox.reporting.facts import (
 )  # fmt: skip
 from cryobox.reporting.pictures import gray, montage, read_thumbnail, spread
 
-__all__ = ["REPORT", "write_page"]
+__all__ = ["write_page"]
 
 TEMPLATE = Path(__file__).with_name("report.html.j2")
 THUMBNAILS = 6
