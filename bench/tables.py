@@ -98,6 +98,8 @@ def _once(root: Path, rows: int, family: str) -> dict[str, float]:
         particles,
         micrographs,
         plan.recipe,
+        native=plan.decided.native,
+        families=plan.decided.families,
         rows=plan.work.rows,
         micrograph=plan.micrograph[plan.work.rows],
         pixel_size=plan.grounds.pixel_size,

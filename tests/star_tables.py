@@ -76,6 +76,8 @@ def checked(picks: Particles, micrographs: Micrographs, style: Any = "relion", *
         picks,
         micrographs,
         Recipe(box=64, style=style, **recipe),
+        native="star" if style == "relion" else "cs",
+        families=("star" if style == "relion" else "cs",),
         rows=rows,
         micrograph=np.minimum(picks.micrograph, len(micrographs) - 1),
         pixel_size=np.where(np.isnan(micrographs.pixel_size), 1.0, micrographs.pixel_size),

@@ -58,7 +58,7 @@ def begin(
     if company.kept and not part:
         run["merged"] = True
     if options.overwrite:
-        check_inputs_stay(folder, inputs, company.stacks_removed())
+        check_inputs_stay(folder, inputs, company.stacks_removed(), shard=options.shard)
         company.take_over(
             lambda removed: _withdraw(_places(folder, part, removed), options),
             break_lock=options.break_lock,
@@ -108,7 +108,9 @@ def _places(folder: Path, part: str, parts: Iterable[str] = ()) -> list[Path]:
     return [folder, *found]
 
 
-def check_inputs_stay(folder: Path, inputs: Inputs, stacks: Iterable[str] = ()) -> None:
+def check_inputs_stay(
+    folder: Path, inputs: Inputs, stacks: Iterable[str] = (), *, shard: tuple[int, int] | None = None
+) -> None:
     """Refuse an output folder in which the run would replace or remove a file that it reads, whatever it is called.
 
     Parameters
@@ -117,12 +119,14 @@ def check_inputs_stay(folder: Path, inputs: Inputs, stacks: Iterable[str] = ()) 
     inputs : Inputs
     stacks : iterable of str
         Stacks that will be removed, beside those that the plan will write.
+    shard : tuple of int, optional
+        Whose records will be written, too.
 
     Raises
     ------
     OutputError
     """
-    parts = ["", *map(part_name, parts_present(folder))]
+    parts = dict.fromkeys(("", part_name(shard), *map(part_name, parts_present(folder))))
     records = (RECORD, REPORT, STOP_FILE, *map(log_name, parts), *lock_files(folder))
     shards = [path.relative_to(folder).as_posix() for path in _places(folder, "")[1:]]
     ours = [*records, *(ledger_path(folder, part).name for part in parts)]
@@ -137,7 +141,8 @@ def check_inputs_stay(folder: Path, inputs: Inputs, stacks: Iterable[str] = ()) 
     if not ours:
         return
     read = {}
-    for path in (*inputs.files["picks"], *inputs.files["micrographs"], *inputs.micrographs.paths):
+    named = map(inputs.given.start.whole, (*inputs.files["picks"], *inputs.files["micrographs"]))
+    for path in (*named, *inputs.micrographs.paths):
         if (file := _identity(path)) is not None:
             read[file] = path
     for name in ours:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import Literal
 
 from cryobox.boxes import is_fast, neighbors
 from cryobox.errors import OptionError
@@ -11,7 +12,9 @@ from cryobox.micrograph import Micrographs
 from cryobox.options import Recipe, Steps
 from cryobox.particles import Alignment, Particles
 
-__all__ = ["Decided", "decide"]
+__all__ = ["Decided", "Family", "decide"]
+
+Family = Literal["star", "cs"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -23,6 +26,10 @@ class Decided:
     recipe : Recipe
         As asked for, with `style` and `invert` filled in: what a run records.
     style : {"relion", "cryosparc"}
+    families : tuple of {"star", "cs"}
+        Of the tables that are written, the main one first.
+    native : {"star", "cs"}
+        The family in which the picks' own columns are written; the other one is converted from it.
     steps : Steps
         What is done to the pixels.
     leading : Alignment, optional
@@ -31,13 +38,15 @@ class Decided:
 
     recipe: Recipe
     style: Style
+    families: tuple[Family, ...]
+    native: Family
     steps: Steps
     leading: Alignment | None
 
     @property
     def stack_suffix(self) -> str:
-        """What the stacks' names end with."""
-        return ".mrcs" if self.style == "relion" else ".mrc"
+        """What the stacks' names end with: RELION takes a `.mrc` for a volume, CryoSPARC reads both."""
+        return ".mrcs" if "star" in self.families else ".mrc"
 
 
 def decide(recipe: Recipe, particles: Particles, micrographs: Micrographs) -> Decided:
@@ -49,9 +58,19 @@ def decide(recipe: Recipe, particles: Particles, micrographs: Micrographs) -> De
         If it asks for what these picks cannot give.
     """
     style = _style(recipe, particles, micrographs)
-    invert = recipe.invert if recipe.invert is not None else style == "relion"
+    families = _families(recipe, style)
+    # RELION takes particles for white; CryoSPARC is told. Who names a style means its contrast.
+    white = style == "relion" if recipe.style is not None else "star" in families
+    invert = recipe.invert if recipe.invert is not None else white
     full = replace(recipe, style=style, invert=invert)
-    return Decided(recipe=full, style=style, steps=full.steps(), leading=_leading_alignment(particles, recipe))
+    return Decided(
+        recipe=full,
+        style=style,
+        families=families,
+        native=families[0] if particles.family == "plain" else particles.family,
+        steps=full.steps(),
+        leading=_leading_alignment(particles, recipe),
+    )
 
 
 def doubts(recipe: Recipe) -> list[str]:
@@ -74,18 +93,22 @@ def doubts(recipe: Recipe) -> list[str]:
 
 def _style(recipe: Recipe, particles: Particles, micrographs: Micrographs) -> Style:
     family = particles.family if particles.family != "plain" else micrographs.family
-    style: Style = recipe.style or ("cryosparc" if family == "cs" else "relion")
-    if particles.family == "star" and style == "cryosparc":
-        raise OptionError(
-            f"{particles.source}: picks from a STAR file are written with --style relion; "
-            f"for CryoSPARC tables run `cryobox convert` on the result"
-        )
-    if particles.family == "cs" and style == "relion":
-        raise OptionError(
-            f"{particles.source}: picks from a .cs file are written with --style cryosparc; "
-            f"for RELION tables run `cryobox convert` on the result"
-        )
-    return style
+    if recipe.style is not None:
+        return recipe.style
+    if recipe.tables is not None and recipe.tables != "both":
+        return recipe.tables
+    return "cryosparc" if family == "cs" else "relion"
+
+
+def _families(recipe: Recipe, style: Style) -> tuple[Family, ...]:
+    """The families of the tables, the style's first."""
+    of_style: Family = "star" if style == "relion" else "cs"
+    other: Family = "cs" if of_style == "star" else "star"
+    if recipe.tables == "both":
+        return of_style, other
+    if recipe.tables is None:
+        return (of_style,)
+    return ("star",) if recipe.tables == "relion" else ("cs",)
 
 
 def _leading_alignment(particles: Particles, recipe: Recipe) -> Alignment | None:

@@ -110,7 +110,8 @@ def explain_plan(plan: Plan) -> list[str]:
     """Why things are done as they are: for `-v`."""
     recipe = plan.recipe
     lines = list(plan.notes)
-    kinds = ".star tables, .mrcs stacks" if recipe.style == "relion" else ".cs tables, .mrc stacks"
+    families = " and ".join(f".{family}" for family in plan.decided.families)
+    kinds = f"{families} tables, {plan.decided.stack_suffix} stacks"
     contrast = "contrast inverted (white particles)" if recipe.invert else "contrast as in the micrographs"
     lines.append(f"style {recipe.style}: {kinds}, {contrast}")
     if plan.tasks:
@@ -183,18 +184,19 @@ def next_steps(result: RunResult, root: str | None = None) -> list[str]:
     if result.incomplete:
         table = next((path.name for path in result.tables if path.stem == "micrographs_incomplete"), "")
         steps.append(f"repair what {table or 'micrographs_incomplete'} lists, then the same command again")
-    main = result.tables[0] if result.tables and result.tables[0].stem == "particles" else None
-    if main is None:
+    mains = [path for path in result.tables if path.stem == "particles" and path.suffix != ".csg"]
+    if not mains:
         if not result.incomplete:
             steps.append(f"nothing was extracted; {result.out}/rejected.* says why, pick by pick")
         return steps
-    if main.suffix == ".star":
-        place = "the folder in which you are now" if root is None else root
-        shown = main if root is None else os.path.relpath(main, root)
-        steps.append(f"RELION: Import, tab Others, node type 'Particles STAR file', input file {shown};")
-        steps.append(f"or name that file as input of Class2D; run RELION in {place}")
-    else:
-        steps.append(f"CryoSPARC: job 'Import Result Group', path {main.with_suffix('.csg').resolve()}")
+    for main in mains:
+        if main.suffix == ".star":
+            place = "the folder in which you are now" if root is None else root
+            shown = main if root is None else os.path.relpath(main, root)
+            steps.append(f"RELION: Import, tab Others, node type 'Particles STAR file', input file {shown};")
+            steps.append(f"or name that file as input of Class2D; run RELION in {place}")
+        else:
+            steps.append(f"CryoSPARC: job 'Import Result Group', path {main.with_suffix('.csg').resolve()}")
     return steps
 
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from cryobox.errors import InputError, OptionError
-from cryobox.paths import Start
+from cryobox.paths import Start, working_directory
 
 __all__ = ["Given", "Picks", "picks_paths"]
 
@@ -64,13 +64,15 @@ class Given:
         ------
         OptionError
             If there are no picks.
+        InputError
+            If the working directory is gone.
         """
-        paths, here = picks_paths(picks), os.getcwd()
+        paths, here = picks_paths(picks), working_directory()
         return cls(
             picks=paths[0] if len(paths) == 1 else paths,
             micrographs=os.fspath(micrographs),
             root=None if root is None else os.fspath(root),
-            directory=here if directory is None else os.path.normpath(os.path.join(here, directory)),
+            directory=here if directory is None else os.path.realpath(os.path.join(here, directory)),
         )
 
     @property

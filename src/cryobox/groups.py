@@ -40,6 +40,7 @@ __all__ = [
     "StoredDtype",
     "StoredSize",
     "Style",
+    "Tables",
     "Writing",
     "check_background_radius",
     "default_background_radius",
@@ -49,6 +50,7 @@ Edges = Literal["reject", "pad"]
 Rounding = Literal["truncate", "nearest"]
 RecenterFrom = Literal["auto", "3d", "2d"]
 Style = Literal["relion", "cryosparc"]
+Tables = Literal["relion", "cryosparc", "both"]
 StoredDtype = Literal["float32", "float16"]
 
 DEFAULT_BACKGROUND_FRACTION = 0.375  # of the image's side; RELION's default (docs/conventions.md)
@@ -274,6 +276,10 @@ class Writing:
     style: Style | None = option(
         "--style", default=None, help="Tables, contrast, names", shown="as the picks", panel=TABLES,
         check=_one_of(Style),
+    )  # fmt: skip
+    tables: Tables | None = option(
+        "--tables", default=None, help="Whose tables are written over the same stacks", shown="as --style",
+        panel=TABLES, check=_one_of(Tables),
     )  # fmt: skip
     refresh_ctf: bool = option(
         "--refresh-ctf", default=False, help="Take CTF values from the micrographs", panel=TABLES

@@ -42,8 +42,9 @@ class Inputs:
     micrographs : Micrographs
     plan : Plan
     files : dict
-        Every file that was read: for "picks" and "micrographs" the digest of the content by path (tables, members of a
-        `.csg`, coordinate files), for "images" the bytes and the time of change (ns) of each micrograph with picks.
+        Every file that was read, by its path from the directory on: for "picks" and "micrographs" the digest of the
+        content (tables, members of a `.csg`, coordinate files), for "images" the bytes and the time of change (ns) of
+        each micrograph with picks.
     said : tuple of str
         Warnings of the caller, the first of the plan's.
     """
@@ -189,14 +190,17 @@ def _prepare(
         for row, header in headers.items()
         if isinstance(header, ImageHeader)
     }
-    files = {"picks": of_picks, "micrographs": of_micrographs, "images": images}
+    read_files = {"picks": of_picks, "micrographs": of_micrographs, "images": images}
+    files = {what: {start.told(path): how for path, how in of.items()} for what, of in read_files.items()}
     if recorded is not None:
-        recorded.check(files, [table.paths[row] for row in headers])
+        recorded.check(files, [start.told(table.paths[row]) for row in headers])
     plan = build_plan(particles, table, recipe, match=match, headers=headers)
     checks = formats.check_tables(
         particles,
         table,
         plan.recipe,
+        native=plan.decided.native,
+        families=plan.decided.families,
         rows=particles.rows_of(plan.work.rows),
         micrograph=plan.micrograph[plan.work.rows],
         pixel_size=plan.grounds.pixel_size,
@@ -266,7 +270,8 @@ def again(run: Run, *, same: bool = False, warnings: Sequence[str] = ()) -> Inpu
 
 def read_pixel_size(given: Given) -> float:
     """Å per pixel of the first micrograph that says it, by its table or else its header; nan where none does."""
-    table = formats.read_micrographs(given.micrographs, start=given.start)
+    with given.start.telling():
+        table = formats.read_micrographs(given.micrographs, start=given.start)
     for size, path in zip(table.pixel_size.tolist(), table.paths, strict=True):
         if size > 0:
             return float(size)

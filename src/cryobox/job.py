@@ -37,7 +37,7 @@ from cryobox.options import Recipe, RunOptions
 from cryobox.outcome import Outcome, outcome_of, picks_of_shard
 from cryobox.paths import Start
 from cryobox.plan import ACCEPTED, Plan, Task
-from cryobox.tables import stack_text, tables_present, withdraw_tables, write_tables
+from cryobox.tables import check_other_family, stack_text, tables_present, withdraw_tables, write_tables
 
 __all__ = ["RunResult", "merge", "run", "watch"]
 
@@ -151,7 +151,7 @@ def run(
     check_engine(executor, options)
     given = Given.of(picks, micrographs, root, directory)
     inputs = prepare(given, recipe=recipe, recorded=recorded, warnings=warnings)
-    check_inputs_stay(Path(out), inputs)
+    check_inputs_stay(Path(out), inputs, shard=options.shard)
     if on_plan is not None:
         on_plan(inputs.plan)
     return carry_out_plan(
@@ -178,9 +178,10 @@ def carry_out_plan(
 ) -> RunResult:
     """Do what is left of a plan, or of one shard of it, and write the tables."""
     plan, part = inputs.plan, part_name(options.shard)
-    if plan.decided.style == "relion":
+    if "star" in plan.decided.families:
         text = stack_text(folder, "stacks", ".star", inputs.given.start)
         check_writable([text], f"{folder}: the name of the output folder")
+    check_other_family(inputs.particles, inputs.micrographs, plan, folder, inputs.given.start)
     devices, lost = ready_devices(options, engine)
     make_folders(folder, plan.recipe, overwrite=options.overwrite)
     planned = time.perf_counter()
@@ -435,7 +436,7 @@ def _finish(inputs: Inputs, found: Outcome, so_far: RunResult, options: RunOptio
     try:
         place.mkdir(parents=True, exist_ok=True)
         withdraw_tables(place, keep=tables_present(place), fsync=options.fsync)  # that is, job.json
-        tables = write_tables(
+        tables, said = write_tables(
             so_far.out, inputs.particles, inputs.micrographs, inputs.plan, found,
             start=inputs.given.start, fsync=options.fsync, place=place,
         )  # fmt: skip
@@ -446,6 +447,7 @@ def _finish(inputs: Inputs, found: Outcome, so_far: RunResult, options: RunOptio
     result = replace(
         so_far,
         tables=tuple(tables),
+        warnings=_distinct(so_far.warnings, said),
         seconds=time.perf_counter() - began,
         exit_code=1 if nothing or (so_far.incomplete and not options.allow_incomplete) else 0,
     )

@@ -32,6 +32,11 @@ class Steps:
     invert: bool
     scale_const: float | None
 
+    @property
+    def divisor(self) -> float:
+        """What tables of CryoSPARC say that images were divided by beside their own background's sd."""
+        return self.scale_const or 1.0
+
 
 @dataclass(frozen=True, kw_only=True)
 class Recipe(Writing, Images, Positions, Selection, Reading):
@@ -69,7 +74,10 @@ class Recipe(Writing, Images, Positions, Selection, Reading):
     rounding : {"truncate", "nearest"}
         How a fractional pick becomes a pixel; "nearest" concerns only picks without alignments.
     style : {"relion", "cryosparc"}, optional
-        Contrast, names and tables of the output. Default: the family of the picks' table.
+        Contrast, names and tables of the output. Default: `tables`, where it names one program, else the family of
+        the picks' table.
+    tables : {"relion", "cryosparc", "both"}, optional
+        Whose tables are written over the same stacks. Default: as `style`.
     min_score : float, optional
         Picks with a lower score are rejected.
     min_separation_angstrom : float, optional

@@ -9,9 +9,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from cryobox.errors import CryoboxError
+from cryobox.errors import CryoboxError, InputError
 
-__all__ = ["Start", "find_file"]
+__all__ = ["Start", "find_file", "working_directory"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,8 +32,8 @@ class Start:
     @classmethod
     def here(cls, root: str | os.PathLike[str] | None = None) -> Start:
         """The working directory of this process."""
-        directory = os.getcwd()
-        return cls(directory, None if root is None else os.path.normpath(os.path.join(directory, root)))
+        directory = working_directory()
+        return cls(directory, None if root is None else os.path.join(directory, root))
 
     def whole(self, path: str | os.PathLike[str]) -> str:
         """A path that a user gave, so that it can be opened."""
@@ -52,7 +52,7 @@ class Start:
             yield
         except CryoboxError as error:
             text = self.told(str(error))
-            if text == str(error) or self.directory != os.getcwd():
+            if text == str(error) or self.directory != working_directory():
                 raise
             raise type(error)(text) from error.__cause__
 
@@ -74,6 +74,20 @@ class Start:
             folder = table.resolve().parent
             places += [folder, *list(folder.parents)[:3]]
         return tuple(dict.fromkeys(places))
+
+
+def working_directory() -> str:
+    """The working directory of this process.
+
+    Raises
+    ------
+    InputError
+        If it was removed.
+    """
+    try:
+        return os.getcwd()
+    except OSError as error:
+        raise InputError(f"the working directory is not there any more ({error.strerror}); change to another") from None
 
 
 def find_file(name: str, places: tuple[Path, ...]) -> str:

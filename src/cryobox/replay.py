@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -13,6 +14,7 @@ from cryobox.folder.run import read_record as read
 from cryobox.given import Given
 from cryobox.inputs import Recorded
 from cryobox.options import Recipe
+from cryobox.paths import working_directory
 
 __all__ = ["given_of", "holds", "read_record", "recorded_of"]
 
@@ -46,7 +48,7 @@ def given_of(
     """
     old = Given.from_dict(record["inputs"]) if "inputs" in record else None
     missing = [name for name, value in (("PICKS", picks), ("--micrographs", micrographs)) if not value]
-    here = os.getcwd()
+    here = working_directory()
     if old is None and missing:
         raise OptionError(f"{' and '.join(missing)} must be given, or --from with the job.json of an earlier run")
     if old is None or not missing:
@@ -75,7 +77,10 @@ def given_of(
         )
 
     def given_here(text: str) -> str:
-        return os.path.abspath(text) if elsewhere else text
+        if not elsewhere:
+            return text
+        pattern = glob.has_magic(text) and not os.path.exists(text)
+        return os.path.join(glob.escape(here) if pattern else here, text)
 
     return Given(
         picks=_one_or_all(map(given_here, picks)) if picks else old.picks,

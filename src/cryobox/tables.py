@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import tempfile
 from collections.abc import Callable, Collection
 from dataclasses import replace
 from pathlib import Path
@@ -15,12 +16,16 @@ from cryobox.folder.layout import RECORD, TABLE_FOLDER, output_names, table_name
 from cryobox.folder.publish import publish_files, sync_folder
 from cryobox.formats import table_writer
 from cryobox.micrograph import Micrographs
-from cryobox.outcome import Outcome
+from cryobox.other_family import OtherFamily
+from cryobox.outcome import Outcome, outcome_of
 from cryobox.particles import Extracted, Particles
 from cryobox.paths import Start
 from cryobox.plan import Plan
+from cryobox.results import TaskResult
 
-__all__ = ["stack_text", "tables_present", "withdraw_tables", "write_tables"]
+__all__ = ["check_other_family", "stack_text", "tables_present", "withdraw_tables", "write_tables"]
+
+CHECKED = 1000  # rows that are converted before the work, and as many micrographs
 
 
 def withdraw_tables(folder: Path, *, keep: Collection[str] = (), fsync: bool = True) -> None:
@@ -71,36 +76,68 @@ def write_tables(
     fsync: bool,
     place: Path | None = None,
     home: Path | None = None,
-) -> list[Path]:
-    """Write and publish the tables, `particles` last. Returns their paths, `particles` first.
+) -> tuple[list[Path], tuple[str, ...]]:
+    """Write and publish the tables, `particles` last. Returns their paths, `particles` first, and warnings.
 
     They go to `place`, by default to the output folder, in which the stacks are. Their texts are those of tables in
     `home`, by default `place`: `verify` writes elsewhere what it compares with the tables of a run.
     """
     place = folder if place is None else place
     home = place if home is None else home
-    writer = table_writer("star" if plan.decided.style == "relion" else "cs")
+    writer = table_writer(plan.decided.native)
+    other = OtherFamily(
+        particles=particles, micrographs=micrographs, native=plan.decided.native, home=home, start=start
+    )
+    warnings: list[str] = []
     jobs: list[tuple[str, Callable[[Path], None]]] = []
     if found.incomplete:
         rows = np.array(sorted(found.incomplete), dtype=np.intp)
         reasons = tuple(found.incomplete[int(row)] for row in rows)
-        jobs.append(("micrographs_incomplete", lambda path: writer.write_incomplete(path, micrographs, rows, reasons)))
+        name = f"micrographs_incomplete{writer.suffix}"
+        jobs.append((name, lambda path: writer.write_incomplete(path, micrographs, rows, reasons)))
     if len(found.rejected):
         none = ("",) * len(micrographs)
         rejected = replace(_extracted(particles, plan, found, found.rejected, none), reasons=found.reasons())
-        jobs.append(("rejected", lambda path: writer.write_rejected(path, particles, micrographs, rejected)))
+        jobs.append(
+            (f"rejected{writer.suffix}", lambda path: writer.write_rejected(path, particles, micrographs, rejected))
+        )
     if len(found.rows):
         table = _extracted(particles, plan, found, found.rows, ("",) * len(micrographs))
         for index, output in reversed(list(enumerate(plan.recipe.outputs))):
             stacks = _stack_texts(plan, index, len(micrographs), folder, writer.suffix, start, home)
             of_size = replace(table, size=output.size, stack=stacks)
-            jobs.append(
-                (table_name(output.name), _particles_job(writer.write_particles, particles, micrographs, of_size))
-            )
+            for family in reversed(plan.decided.families):
+                if family == plan.decided.native:
+                    write = _native_job(writer.write_particles, particles, micrographs, of_size)
+                else:
+                    write = _other_job(other, of_size, warnings)
+                jobs.append((f"{table_name(output.name)}.{family}", write))
     published = []
-    for name, write in jobs:
-        published += publish_files(place, name + writer.suffix, write, fsync=fsync)
-    return published[::-1]
+    for name, job in jobs:
+        published += publish_files(place, name, job, fsync=fsync)
+    return published[::-1], tuple(dict.fromkeys(warnings))
+
+
+def check_other_family(particles: Particles, micrographs: Micrographs, plan: Plan, folder: Path, start: Start) -> None:
+    """Convert some rows before any pixel is read: what the other family cannot say is refused now, not at the end.
+
+    Raises
+    ------
+    InputError, OptionError
+    """
+    if set(plan.decided.families) <= {plan.decided.native} or not len(plan.work.rows):
+        return
+    kept = {task.id: TaskResult(id=task.id) for task in plan.tasks}
+    found = outcome_of(plan, kept)
+    _, first = np.unique(plan.micrograph[found.rows], return_index=True)
+    rows = np.unique(np.concatenate([found.rows[:CHECKED], found.rows[first[:CHECKED]]]))
+    suffix = table_writer(plan.decided.native).suffix
+    stacks = _stack_texts(plan, 0, len(micrographs), folder, suffix, start, folder)
+    other = OtherFamily(
+        particles=particles, micrographs=micrographs, native=plan.decided.native, home=folder, start=start
+    )
+    with tempfile.TemporaryDirectory(prefix="cryobox-") as scratch:
+        other.write(Path(scratch) / f"particles{other.suffix}", _extracted(particles, plan, found, rows, stacks))
 
 
 def _stack_texts(
@@ -131,13 +168,17 @@ def stack_text(folder: Path, stack: str, suffix: str, start: Start, place: Path 
     return (relative / stack).as_posix()
 
 
-def _particles_job(
+def _native_job(
     write: Callable[[Path, Particles, Micrographs, Extracted], None],
     particles: Particles,
     micrographs: Micrographs,
     table: Extracted,
 ) -> Callable[[Path], None]:
     return lambda path: write(path, particles, micrographs, table)
+
+
+def _other_job(other: OtherFamily, table: Extracted, warnings: list[str]) -> Callable[[Path], None]:
+    return lambda path: warnings.extend(other.write(path, table))
 
 
 def _extracted(

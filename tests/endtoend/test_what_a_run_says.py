@@ -5,6 +5,10 @@ from __future__ import annotations
 import json
 import logging
 import os
+import shlex
+import shutil
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -252,3 +256,43 @@ def test_the_next_step_names_the_tables_where_their_names_start(
     said = capsys.readouterr().out
     assert f"input file {os.path.relpath(tmp_path / 'elsewhere/new/particles.star', data.folder)}" in said
     assert f"run RELION in {data.folder}" in said
+
+
+def test_a_directory_through_a_link_is_where_it_leads(data: Dataset, tmp_path: Path) -> None:
+    (data.folder / "sub").mkdir()
+    (tmp_path / "link").symlink_to(data.folder / "sub")
+    result = run(
+        "picks.star", micrographs="micrographs.star", directory=tmp_path / "link" / "..", out=tmp_path / "out",
+        recipe=RAW, options=FAST,
+    )  # fmt: skip
+    assert result.extracted > 0
+
+
+def test_a_working_directory_that_is_gone_is_one_line(data: Dataset, tmp_path: Path) -> None:
+    (tmp_path / "gone").mkdir()
+    words = " ".join(shlex.quote(word) for word in command(data, tmp_path / "out"))
+    done = subprocess.run(
+        ["sh", "-c", f"cd {tmp_path}/gone && rmdir ../gone && {sys.executable} -m cryobox {words}"],
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 2
+    assert "cryobox: error: the working directory is not there any more" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_patterns_and_links_are_those_of_the_reader_with_from(
+    data: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(data.folder)
+    cryobox.run("picks.star", micrographs="micrographs/*.mrc", root=".", out=tmp_path / "old", recipe=RAW, options=FAST)
+    odd = tmp_path / "od[d]*"
+    shutil.copytree(data.folder, odd)
+    monkeypatch.chdir(odd)
+    with pytest.raises(SystemExit) as left:
+        main([*f"extract --from {tmp_path}/old -m micrographs/*.mrc -o new --no-report -q".split()])
+    assert left.value.code == 1
+    (data.folder / "sub").mkdir()
+    (odd / "link").symlink_to(data.folder / "sub")
+    with pytest.raises(SystemExit) as left:
+        main([*f"extract link/../picks.star --from {tmp_path}/old -o newer --no-report -q".split()])
+    assert left.value.code == 1

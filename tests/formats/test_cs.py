@@ -699,6 +699,8 @@ def checked(particles: Particles, micrographs: Micrographs, **recipe: Any) -> tu
         particles,
         micrographs,
         Recipe(box=64, style="cryosparc", **recipe),
+        native="cs",
+        families=("cs",),
         rows=np.arange(len(particles)),
         micrograph=particles.micrograph,
         pixel_size=micrographs.pixel_size,

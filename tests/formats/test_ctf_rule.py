@@ -62,6 +62,8 @@ def outcome(case: model.Case, folder: Path) -> Outcome:
             picks,
             files,
             recipe,
+            native="star",
+            families=("star",),
             rows=extracted.rows,
             micrograph=extracted.micrograph,
             pixel_size=extracted.pixel_size,

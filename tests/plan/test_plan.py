@@ -256,9 +256,17 @@ def test_raw_float16_gets_a_warning() -> None:
     assert any("float16 without normalization" in warning for warning in made.warnings)
 
 
-def test_tables_of_the_other_family_are_refused() -> None:
-    with pytest.raises(OptionError, match="written with --style relion"):
-        plan(particles([(100, 100)]), Recipe(box=64, style="cryosparc"))
+def test_tables_and_style_decide_what_is_written() -> None:
+    def decided(**recipe: Any) -> tuple[Any, ...]:
+        found = plan(particles([(100, 100)]), Recipe(box=64, **recipe)).decided
+        return found.style, found.families, found.native, found.steps.invert, found.stack_suffix
+
+    assert decided() == ("relion", ("star",), "star", True, ".mrcs")
+    assert decided(style="cryosparc") == ("cryosparc", ("cs",), "star", False, ".mrc")
+    assert decided(tables="cryosparc") == ("cryosparc", ("cs",), "star", False, ".mrc")
+    assert decided(tables="both") == ("relion", ("star", "cs"), "star", True, ".mrcs")
+    assert decided(tables="both", style="cryosparc") == ("cryosparc", ("cs", "star"), "star", False, ".mrcs")
+    assert decided(tables="both", invert=False)[3] is False
 
 
 def test_styles_decide_contrast_and_suffix() -> None:

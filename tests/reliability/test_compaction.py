@@ -28,7 +28,12 @@ def scene(tmp_path: Path) -> Scene:
 
 
 def extract(scene: Scene, out: Path, **more: Any) -> cryobox.RunResult:
-    given = {"micrographs": "micrographs.star", "recipe": RECIPE, "options": FAST, "directory": scene.folder} | more
+    given: dict[str, Any] = {
+        "micrographs": "micrographs.star",
+        "recipe": RECIPE,
+        "options": FAST,
+        "directory": scene.folder,
+    } | more
     return run("picks.star", out=out, **given)
 
 
@@ -50,7 +55,7 @@ def test_restored_stacks_are_those_that_were_removed(scene: Scene, tmp_path: Pat
 
 
 @pytest.mark.parametrize("style", ["relion", "cryosparc"])
-def test_stacks_of_a_table_are_kept(style: str, tmp_path: Path) -> None:
+def test_stacks_of_a_table_are_kept(style: Any, tmp_path: Path) -> None:
     from cryobox.simulate import make_dataset
 
     data = make_dataset(tmp_path / "data", micrographs=3, shape=(300, 400), picks=8, style=style)

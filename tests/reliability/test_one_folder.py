@@ -15,6 +15,7 @@ from collections import Counter
 from collections.abc import Sequence
 from multiprocessing.synchronize import Barrier
 from pathlib import Path
+from typing import Any
 
 import mrcfile
 import numpy as np
@@ -568,3 +569,55 @@ def test_a_session_that_is_watched_cannot_be_a_shard(scene: Scene) -> None:
     with pytest.raises(OptionError, match="--watch cannot be a --shard"):
         watch("picks.star", micrographs="micrographs.star", out="out", recipe=RECIPE, options=options)
     assert not (scene.folder / "out").exists()
+
+
+@pytest.mark.parametrize("link", [os.symlink, os.link], ids=["symbolic", "hard"])
+@pytest.mark.parametrize("name", ["picks.star", "mics/m0001.mrc"])
+def test_a_log_of_a_shard_that_is_an_input_is_refused(scene: Scene, link: Any, name: str) -> None:
+    out = scene.folder / "out"
+    out.mkdir()
+    link(scene.folder / name, out / "run.1-of-2.log")
+    before = (scene.folder / name).read_bytes()
+    for overwrite in (False, True):
+        with pytest.raises(OutputError, match="is an input and would be replaced"):
+            extract(scene, (1, 2), overwrite=overwrite)
+        assert (scene.folder / name).read_bytes() == before
+
+
+def test_a_log_is_written_through_no_link_and_into_no_pipe(scene: Scene, tmp_path: Path) -> None:
+    out, precious = scene.folder / "out", tmp_path / "precious.txt"
+    precious.write_text("mine")
+    out.mkdir()
+    for make in (
+        lambda path: path.symlink_to(precious),
+        lambda path: os.link(precious, path),
+        lambda path: path.symlink_to(tmp_path / "nothing"),
+        os.mkfifo,
+        Path.mkdir,
+    ):
+        make(out / "run.log")
+        extract(scene, overwrite=True)
+        assert precious.read_text() == "mine"
+        assert not (tmp_path / "nothing").exists()
+        (out / "run.log").rmdir() if (out / "run.log").is_dir() else (out / "run.log").unlink()
+
+
+def test_a_folder_in_the_place_of_a_shards_log_keeps_nobody_from_taking_over(scene: Scene) -> None:
+    (scene.folder / "out" / "run.1-of-1.log").mkdir(parents=True)
+    extract(scene, (1, 1))
+    assert extract(scene, overwrite=True).exit_code == 0
+
+
+def test_shards_in_two_directories_agree_about_a_micrograph_that_cannot_be_read(
+    scene: Scene, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    torn = scene.folder / scene.names[1]
+    torn.write_bytes(torn.read_bytes()[:500])
+    for index, place in ((1, scene.folder), (2, tmp_path)):
+        monkeypatch.chdir(place)
+        cryobox.run(
+            scene.folder / "picks.star", micrographs=scene.folder / "micrographs.star", root=scene.folder,
+            out=tmp_path / "shards", recipe=RECIPE, options=cryobox.RunOptions(fsync=False, shard=(index, 2)),
+        )  # fmt: skip
+    assert merge(tmp_path / "shards", options=cryobox.RunOptions(fsync=False)).exit_code == 1
+    assert not verify(tmp_path / "shards").problems

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import signal
 import sys
 import threading
@@ -25,6 +24,7 @@ from cryobox.display import choose_display, explain_plan, plan_lines, warn
 from cryobox.errors import OptionError
 from cryobox.gpu import parse_gpus, parse_memory
 from cryobox.options import Recipe, RunOptions
+from cryobox.paths import working_directory
 from cryobox.sizing import Sizing, choose_sizes
 
 if TYPE_CHECKING:
@@ -264,7 +264,7 @@ def _run(
 
 def _where(given: Given) -> str | None:
     """Where names in tables start, for who reads it here; None: in the working directory."""
-    return given.root if given.directory == os.getcwd() else str(given.start.base)
+    return given.root if given.directory == working_directory() else str(given.start.base)
 
 
 def _dry_run(

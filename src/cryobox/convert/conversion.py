@@ -80,12 +80,12 @@ def convert_particles(
     """
     source, target = Path(source), Path(target)
     kinds = (source.suffix.lower(), target.suffix.lower())
-    to_star = kinds[0] in (".cs", ".csg") and kinds[1] == ".star"
-    if not to_star and kinds != (".star", ".cs"):
+    from_cs = kinds[0] in (".cs", ".csg") and kinds[1] == ".star"
+    if not from_cs and kinds != (".star", ".cs"):
         raise OptionError(
             f"{source} to {target}: one of them must be a .star, the other a .cs (a .csg only as the source)"
         )
-    for path in (target,) if to_star else (target, target.with_suffix(".csg")):
+    for path in (target,) if from_cs else (target, target.with_suffix(".csg")):
         try:
             there = path.exists()
         except OSError as error:
@@ -94,13 +94,18 @@ def convert_particles(
             raise OutputError(f"{path}: is already there; replace it with --overwrite")
     start = Start.here(None if root is None else root.resolve())
     places = Places.around(source, target, start)
-    if to_star:
+    if from_cs:
         table, told = read_group(source) if kinds[0] == ".csg" else (read_table(source), ())
-        star, done = _to_star(str(source), table, places)
+        star, done = to_star(str(source), table, places)
         write: Callable[[Path], None] = lambda path: write_star(path, star)  # noqa: E731 -- one of two
         done = replace(done, warnings=(*told, *done.warnings))
     else:
-        table, done = _to_cs(read_star(source), places, micrographs, start)
+        table, done = to_cs(
+            star := read_star(source),
+            places,
+            lambda: look_at_micrographs(star, micrographs, places, start),
+            remedy="give --micrographs" if micrographs is None else f"{micrographs} lacks them",
+        )
 
         def write(path: Path) -> None:
             write_table(path, table)
@@ -113,7 +118,8 @@ def convert_particles(
     return done
 
 
-def _to_star(source: str, table: Table, places: Places) -> tuple[Star, Converted]:
+def to_star(source: str, table: Table, places: Places) -> tuple[Star, Converted]:
+    """The STAR table of a `.cs`, with what travels along."""
     names = table.dtype.names or ()
     lead = leading(names)
     native = star_of_cs(source, table, places)
@@ -153,13 +159,16 @@ def _grounds_of(table: Table) -> Grounds:
     return grounds
 
 
-def _to_cs(star: Star, places: Places, micrographs: str | None, start: Start) -> tuple[Table, Converted]:
+def to_cs(
+    star: Star, places: Places, look: Callable[[], Grounds], *, remedy: str = "give --micrographs"
+) -> tuple[Table, Converted]:
+    """The `.cs` of a STAR table; `look` says what that does not of the micrographs, where it must be known."""
     carried, there = carried_fields(star)
     unchanged = unchanged_parts(star)
     grounds = Grounds.none(len(star))
     known = there.get(_OF_MICROGRAPHS[0], np.zeros(len(star), np.bool_))
     if _OF_MICROGRAPHS[0] not in carried or not (unchanged[Part.MICROGRAPH] & unchanged[Part.LOCATION] & known).all():
-        grounds = look_at_micrographs(star, micrographs, places, start)  # else nothing new can be learnt from the files
+        grounds = look()  # else nothing new can be learnt from the files
     grounds = _with_carried_grounds(star, grounds, carried, there, unchanged)
     if len(star):  # where all rows are new, the columns say for themselves what they are
         still_3d = lead_of(star) == "alignments3D" and bool(unchanged[Part.ALIGNMENT].any())
@@ -176,7 +185,7 @@ def _to_cs(star: Star, places: Places, micrographs: str | None, start: Start) ->
         kept[STATE] = state(fields, len(star), OF_RELION if from_relion else OF_BOTH, kept)
     fields |= kept
     table = _packed(star, fields)
-    warnings = [*_said_of_locations(star, grounds, fields, micrographs), *said_of_star(star)]
+    warnings = [*_said_of_locations(star, grounds, fields, remedy), *said_of_star(star)]
     notes = []
     if dropped:
         notes.append(f"no longer true since the table was changed, and left out: {listed(dropped, 8)}")
@@ -225,7 +234,7 @@ def _unit(
     return np.where(unchanged[Part.ALIGNMENT] & there[field], own, pixel).astype(np.float64)
 
 
-def _said_of_locations(star: Star, grounds: Grounds, fields: Fields, given: str | None) -> list[str]:
+def _said_of_locations(star: Star, grounds: Grounds, fields: Fields, remedy: str) -> list[str]:
     if not star.has("_rlnMicrographName", "_rlnCoordinateX", "_rlnCoordinateY"):
         return [f"{star.source}: has no coordinates or no micrograph names: the table has no locations"]
     if not grounds.unknown or not len(star):
@@ -236,7 +245,6 @@ def _said_of_locations(star: Star, grounds: Grounds, fields: Fields, given: str 
         f"{star.source}: the size of {count} micrograph{'s' if count > 1 else ''} is not known "
         f"({listed(grounds.unknown, 5)}: {what.rstrip('; ') or 'not found'})"
     )
-    remedy = "give --micrographs" if given is None else f"{given} lacks them"
     if "location/center_x_frac" not in fields:
         return [f"{who}; the table has no locations: {remedy}"]
     rows = int((~grounds.shape.all(axis=1)).sum())

@@ -212,5 +212,5 @@ def fingerprint(plan: Plan) -> str:
         found.update(task.id.encode())
     for column in (plan.micrograph, plan.places.reason, plan.work.rows, plan.work.window, plan.places.center):
         found.update(np.ascontiguousarray(column).astype("<i8", copy=False).tobytes())
-    found.update(json.dumps(sorted(plan.grounds.incomplete.items())).encode())
+    found.update(json.dumps(sorted(plan.grounds.incomplete)).encode())
     return found.hexdigest()

@@ -80,9 +80,10 @@ class Company:
                 path = ledger_path(self.folder, part)
                 try:
                     path.unlink(missing_ok=True)
-                    (self.folder / log_name(part)).unlink(missing_ok=True)
                 except OSError as error:
                     raise OutputError(f"{path}: cannot be removed: {error.strerror}") from error
+                with contextlib.suppress(OSError):
+                    (self.folder / log_name(part)).unlink(missing_ok=True)
                 with contextlib.suppress(OSError):  # what a user put there stays
                     (self.folder / TABLE_FOLDER / part).rmdir()
             if self.removed and fsync:

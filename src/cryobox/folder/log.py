@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import os
+import stat
 import time
 from pathlib import Path
 from typing import IO, Self
@@ -14,6 +16,19 @@ __all__ = ["RunLog"]
 
 _logger = logging.getLogger("cryobox")
 _logger.addHandler(logging.NullHandler())  # a program that wants to hear it says so; others hear nothing twice
+
+
+def _opened(path: Path, *, anew: bool) -> IO[str] | None:
+    """A log to be written to, if it is one: no link to another file, and nothing that makes a writer wait."""
+    flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+    descriptor = os.open(path, flags, 0o644)
+    status = os.fstat(descriptor)
+    if not stat.S_ISREG(status.st_mode) or status.st_nlink != 1:
+        os.close(descriptor)
+        return None
+    if anew:
+        os.ftruncate(descriptor, 0)
+    return open(descriptor, "a", encoding="utf-8", errors="backslashreplace")
 
 
 class RunLog:
@@ -34,9 +49,7 @@ class RunLog:
     def __init__(self, folder: Path, part: str, *, anew: bool) -> None:
         self._file: IO[str] | None = None
         with contextlib.suppress(OSError):
-            self._file = open(  # noqa: SIM115 -- closed in __exit__
-                folder / log_name(part), "w" if anew else "a", encoding="utf-8", errors="backslashreplace"
-            )
+            self._file = _opened(folder / log_name(part), anew=anew)
 
     def __enter__(self) -> Self:
         return self

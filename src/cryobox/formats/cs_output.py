@@ -403,7 +403,7 @@ def _put_ctf(columns: _Columns, particles: Particles, micrographs: Micrographs, 
         return
     if "ctf/exp_group_id" not in columns:
         columns.put("ctf/exp_group_id", "<u4", _group_ids(micrographs, extracted.micrograph))
-    columns.put(DIVISOR_FIELD, "<f4", extracted.steps.scale_const or 1.0)
+    columns.put(DIVISOR_FIELD, "<f4", extracted.steps.divisor)
 
 
 def _put_own_ctf(columns: _Columns, particles: Particles, micrographs: Micrographs, extracted: Extracted) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
@@ -52,6 +53,8 @@ def check_tables(
     micrographs: Micrographs,
     recipe: Recipe,
     *,
+    native: str,
+    families: Collection[str],
     rows: NDArray[np.intp],
     micrograph: NDArray[np.intp],
     pixel_size: NDArray[np.float64],
@@ -62,7 +65,10 @@ def check_tables(
     ----------
     particles, micrographs
     recipe : Recipe
-        With `style` decided.
+    native : {"star", "cs"}
+        The family in which the picks' columns are written.
+    families : collection of {"star", "cs"}
+        Of all tables that are written.
     rows, micrograph : ndarray, shape (n,)
         The picks that will be extracted, and the micrograph of each.
     pixel_size : ndarray, shape (micrographs,)
@@ -71,24 +77,13 @@ def check_tables(
     Raises
     ------
     OptionError
-        If the picks are of one family and the output of the other, or local CTF values would be lost.
+        If local CTF values would be lost.
     InputError
         If picks and micrographs contradict each other, a name cannot be written, or what comes with picks of a
         mirrored copy has no mirror image.
     """
     from cryobox.formats import ctf, mirroring, names, star_optics
 
-    assert recipe.style is not None
-    if recipe.style == "cryosparc" and particles.family == "star":
-        raise OptionError(
-            f"{particles.source}: picks of a STAR table cannot be written as .cs; use --style relion here and "
-            "cryobox convert afterwards"
-        )
-    if recipe.style == "relion" and particles.family == "cs":
-        raise OptionError(
-            f"{particles.source}: picks of a .cs table cannot be written as STAR; use --style cryosparc here and "
-            "cryobox convert afterwards"
-        )
     question = ctf.CtfQuestion(
         rows=rows,
         micrograph=micrograph,
@@ -96,16 +91,17 @@ def check_tables(
         refresh=recipe.refresh_ctf,
         average=recipe.ctf_average,
         coordinate_scale=recipe.coordinate_scale,
-        style=recipe.style,
+        style="relion" if native == "star" else "cryosparc",
     )
     own = ctf.own_ctf(particles, micrographs, refresh=recipe.refresh_ctf)
     if not recipe.drop_alignments:
         mirroring.check_orientations(particles, (recipe.flip_y, recipe.flip_x))
     mirroring.check_ctf_terms(particles, (recipe.flip_y, recipe.flip_x), own=bool(own[rows].any()))
     warnings = ctf.check_ctf(particles, micrographs, question)
-    if recipe.style == "cryosparc":
+    if "star" in families:
+        names.check_names(particles, micrographs, micrograph)
+    if native == "cs":
         return warnings
-    names.check_names(particles, micrographs, micrograph)
     groups = star_optics.arrange_optics(
         particles, micrographs, rows=rows, micrograph=micrograph, pixel_size=pixel_size, own=own[rows]
     )

@@ -11,6 +11,7 @@ from typing import Any
 
 from cryobox import __version__
 from cryobox.engine.shards import fingerprint
+from cryobox.folder.layout import RECORD
 from cryobox.folder.parts import ledger_path
 from cryobox.folder.records import is_sealed
 from cryobox.folder.run import Run
@@ -78,6 +79,9 @@ def check_run(run: Run, inputs: Inputs, problems: Problems) -> None:
                 f"{path}: run.{key} is {run.last.run.get(key)}, expected {expected}; did the picks or the table "
                 f"of micrographs change since?"
             )
+    said, listed = run.last.run.get("warnings"), run.job.get("warnings")
+    if not isinstance(said, list) or any(text not in (listed or ()) for text in said):
+        problems.add(f"{path}: run.warnings is {said}, expected some of the warnings of {RECORD}: {listed}")
 
 
 def recorded_results(run: Run, plan: Plan, problems: Problems) -> dict[str, TaskResult]:

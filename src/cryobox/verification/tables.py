@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
+import os
 import tempfile
+from collections.abc import Collection, Iterable
 from pathlib import Path
 
 import numpy as np
@@ -14,9 +17,11 @@ from cryobox.errors import CryoboxError
 from cryobox.folder.layout import table_name
 from cryobox.formats.references import ImageReferences, image_references
 from cryobox.inputs import Inputs
+from cryobox.micrograph import Micrographs
 from cryobox.options import Recipe
 from cryobox.outcome import Outcome
 from cryobox.particles import Particles
+from cryobox.paths import Start
 from cryobox.tables import stack_text, tables_present, write_tables
 from cryobox.verification.differences import file_differences
 from cryobox.verification.findings import Problems
@@ -33,7 +38,7 @@ def compare_tables(out: Path, inputs: Inputs, outcome: Outcome, problems: Proble
         If the temporary folder (`TMPDIR` chooses it) has no room for the tables.
     """
     with tempfile.TemporaryDirectory(prefix="cryobox-verify-") as name:
-        made = write_tables(
+        made, _ = write_tables(
             out, inputs.particles, inputs.micrographs, inputs.plan, outcome,
             start=inputs.given.start, fsync=False, place=Path(name), home=out,
         )  # fmt: skip
@@ -41,15 +46,15 @@ def compare_tables(out: Path, inputs: Inputs, outcome: Outcome, problems: Proble
         for path in made:
             _compare(out / path.name, path, problems)
     # Tables of the other style may be there: `cryobox convert` puts them beside ours.
-    suffixes = _suffixes(inputs.plan.decided.style)
+    suffixes = _suffixes(inputs.plan.decided.families)
     for extra in sorted(set(tables_present(out)) - set(names)):
         if extra.endswith(suffixes):
             problems.add(f"{out / extra}: is there, but this run has no such table; left by another one?")
     return names
 
 
-def _suffixes(style: str) -> tuple[str, ...]:
-    return (".star",) if style == "relion" else (".cs", ".csg")
+def _suffixes(families: Collection[str]) -> tuple[str, ...]:
+    return tuple(suffix for suffix in (".star", ".cs", ".csg") if suffix[1:3] in {family[:2] for family in families})
 
 
 def _compare(path: Path, made: Path, problems: Problems) -> None:
@@ -99,8 +104,9 @@ def read_rows(out: Path, inputs: Inputs, outcome: Outcome, problems: Problems) -
     Nothing here asks how the tables are written: this is what finds a fault of the writer.
     """
     found = []
-    for index in range(len(inputs.plan.recipe.outputs) if len(outcome.rows) else 0):
-        path = out / f"{table_name(inputs.plan.recipe.outputs[index].name)}{_suffixes(inputs.plan.decided.style)[0]}"
+    outputs = enumerate(inputs.plan.recipe.outputs if len(outcome.rows) else ())
+    for (index, output), family in itertools.product(outputs, inputs.plan.decided.families):
+        path = out / f"{table_name(output.name)}.{family}"
         try:
             # Of the recipe only how names of coordinate files are read would matter, and this is a table.
             table = formats.read_particles(path, recipe=Recipe(box=inputs.plan.recipe.box), start=inputs.given.start)
@@ -117,21 +123,31 @@ def read_rows(out: Path, inputs: Inputs, outcome: Outcome, problems: Problems) -
     return found
 
 
+def _names(name: str, micrographs: Micrographs, row: int, places: Iterable[Path]) -> bool:
+    """Whether a table's name of a micrograph is the one of the micrographs' table, or leads to its file."""
+    path = micrographs.paths[row]
+    return name in (micrographs.names[row], path) or any(
+        os.path.normpath(place / name) == os.path.normpath(path) for place in places
+    )
+
+
 def _check_rows(rows: Rows, out: Path, inputs: Inputs, outcome: Outcome, problems: Problems) -> None:
     """Find the rows that do not say what they should."""
     plan, micrographs, references = inputs.plan, inputs.micrographs, rows.references
     index, suffix = rows.index, rows.path.suffix
     task_of = {int(row): task for row, task in zip(plan.work.task_micrograph, plan.tasks, strict=True)}
-    stack = {
-        row: stack_text(out, task.outputs[index].path, suffix, inputs.given.start) for row, task in task_of.items()
-    }
+    start = inputs.given.start
+    if suffix == ".cs" and plan.decided.native != "cs":  # what is converted names stacks from its own folder
+        start = Start(start.directory)
+    stack = {row: stack_text(out, task.outputs[index].path, suffix, start) for row, task in task_of.items()}
     owner = plan.micrograph[outcome.rows].tolist()
+    places = (inputs.given.start.base, out)
     names = [rows.table.micrograph_names[m] for m in rows.table.micrograph.tolist()]
     pixel_size = np.array([task_of[row].outputs[index].pixel_size for row in owner])
     wrong = {
         "stack": np.array([found != stack[at] for found, at in zip(references.stack, owner, strict=True)]),
         "micrograph": np.array(
-            [name not in (micrographs.names[at], micrographs.paths[at]) for name, at in zip(names, owner, strict=True)]
+            [not _names(name, micrographs, at, places) for name, at in zip(names, owner, strict=True)]
         ),
         "slot": references.slot != outcome.slot[outcome.rows],
         "center": (rows.position != plan.places.center[outcome.rows]).any(axis=1),
