@@ -219,7 +219,8 @@ def _numbers(quantity: Quantity, a: Floats | None, b: Floats | None, ignored: Ma
     with np.errstate(invalid="ignore"):
         apart = np.abs(a - b)
         if period:
-            apart = np.abs(np.mod(a - b + period / 2, period) - period / 2)
+            apart = np.mod(apart, period)
+            apart = np.minimum(apart, period - apart)
     same = (np.isnan(a) & np.isnan(b)) | (a == b)
     if ignored is not None:
         same |= ignored

@@ -92,7 +92,7 @@ def _value(result: Result, found: Comparison) -> Iterator[str]:
     if result.only:
         yield f"{head}  only {result.only} says it"
         return
-    largest = "" if math.isnan(result.largest) else f"{result.largest:.3g} {result.unit}".rstrip()
+    largest = "" if math.isnan(result.largest) else f"{result.largest:.2g} {result.unit}".rstrip()
     worst = ""
     if result.worst >= 0:
         worst = f"  {found.pairs.a[result.worst] + 1},{found.pairs.b[result.worst] + 1}"
