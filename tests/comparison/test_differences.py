@@ -117,9 +117,16 @@ def test_below_nyquist_neither_the_highest_frequency_nor_a_plane_counts(tmp_path
     y, x = np.mgrid[:16, :16]
     images = 1.2 * rows().images + 0.5 * (-1.0) ** y + 0.2 * x - 0.1 * y
     b = replace(rows(), images=images.astype(np.float32))
-    (tmp_path / "one").mkdir()
     assert compared(tmp_path / "one", rows(), b, pixels="fitted").differences == ("pixels",)
     assert compared(tmp_path / "two", rows(), b, pixels="below-nyquist").differences == ()
+
+
+def test_a_note_says_by_which_measure_images_agree(tmp_path: Path) -> None:
+    scaled = replace(rows(), images=rows().images * np.float32(1.5))
+    assert "--pixels fitted" in compared(tmp_path / "one", rows(), scaled).notes[0]
+    y = np.arange(16)[:, None]
+    striped = replace(rows(), images=(rows().images + 0.5 * (-1.0) ** y).astype(np.float32))
+    assert "--pixels below-nyquist" in compared(tmp_path / "two", rows(), striped).notes[0]
 
 
 def test_float16_stacks_may_be_off_by_half_a_step(tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ import pytest
 import cryobox
 from cryobox.comparison import Comparison, compare_particles
 from cryobox.comparison.pixels import Measure
+from cryobox.groups import Edges
 from golden.make_golden import CASES, PICKS, Case, run_relion, write_inputs
 
 pytestmark = pytest.mark.relion
@@ -25,7 +26,9 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
-def beside(case: Case, root: Path, *, pixels: Measure = "stored", edges: str = "pad", within: float = 1) -> Comparison:
+def beside(
+    case: Case, root: Path, *, pixels: Measure = "stored", edges: Edges = "pad", within: float = 1
+) -> Comparison:
     """RELION's output and ours, compared as a user would, who has a RELION job and a folder of ours."""
     theirs = root / "Extract" / case.name
     if not theirs.exists():

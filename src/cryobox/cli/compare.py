@@ -26,8 +26,10 @@ def compare(
         typer.Option(help="Which difference that is: as stored, after scale and offset, without the highest frequency"),
     ] = "stored",
     root: Annotated[Path | None, typer.Option(help="Where relative paths in tables start")] = None,
-    strip_suffix: Annotated[str, typer.Option(help="Text at the end of micrographs' names that is not compared")] = "",
-    strip_prefix: Annotated[str, typer.Option(help="The same at their beginning")] = "",
+    strip_suffix: Annotated[
+        str | None, typer.Option(help="Text at the end of micrographs' names that is not compared")
+    ] = None,
+    strip_prefix: Annotated[str | None, typer.Option(help="The same at their beginning")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object instead")] = False,
 ) -> None:
     """Compare two sets of particles: rows, coordinates, CTF, optics, images. Exit code 1 if they differ.
@@ -49,7 +51,7 @@ def compare(
         tolerance=tolerance,
         pixels=pixels,
         root=root,
-        strip=Strip(prefix=strip_prefix, suffix=strip_suffix),
+        strip=Strip(prefix=strip_prefix or "", suffix=strip_suffix or ""),
     )
     if as_json:
         print(json.dumps(values_of(found)))

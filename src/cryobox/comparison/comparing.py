@@ -181,7 +181,13 @@ def compare_particles(
         no_pixels=why_not,
         only_a=only_a,
         only_b=only_b,
-        notes=(*sides[0].notes, *sides[1].notes, *pairs.notes, *_said_of_positions(sides, pairs, values)),
+        notes=(
+            *sides[0].notes,
+            *sides[1].notes,
+            *pairs.notes,
+            *_said_of_positions(sides, pairs, values),
+            *_said_of_pixels(found),
+        ),
     )
 
 
@@ -206,3 +212,15 @@ def _said_of_positions(sides: tuple[Side, Side], pairs: Pairs, values: tuple[Res
     same, apart = cut_at_the_same_pixel(*sides, pairs.a, pairs.b), values[0].differing
     told = f"{same:,} of the {apart:,} positions that differ mean the same whole pixel, at which a box is cut"
     return (f"{told}: one table has the fraction of a pick, the other the pixel",) if same else ()
+
+
+def _said_of_pixels(found: PixelResult | None) -> tuple[str, ...]:
+    """Which other measure the images agree by, where they do not as stored."""
+    if found is None or found.measure != "stored" or not found.differing:
+        return ()
+    if (found.fitted <= found.allowed).all():
+        return ("the images are the same but for scale and offset: --pixels fitted compares them so",)
+    if (found.below_nyquist <= found.allowed).all():
+        told = "the images are the same but for the highest frequency, a scale and a plane, as where programs crop"
+        return (f"{told} differently: --pixels below-nyquist compares them so",)
+    return ()
