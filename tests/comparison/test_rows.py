@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,8 +15,10 @@ from comparison.makers import Rows, rows, write
 from cryobox.comparison import compare_particles
 from cryobox.comparison.pairing import nearest
 from cryobox.errors import InputError, OptionError
+from cryobox.groups import Style
 from cryobox.matching import Strip
 from cryobox.simulate import make_dataset
+from synth import write_star
 
 
 def test_uids_match_rows_wherever_they_lie(tmp_path: Path) -> None:
@@ -108,7 +111,9 @@ def literal(a: tuple[np.ndarray, ...], b: tuple[np.ndarray, ...], within: float)
 
 
 @pytest.mark.parametrize("style", ["relion", "cryosparc"])
-def test_a_run_of_ours_says_why_a_pick_is_missing(style: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_run_of_ours_says_why_a_pick_is_missing(
+    style: Style, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(tmp_path)
     data = make_dataset(tmp_path / "data", micrographs=2, shape=(500, 600), picks=40, style=style)
     made = {}
@@ -161,10 +166,26 @@ def test_a_folder_that_is_no_run_is_refused(tmp_path: Path) -> None:
               {"tolerance": float("inf")}, {"pixels": "some"}],
     ids=str,
 )  # fmt: skip
-def test_absurd_options_are_refused(wrong: dict[str, object], tmp_path: Path) -> None:
+def test_absurd_options_are_refused(wrong: dict[str, Any], tmp_path: Path) -> None:
     a = write(tmp_path, rows())
     with pytest.raises(OptionError, match=next(iter(wrong))):
         compare_particles(a, a, **wrong)
+
+
+def test_coordinates_alone_are_no_particles(tmp_path: Path) -> None:
+    (tmp_path / "mic_1.box").write_text("10 10 32 32\n")
+    names = {"rlnMicrographName": ["mic_1.mrc"], "rlnMicrographCoordinates": [str(tmp_path / "mic_1.box")]}
+    listing = write_star(tmp_path / "autopick.star", {"coordinate_files": names})
+    for path, why in ((tmp_path / "mic_1.box", "not a table of particles"), (listing, "has coordinates alone")):
+        with pytest.raises(InputError, match=why):
+            compare_particles(write(tmp_path, rows()), path)
+
+
+def test_errors_name_files_as_they_were_given(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    a = write(tmp_path, rows())
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(InputError, match=r"^Extract/none.star: no such file"):
+        compare_particles(a, "Extract/none.star")
 
 
 def test_empty_tables_are_matched_with_nothing(tmp_path: Path) -> None:

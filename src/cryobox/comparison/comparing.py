@@ -163,14 +163,16 @@ def compare_particles(
         raise OptionError(f"tolerance must be at least 0, a part of the largest value; got {tolerance:g}")
     check_choice("pixels", pixels, get_args(Measure))
     start = Start.here(root)
-    sides = read_side(a, start), read_side(b, start)
-    check_strip(sides[0].particles.micrograph_names, sides[1].particles.micrograph_names, strip)
-    pairs = pair_rows(*sides, within=within, strip=strip)
-    values = tuple(compare_values(*sides, pairs.a, pairs.b)) if len(pairs) else ()
-    why_not, found = _why_no_pixels(sides, pairs, sample), None
-    if not why_not:
-        found = compare_pixels(*sides, pairs, sample=sample, seed=seed, tolerance=tolerance, measure=pixels)
-    only_a, only_b = (_alone(sides, which, pairs, within, strip) for which in (0, 1))
+    with start.telling():
+        sides = read_side(a, start), read_side(b, start)
+        check_strip(sides[0].particles.micrograph_names, sides[1].particles.micrograph_names, strip)
+        pairs = pair_rows(*sides, within=within, strip=strip)
+        values = tuple(compare_values(*sides, pairs.a, pairs.b)) if len(pairs) else ()
+        why_not, found = _why_no_pixels(sides, pairs, sample), None
+        if not why_not:
+            found = compare_pixels(*sides, pairs, sample=sample, seed=seed, tolerance=tolerance, measure=pixels)
+        only_a, only_b = (_alone(sides, which, pairs, within, strip) for which in (0, 1))
+    told = *(note for side in sides for note in side.notes), *pairs.notes
     return Comparison(
         a=sides[0],
         b=sides[1],
@@ -181,13 +183,7 @@ def compare_particles(
         no_pixels=why_not,
         only_a=only_a,
         only_b=only_b,
-        notes=(
-            *sides[0].notes,
-            *sides[1].notes,
-            *pairs.notes,
-            *_said_of_positions(sides, pairs, values),
-            *_said_of_pixels(found),
-        ),
+        notes=(*map(start.told, told), *_said_of_positions(sides, pairs, values), *_said_of_pixels(found)),
     )
 
 

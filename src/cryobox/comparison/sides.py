@@ -110,6 +110,8 @@ def read_side(source: str | Path, start: Start) -> Side:
         )
     own = start if run is None or start.root is not None else _start_of_run(run, start)
     particles = formats.read_particles(path, recipe=_ANY_RECIPE, start=own)
+    if particles.family == "plain":
+        raise InputError(f"{path}: has coordinates alone; expected a table of particles, with their values and images")
     references = image_references(particles) if _has_images(particles) else None
     stacks, stack = _stacks(path, particles, references, own)
     notes = list(particles.warnings)
