@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import subprocess
 from pathlib import Path
 
 import numpy as np
@@ -11,8 +12,10 @@ import pytest
 import cryobox
 from cryobox.comparison import Comparison, compare_particles
 from cryobox.comparison.pixels import Measure
+from cryobox.formats.star_table import read_blocks
 from cryobox.groups import Edges
 from golden.make_golden import CASES, PICKS, Case, run_relion, write_inputs
+from synth import write_star
 
 pytestmark = pytest.mark.relion
 
@@ -77,3 +80,37 @@ def test_after_recentering_relion_keeps_the_fraction_and_cuts_the_same_box(proje
     assert found.values[1].differing == 1
     assert np.flatnonzero(found.pixels.stored > found.pixels.allowed).tolist() == [9]
     assert "7 of the 8 positions that differ mean the same whole pixel" in found.notes[-1]
+
+
+@pytest.mark.real
+@pytest.mark.parametrize(("size", "pixels"), [(128, "stored"), (64, "below-nyquist")])
+def test_real_micrographs_give_the_same_particles(size: int, pixels: Measure, real_data: Path, tmp_path: Path) -> None:
+    """A K2 exposure in uint16, and float32 whose mean is 760 times its standard deviation."""
+    picks = {"fei-extended": "fei-extended.star", "Ucsf_stack_1142_DW": "Ucsf_stack_1142_DW_autopick.star"}
+    for stem, name in picks.items():
+        (tmp_path / "M").mkdir(exist_ok=True)
+        (tmp_path / f"M/{stem}.mrc").symlink_to(real_data / "micrographs" / f"{stem}.mrc")
+        table = list(read_blocks(real_data / "picks" / name).values())[-1].table()
+        columns = {f"rlnCoordinate{axis}": table.texts(f"_rlnCoordinate{axis}") for axis in "XY"}
+        write_star(tmp_path / f"M/{stem}_pick.star", {"": columns})
+    optics = {
+        "rlnOpticsGroupName": ["one"], "rlnOpticsGroup": [1], "rlnMicrographPixelSize": [0.85378],
+        "rlnMicrographOriginalPixelSize": [0.85378], "rlnVoltage": [300.0], "rlnSphericalAberration": [2.7],
+        "rlnAmplitudeContrast": [0.1],
+    }  # fmt: skip
+    names = {"rlnMicrographName": [f"M/{stem}.mrc" for stem in picks], "rlnOpticsGroup": [1, 1]}
+    defocus = {"rlnDefocusU": [15000.0, 12000.0], "rlnDefocusV": [14000.0, 11000.0], "rlnDefocusAngle": [30.0, 40.0]}
+    write_star(tmp_path / "mics.star", {"optics": optics, "micrographs": names | defocus})
+    command = (
+        f"relion_preprocess --i mics.star --coord_dir ./ --coord_suffix _pick.star --part_star R/particles.star "
+        f"--part_dir R/ --extract --extract_size 128 --scale {size} --norm --bg_radius {size * 3 // 8} "
+        "--invert_contrast"
+    )
+    (tmp_path / "R").mkdir()
+    subprocess.run(command.split(), cwd=tmp_path, capture_output=True, check=True)
+    recipe = cryobox.Recipe(box=128, sizes=(size,), edges="pad", coordinate_suffix="_pick")
+    cryobox.run(tmp_path / "M", micrographs=tmp_path / "mics.star", out=tmp_path / "ours", recipe=recipe, root=tmp_path)
+    found = compare_particles(tmp_path / "R/particles.star", tmp_path / "ours", sample=None, pixels=pixels)
+    assert found.differences == ()
+    assert len(found.pairs) == 221
+    assert found.pixels.judged.max() < 1e-6

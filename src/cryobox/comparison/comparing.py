@@ -95,7 +95,7 @@ class Comparison:
         alone = {"A": self.only_a, "B": self.only_b}
         found += [f"rows that only {name} has" for name, rows in alone.items() if len(rows)]
         if not len(self.pairs):
-            found.append("no row of one is in the other")
+            found.append("no rows were matched")
         return tuple(dict.fromkeys(found))
 
     @property
