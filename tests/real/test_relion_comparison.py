@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import subprocess
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -93,13 +94,17 @@ def test_real_micrographs_give_the_same_particles(size: int, pixels: Measure, re
         table = list(read_blocks(real_data / "picks" / name).values())[-1].table()
         columns = {f"rlnCoordinate{axis}": table.texts(f"_rlnCoordinate{axis}") for axis in "XY"}
         write_star(tmp_path / f"M/{stem}_pick.star", {"": columns})
-    optics = {
+    optics: dict[str, list[Any]] = {
         "rlnOpticsGroupName": ["one"], "rlnOpticsGroup": [1], "rlnMicrographPixelSize": [0.85378],
         "rlnMicrographOriginalPixelSize": [0.85378], "rlnVoltage": [300.0], "rlnSphericalAberration": [2.7],
         "rlnAmplitudeContrast": [0.1],
     }  # fmt: skip
-    names = {"rlnMicrographName": [f"M/{stem}.mrc" for stem in picks], "rlnOpticsGroup": [1, 1]}
-    defocus = {"rlnDefocusU": [15000.0, 12000.0], "rlnDefocusV": [14000.0, 11000.0], "rlnDefocusAngle": [30.0, 40.0]}
+    names: dict[str, list[Any]] = {"rlnMicrographName": [f"M/{stem}.mrc" for stem in picks], "rlnOpticsGroup": [1, 1]}
+    defocus: dict[str, list[Any]] = {
+        "rlnDefocusU": [15000.0, 12000.0],
+        "rlnDefocusV": [14000.0, 11000.0],
+        "rlnDefocusAngle": [30.0, 40.0],
+    }
     write_star(tmp_path / "mics.star", {"optics": optics, "micrographs": names | defocus})
     command = (
         f"relion_preprocess --i mics.star --coord_dir ./ --coord_suffix _pick.star --part_star R/particles.star "
