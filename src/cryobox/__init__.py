@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from cryobox.boxes import fast_box
+    from cryobox.comparison import compare_particles
     from cryobox.convert import convert_particles
     from cryobox.core import extract, fourier_crop
     from cryobox.errors import (
@@ -40,6 +41,7 @@ __all__ = [
     "RunOptions",
     "RunResult",
     "__version__",
+    "compare_particles",
     "convert_particles",
     "extract",
     "fast_box",
@@ -63,6 +65,7 @@ _HOME = {
     "Recipe": "options",
     "RunOptions": "options",
     "RunResult": "job",
+    "compare_particles": "comparison",
     "convert_particles": "convert",
     "extract": "core",
     "fast_box": "boxes",

@@ -14,12 +14,13 @@ import pytest
 
 from conftest import chromium
 from cryobox import InputError, MissingExtraError, Recipe, RunOptions, RunResult, run
+from cryobox.formats.mrc import read_images
 from cryobox.simulate import make_dataset
 
 pytest.importorskip("matplotlib")
 pytest.importorskip("jinja2")
 
-from cryobox.reporting import page, pictures, require_extra, write_report
+from cryobox.reporting import page, require_extra, write_report
 from cryobox.reporting.facts import MicrographRow, gather, power_spectra
 
 RECIPE = Recipe(box=128, sizes=(64, 32))
@@ -201,7 +202,7 @@ def test_the_sampled_images_are_those_of_the_picks(finished: tuple[RunResult, st
     for row, image in zip(sample.rows.tolist(), sample.images, strict=True):
         number, stack = place[row].split("@")
         path = result.out / "stacks_small" / Path(stack).name
-        np.testing.assert_array_equal(image, pictures.read_images(path, np.array([int(number) - 1]))[0])
+        np.testing.assert_array_equal(image, read_images(path, np.array([int(number) - 1]))[0])
 
 
 PROBE = """

@@ -25,6 +25,7 @@ from cryobox.paths import Start, find_file
 __all__ = [
     "alignments_of",
     "build_particles",
+    "floats",
     "read_micrographs",
     "read_particles",
     "stack_suffix",
@@ -76,10 +77,10 @@ def read_particles(path: Path | str) -> Particles:
     micrograph_names = _micrograph_names(source, table, first, micrograph_uids)
     _check_grid(source, table, micrograph, grid_shape, micrograph_names)
     y, x = (
-        _floats(source, table, f"location/center_{axis}_frac") * grid_shape[micrograph, side]
+        floats(source, table, f"location/center_{axis}_frac") * grid_shape[micrograph, side]
         for side, axis in enumerate("yx")
     )
-    score = _floats(source, table, "pick_stats/ncc_score") if "pick_stats/ncc_score" in names else None
+    score = floats(source, table, "pick_stats/ncc_score") if "pick_stats/ncc_score" in names else None
     return Particles(
         family="cs",
         source=source,
@@ -154,7 +155,7 @@ def read_micrographs(path: Path | str, *, start: Start | None = None) -> Microgr
     exported = (path.resolve().parent, *places)
     n = len(table)
     pixel_size = (
-        _positive(_floats(source, table, f"{blob}/psize_A")) if f"{blob}/psize_A" in names else np.full(n, np.nan)
+        _positive(floats(source, table, f"{blob}/psize_A")) if f"{blob}/psize_A" in names else np.full(n, np.nan)
     )
     shape = (
         _integers(source, table, f"{blob}/shape", (2,)).astype(np.int64)
@@ -199,7 +200,7 @@ def _require(source: str, table: Table, fields: tuple[str, ...]) -> None:
         )
 
 
-def _floats(source: str, table: Table, field: str, shape: tuple[int, ...] = ()) -> NDArray[np.float64]:
+def floats(source: str, table: Table, field: str, shape: tuple[int, ...] = ()) -> NDArray[np.float64]:
     """One column of numbers as float64, of the shape per row that its meaning needs."""
     column = _column(source, table, field, shape, "fiu")
     with np.errstate(invalid="ignore"):  # the bytes of a damaged file may be a signaling nan
@@ -296,7 +297,7 @@ def _grid_pixel_size(
 ) -> NDArray[np.float64]:
     if "location/micrograph_psize_A" not in (table.dtype.names or ()):
         return np.full(len(first), np.nan)
-    values = _positive(_floats(source, table, "location/micrograph_psize_A"))
+    values = _positive(floats(source, table, "location/micrograph_psize_A"))
     per_micrograph = values[first]
     reference = per_micrograph[micrograph]
     differs = np.abs(values - reference) > PIXEL_SIZE_TOLERANCE * reference
@@ -318,9 +319,9 @@ def alignments_of(source: str, table: Table) -> tuple[Alignment, ...]:
         if name == field or f"{name}/psize_A" not in names:
             continue
         several = len(table.dtype[field].shape) == 2
-        shift = _floats(source, table, field, (*table.dtype[field].shape[:1], 2) if several else (2,))
+        shift = floats(source, table, field, (*table.dtype[field].shape[:1], 2) if several else (2,))
         width = table.dtype[f"{name}/psize_A"].shape
-        pixel_size = _floats(source, table, f"{name}/psize_A", width)
+        pixel_size = floats(source, table, f"{name}/psize_A", width)
         if width:
             columns = pixel_size.reshape(len(table), -1)
             if columns.shape[1] == 0 or (columns != columns[:, :1]).any():
@@ -363,7 +364,7 @@ def _optics(source: str, table: Table, pixel_size: NDArray[np.float64]) -> tuple
     def first_of(field: str, otherwise: float) -> NDArray[np.float64]:
         for prefix in ("ctf", "mscope_params"):
             if f"{prefix}/{field}" in names:
-                return _floats(source, table, f"{prefix}/{field}")
+                return floats(source, table, f"{prefix}/{field}")
         return np.full(len(table), otherwise)
 
     columns = [
@@ -390,7 +391,7 @@ def _optics(source: str, table: Table, pixel_size: NDArray[np.float64]) -> tuple
 
 def _neutral_ctf(source: str, table: Table) -> dict[str, NDArray[np.float64]]:
     return {
-        name: to_tag(quantity, _floats(source, table, quantity.field))
+        name: to_tag(quantity, floats(source, table, quantity.field))
         for name, quantity in CTF_NEUTRAL.items()
         if quantity.field in (table.dtype.names or ())
     }

@@ -15,6 +15,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
+from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -29,6 +30,7 @@ __all__ = [
     "Sections",
     "header_dtype",
     "read_header",
+    "read_images",
     "read_pixels_into",
     "read_sections",
     "read_stack_header",
@@ -212,6 +214,32 @@ def read_stack_header(path: str) -> tuple[tuple[int, int, int], np.dtype[Any], i
         raise InputError(f"{path}: header says nz = {header.shape[0]} images; a stack has at least 1")
     _check_length(path, header, status.st_size)
     return header.shape, header.dtype, header.offset, header.pixel_size
+
+
+def read_images(path: str | Path, indices: NDArray[np.intp]) -> NDArray[np.float32]:
+    """Read some images of a stack, in the order of `indices`, as float32.
+
+    Raises
+    ------
+    InputError
+        If the file is no stack, or does not hold these images.
+    """
+    (count, ny, nx), dtype, offset, _ = read_stack_header(str(path))
+    found = np.empty((len(indices), ny, nx), np.float32)
+    size = ny * nx * dtype.itemsize
+    try:
+        with open(path, "rb") as file:
+            for place, index in enumerate(indices.tolist()):
+                if not 0 <= index < count:
+                    raise InputError(f"{path}: holds {count} images; there is no number {index + 1}")
+                file.seek(offset + index * size)
+                raw = file.read(size)
+                if len(raw) != size:
+                    raise InputError(f"{path}: ends within image {index + 1}")
+                found[place] = np.frombuffer(raw, dtype).reshape(ny, nx)
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read: {error.strerror}") from error
+    return found
 
 
 def _parse(path: str, raw: bytes) -> _Header:

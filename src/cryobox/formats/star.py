@@ -56,6 +56,7 @@ from cryobox.paths import Start, find_file
 
 __all__ = [
     "StarTable",
+    "image_pixel_size",
     "join_coordinates",
     "join_tables",
     "names_in",
@@ -183,7 +184,7 @@ def _alignments(star: StarTable) -> tuple[Alignment, ...]:
     if all(tag in table for tag in ORIGINS):
         tags, pixel_size = ORIGINS, np.ones(len(table))
     elif all(tag in table for tag in ORIGINS_30):
-        tags, pixel_size = ORIGINS_30, _image_pixel_size(star)
+        tags, pixel_size = ORIGINS_30, image_pixel_size(star)
     else:
         return ()
     shift = np.column_stack([table.floats(tag) for tag in tags])
@@ -198,7 +199,7 @@ def _alignments(star: StarTable) -> tuple[Alignment, ...]:
     return (Alignment(name="origin", kind="3d", shift=shift, pixel_size=np.where(unknown, 1.0, pixel_size)),)
 
 
-def _image_pixel_size(star: StarTable) -> Floats:
+def image_pixel_size(star: StarTable) -> Floats:
     """Å per pixel of the images of each row; nan where the file does not say."""
     table = star.table
     size = row_pixel_size(table)

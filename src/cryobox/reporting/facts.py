@@ -11,11 +11,11 @@ from numpy.typing import NDArray
 
 from cryobox.errors import CryoboxError, InputError
 from cryobox.folder.run import Run, read_run
+from cryobox.formats.mrc import read_images
 from cryobox.inputs import Inputs, again
 from cryobox.outcome import PENDING, Outcome, outcome_of
 from cryobox.particles import Particles, Reason
 from cryobox.plan import ACCEPTED, REASONS, Plan
-from cryobox.reporting.pictures import read_images
 from cryobox.results import TaskResult
 
 __all__ = ["Facts", "MicrographRow", "Sample", "gather", "power_spectra", "sample_images"]

@@ -14,9 +14,9 @@ from numpy.typing import NDArray
 
 from cryobox.errors import InputError, OutputError
 from cryobox.formats.images import PixelReader, read_header
-from cryobox.formats.mrc import read_stack_header
+from cryobox.formats.mrc import read_images, read_stack_header
 
-__all__ = ["gray", "montage", "read_images", "read_thumbnail", "spread", "terminal_montage", "write_montage"]
+__all__ = ["gray", "montage", "read_thumbnail", "spread", "terminal_montage", "write_montage"]
 
 Floats = NDArray[np.float32]
 Gray = NDArray[np.uint8]
@@ -24,24 +24,6 @@ Gray = NDArray[np.uint8]
 CONTRAST_SD = 3.0  # gray levels span the mean ± so many standard deviations of the pixels in between
 MICROGRAPH_SIDE = 1000  # pixels of a micrograph that is shown whole
 GAP = 2  # pixels between the images of a montage
-
-
-def read_images(path: str | Path, indices: NDArray[np.intp]) -> Floats:
-    """Read some images of a stack, in the order of `indices`, as float32."""
-    (_, ny, nx), dtype, offset, _ = read_stack_header(str(path))
-    found = np.empty((len(indices), ny, nx), np.float32)
-    size = ny * nx * dtype.itemsize
-    try:
-        with open(path, "rb") as file:
-            for place, index in enumerate(indices.tolist()):
-                file.seek(offset + index * size)
-                raw = file.read(size)
-                if len(raw) != size:
-                    raise InputError(f"{path}: ends within image {index}")
-                found[place] = np.frombuffer(raw, dtype).reshape(ny, nx)
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read: {error.strerror}") from error
-    return found
 
 
 def read_thumbnail(path: str, side: int, *, tiff_flip: bool = True) -> tuple[Floats, int]:
