@@ -11,7 +11,7 @@ import typer
 import typer.core
 
 from cryobox import __version__
-from cryobox.cli import convert, extract, merge, tools
+from cryobox.cli import check, convert, extract, merge, tools
 from cryobox.cli.patterns import refuse_expanded
 from cryobox.display import error_event
 from cryobox.errors import AbortedError, BackendError, CryoboxError
@@ -86,6 +86,7 @@ for command in (
     tools.report,
     tools.view,
     convert.convert,
+    check.check,
     tools.info,
     tools.verify,
     tools.demo,
