@@ -43,6 +43,7 @@ class Problem:
         One line, the path first.
     numbers : tuple of int
         The images of a stack, or the rows of a table, that it is about, from 1; empty where it is about the file.
+        Images that are not there have none: a damaged header may promise billions.
     """
 
     fault: Fault

@@ -115,7 +115,6 @@ def _images_there(found: Findings, sections: Sections, image_bytes: int) -> int:
         Fault.LENGTH,
         f"header promises {shape} {sections.dtype.name} ({promised} bytes), file holds {max(held, 0)}; copied "
         f"incompletely?{lost}",
-        range(there + 1, n + 1) if found.kind == "stack" else (),
     )
     return there
 
@@ -140,7 +139,7 @@ def _measured(found: Findings, blocks: PixelBlocks, count: int) -> Measures | No
         found.add_error(damage)
     elif done < count:
         lost = f"images {done + 1} to {count} are not there; " if count > 1 else ""
-        found.add(Fault.LENGTH, f"ends before its last pixel; {lost}copied incompletely?", range(done + 1, count + 1))
+        found.add(Fault.LENGTH, f"ends before its last pixel; {lost}copied incompletely?")
     return joined(some) if some else None
 
 
@@ -173,8 +172,8 @@ def _judge(found: Findings, measures: Measures, dtype: np.dtype[np.generic], sec
     if found.kind == "stack":
         found.about += ", " + ", ".join(f"{name}s {_range(of)}" for name, of in ranges.items())
         judge_normalization(found, measures)
-    complete = sections is not None and len(measures) == sections.shape[0] and bool(good.all())
-    if sections is not None and complete:
+    damaged = any(problem.fault is Fault.DAMAGED for problem in found.problems)
+    if sections is not None and len(measures) == sections.shape[0] and good.all() and not damaged:
         judge_statistics(found, measures, sections)
 
 

@@ -19,6 +19,7 @@ __all__ = ["LARGEST_HALF", "Measures", "joined", "measure", "parts_of_image", "w
 LARGEST_HALF = 65504.0  # the largest finite float16
 BLOCK = 4 << 20  # bytes that are read at a time
 _PIECE = 1 << 17  # pixels that are measured at a time
+_SMALL_SQUARES = 1e-30  # of a pixel; float32 loses digits from 1e-38 on
 _ROW = 1024  # pixels, or squares, that are added in float32
 
 
@@ -112,7 +113,8 @@ def _measure(images: NDArray[np.uint8], dtype: np.dtype[np.generic]) -> Measures
     off = mean.astype(np.float32)
     squares = _sums("ijk,ijk->ij", values - off[:, None])
     squares = np.maximum(squares - pixels * (mean - off) ** 2, 0.0)  # about the mean, not what float32 makes of it
-    for image in np.flatnonzero(~np.isfinite(squares) & ~odd).tolist():  # gray levels whose sums leave float32
+    lost = ~np.isfinite(squares) & ~odd | (low < high) & (squares < _SMALL_SQUARES * pixels)
+    for image in np.flatnonzero(lost).tolist():  # gray levels whose squares leave float32
         wide = values[image].astype(np.float64)
         mean[image] = wide.mean()
         squares[image] = ((wide - mean[image]) ** 2).sum()
