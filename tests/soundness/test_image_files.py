@@ -5,6 +5,7 @@ from __future__ import annotations
 import bz2
 import gzip
 import tracemalloc
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,7 @@ import pytest
 import synth
 from soundness.planted import change, check, faults, images, only_problem, stack
 
-PACK = {"": bytes, ".gz": gzip.compress, ".bz2": bz2.compress}
+PACK: dict[str, Callable[[bytes], bytes]] = {"": bytes, ".gz": gzip.compress, ".bz2": bz2.compress}
 
 
 # ------------------------------------------------------------------------------------------------------------ sound

@@ -16,7 +16,7 @@ OPTICS: dict[str, Any] = {
 }  # fmt: skip
 
 
-def star(folder: Path, optics: dict[str, Any] | None = None, **columns: list[Any]) -> Path:
+def star(folder: Path, optics: Any = None, **columns: Any) -> Path:
     """Twelve particles, six in each of two stacks."""
     for name in "ab":
         stack(folder / f"{name}.mrcs", images(6, seed=ord(name)))
@@ -193,7 +193,11 @@ def test_a_group_is_checked_with_its_tables(tmp_path: Path) -> None:
 
 def test_tables_of_relion_30_say_their_pixel_size_by_detector_and_magnification(tmp_path: Path) -> None:
     star(tmp_path)
-    rows = {"rlnImageName": ["1@a.mrcs"], "rlnDetectorPixelSize": [5.0], "rlnMagnification": [10000 / 0.3]}
+    rows: dict[str, Any] = {
+        "rlnImageName": ["1@a.mrcs"],
+        "rlnDetectorPixelSize": [5.0],
+        "rlnMagnification": [10000 / 0.3],
+    }
     path = synth.write_star(tmp_path / "q.star", {"images": rows})
     assert faults(path) == []
     rows["rlnMagnification"] = [10000]
@@ -203,8 +207,8 @@ def test_tables_of_relion_30_say_their_pixel_size_by_detector_and_magnification(
 def test_micrographs_of_a_table_are_looked_for_and_read(tmp_path: Path) -> None:
     for name in "ab":
         synth.write_mrc(tmp_path / f"{name}.mrc", synth.micrograph((40, 50), seed=ord(name)), pixel_size=1.5)
-    optics = {"rlnOpticsGroup": [1], "rlnOpticsGroupName": ["g"], "rlnMicrographPixelSize": [1.5]}
-    rows = {"rlnMicrographName": ["a.mrc", "b.mrc"], "rlnOpticsGroup": [1, 1], "rlnDefocusU": [1, 2]}
+    optics: dict[str, Any] = {"rlnOpticsGroup": [1], "rlnOpticsGroupName": ["g"], "rlnMicrographPixelSize": [1.5]}
+    rows: dict[str, Any] = {"rlnMicrographName": ["a.mrc", "b.mrc"], "rlnOpticsGroup": [1, 1], "rlnDefocusU": [1, 2]}
     path = synth.write_star(tmp_path / "m.star", {"optics": optics, "micrographs": rows})
     assert [found.kind for found in check(path, images=True)] == ["micrographs", "micrograph", "micrograph"]
     assert faults(path, images=True) == []
@@ -218,7 +222,7 @@ def test_micrographs_of_a_table_are_looked_for_and_read(tmp_path: Path) -> None:
 
 
 def test_picks_are_checked_for_their_numbers_alone(tmp_path: Path) -> None:
-    rows = {"rlnMicrographName": ["a.mrc"] * 2, "rlnCoordinateX": [1, "nan"], "rlnCoordinateY": [1, 2]}
+    rows: dict[str, Any] = {"rlnMicrographName": ["a.mrc"] * 2, "rlnCoordinateX": [1, "nan"], "rlnCoordinateY": [1, 2]}
     (found,) = check(synth.write_star(tmp_path / "p.star", {"particles": rows}))
     assert (found.kind, found.notes) == ("picks", ("names no images",))
     assert [problem.fault.value for problem in found.problems] == ["not a number"]

@@ -46,24 +46,30 @@ def check_files(
     for given in paths:
         path = os.fspath(given)
         whole = start.whole(path)
-        files: tuple[str, ...] = ()
         if why := _why_not(whole, path):
             yield Soundness(path=path, refused=why)
             continue
+        if not path.lower().endswith(_TABLES):
+            done.add(os.path.realpath(whole))
+            yield _told(_image_file(whole, pixels=images is not False), start)
+            continue
         try:
-            if path.lower().endswith(_TABLES):
-                found, files = check_table(whole, start=start)
-            else:
-                done.add(os.path.realpath(whole))
-                found = check_image_file(whole, pixels=images is not False)
+            found, files = check_table(whole, start=start)
         except (MissingExtraError, OptionError) as error:
-            yield Soundness(path=path, refused=start.told(str(error)))
+            yield _told(Soundness(path=whole, refused=str(error)), start)
             continue
         yield _told(found, start)
         for file in files if images else ():
             if (real := os.path.realpath(file)) not in done:
                 done.add(real)
-                yield _told(check_image_file(file, stack=found.kind == "particles"), start)
+                yield _told(_image_file(file, stack=found.kind == "particles"), start)
+
+
+def _image_file(path: str, *, pixels: bool = True, stack: bool = False) -> Soundness:
+    try:
+        return check_image_file(path, pixels=pixels, stack=stack)
+    except MissingExtraError as error:
+        return Soundness(path=path, refused=str(error))
 
 
 def _why_not(whole: str, path: str) -> str:
@@ -86,4 +92,4 @@ def _why_not(whole: str, path: str) -> str:
 def _told(found: Soundness, start: Start) -> Soundness:
     """The same with paths as they were given."""
     problems = tuple(replace(problem, text=start.told(problem.text)) for problem in found.problems)
-    return replace(found, path=start.told(found.path), problems=problems)
+    return replace(found, path=start.told(found.path), problems=problems, refused=start.told(found.refused))

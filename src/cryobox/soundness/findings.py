@@ -95,11 +95,11 @@ class Findings:
 
     def add(self, fault: Fault, text: str, numbers: Sequence[int] = ()) -> None:
         """Note a problem of this file; the path is put before it."""
-        self.problems.append(Problem(fault=fault, text=f"{self.path}: {text}", numbers=tuple(numbers)))
+        self.problems.append(Problem(fault=fault, text=_in_one_line(f"{self.path}: {text}"), numbers=tuple(numbers)))
 
     def add_error(self, error: Exception) -> None:
         """Note what a reader said of this file: its message has the path in front already."""
-        self.problems.append(Problem(fault=Fault.DAMAGED, text=str(error)))
+        self.problems.append(Problem(fault=Fault.DAMAGED, text=_in_one_line(str(error))))
 
     def found(self) -> Soundness:
         """All of it."""
@@ -111,6 +111,11 @@ class Findings:
             problems=tuple(self.problems),
             notes=tuple(self.notes),
         )
+
+
+def _in_one_line(text: str) -> str:
+    """Names in tables may hold line breaks."""
+    return " ".join(text.splitlines())
 
 
 def numbered(numbers: Sequence[int]) -> str:
