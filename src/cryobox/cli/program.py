@@ -11,7 +11,7 @@ import typer
 import typer.core
 
 from cryobox import __version__
-from cryobox.cli import compact, compare, convert, extract, merge, tools
+from cryobox.cli import check, compact, compare, convert, extract, merge, tools
 from cryobox.cli.patterns import refuse_expanded
 from cryobox.display import error_event
 from cryobox.errors import AbortedError, BackendError, CryoboxError
@@ -87,6 +87,7 @@ for command in (
     tools.view,
     convert.convert,
     compare.compare,
+    check.check,
     tools.info,
     tools.verify,
     compact.compact,

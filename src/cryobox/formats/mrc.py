@@ -28,7 +28,9 @@ from cryobox.micrograph import ImageHeader
 __all__ = [
     "HEADER_BYTES",
     "Sections",
+    "compression_of",
     "header_dtype",
+    "inflating",
     "read_header",
     "read_images",
     "read_pixels_into",
@@ -65,6 +67,7 @@ class _Header:
     warnings: tuple[str, ...]
     space_group: int
     volume_sections: int  # mz
+    statistics: tuple[float, float, float, float]  # dmin, dmax, dmean, rms
 
     @property
     def pixel_bytes(self) -> int:
@@ -104,12 +107,12 @@ def read_header(path: str) -> ImageHeader:
     header, status = _read(path)
     _check_one_section(path, header)
     warnings = header.warnings
-    if not _compression(path):
+    if not compression_of(path):
         warnings += _check_length(path, header, status.st_size)
     return ImageHeader(
         shape=header.shape[1:],
         dtype=header.dtype,
-        offset=-1 if _compression(path) else header.offset,
+        offset=-1 if compression_of(path) else header.offset,
         # Programs that know no pixel size write 1.0.
         pixel_size=math.nan if header.pixel_size == 1.0 else header.pixel_size,
         file_size=status.st_size,
@@ -120,8 +123,8 @@ def read_header(path: str) -> ImageHeader:
 
 def _read(path: str) -> tuple[_Header, os.stat_result]:
     with open_regular(path) as (descriptor, status):
-        if _compression(path):
-            with _inflating(path, descriptor) as stream:
+        if compression_of(path):
+            with inflating(path, descriptor) as stream:
                 raw = stream.read(HEADER_BYTES)
         else:
             raw = _first_bytes(descriptor)
@@ -152,6 +155,12 @@ class Sections:
         ispg: 0 for a stack of images, 1 and more for a volume, 401 and more for several.
     volume_sections : int
         mz: of one volume, where there are several.
+    offset : int
+        Bytes before the first pixel, in the inflated file.
+    statistics : tuple of float
+        dmin, dmax, dmean, rms as they stand.
+    surplus : int
+        Bytes of the file beyond what the header says; negative: bytes that are missing. 0 where it is compressed.
     warnings : tuple of str
         Oddities that were tolerated; each begins with the path.
     """
@@ -161,11 +170,20 @@ class Sections:
     pixel_size: float
     space_group: int
     volume_sections: int
+    offset: int
+    statistics: tuple[float, float, float, float]
+    surplus: int
     warnings: tuple[str, ...]
 
 
-def read_sections(path: str) -> Sections:
+def read_sections(path: str, *, any_length: bool = False) -> Sections:
     """Read the header of a stack, a movie or a volume, compressed or not.
+
+    Parameters
+    ----------
+    path : str
+    any_length : bool
+        Say in `surplus` alone that the file is longer or shorter than its header says.
 
     Raises
     ------
@@ -175,8 +193,8 @@ def read_sections(path: str) -> Sections:
     header, status = _read(path)
     if header.shape[0] < 1:
         raise InputError(f"{path}: header says nz = {header.shape[0]} sections; expected at least 1")
-    warnings = header.warnings
-    if not _compression(path):
+    warnings, packed = header.warnings, bool(compression_of(path))
+    if not packed and not any_length:
         warnings += _check_length(path, header, status.st_size)
     return Sections(
         shape=header.shape,
@@ -184,6 +202,9 @@ def read_sections(path: str) -> Sections:
         pixel_size=math.nan if header.pixel_size == 1.0 else header.pixel_size,
         space_group=header.space_group,
         volume_sections=header.volume_sections,
+        offset=header.offset,
+        statistics=header.statistics,
+        surplus=0 if packed else status.st_size - header.offset - header.pixel_bytes,
         warnings=warnings,
     )
 
@@ -277,6 +298,7 @@ def _parse(path: str, raw: bytes) -> _Header:
         warnings=tuple(warnings),
         space_group=int(record["ispg"]),
         volume_sections=int(record["mz"]),
+        statistics=tuple(float(record[name]) for name in ("dmin", "dmax", "dmean", "rms")),  # type: ignore[arg-type]
     )
 
 
@@ -394,8 +416,8 @@ def read_pixels_into(
     target = image.reshape(-1).view(np.uint8).data
     with open_regular(path) as (descriptor, status):
         check_unchanged(path, header, status)
-        if _compression(path):
-            with _inflating(path, descriptor) as stream:
+        if compression_of(path):
+            with inflating(path, descriptor) as stream:
                 warnings = _inflate_into(target, path, header, stream)
             return os.lseek(descriptor, 0, os.SEEK_CUR), warnings
         row_bytes = header.shape[1] * header.dtype.itemsize
@@ -409,16 +431,17 @@ def read_pixels_into(
     return end - first * row_bytes, ()
 
 
-def _compression(path: str) -> str:
+def compression_of(path: str) -> str:
+    """The suffix of a packed file's name, in lower case; "" for others."""
     suffix = os.path.splitext(path)[1].lower()
     return suffix if suffix in (".gz", ".bz2") else ""
 
 
 @contextmanager
-def _inflating(path: str, descriptor: int) -> Iterator[gzip.GzipFile | bz2.BZ2File]:
+def inflating(path: str, descriptor: int) -> Iterator[gzip.GzipFile | bz2.BZ2File]:
     """The inflated bytes of an open file; damage becomes a `MicrographError`."""
     with open(descriptor, "rb", closefd=False) as raw:
-        stream = gzip.GzipFile(fileobj=raw) if _compression(path) == ".gz" else bz2.BZ2File(raw)
+        stream = gzip.GzipFile(fileobj=raw) if compression_of(path) == ".gz" else bz2.BZ2File(raw)
         try:
             with stream:
                 yield stream

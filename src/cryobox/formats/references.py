@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,7 +11,22 @@ from numpy.typing import NDArray
 from cryobox.errors import InputError
 from cryobox.particles import Particles
 
-__all__ = ["ImageReferences", "image_references"]
+if TYPE_CHECKING:
+    from cryobox.formats.cs_table import Table
+    from cryobox.formats.star_optics import StarTable
+
+__all__ = ["ImageReferences", "image_references", "references_of_cs", "references_of_star"]
+
+_MOST_DIGITS = 18  # of a number that an int64 holds
+_MOST_PIXELS = 2**31
+_KINDS = {"iu": "integers", "f": "numbers", "SU": "strings"}
+_FIELDS: dict[str, tuple[str, tuple[int, ...]]] = {
+    "uid": ("iu", ()),
+    "blob/path": ("SU", ()),
+    "blob/idx": ("iu", ()),
+    "blob/shape": ("iu", (2,)),
+    "blob/psize_A": ("f", ()),
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,45 +62,49 @@ def image_references(particles: Particles) -> ImageReferences:
         If it has none.
     """
     if particles.family == "star":
-        return _of_star(particles)
+        return references_of_star(particles.source, particles.table)
     if particles.family == "cs":
-        return _of_cs(particles)
+        return references_of_cs(particles.source, particles.table)
     raise InputError(f"{particles.source}: has no images, only coordinates")
 
 
-def _of_star(particles: Particles) -> ImageReferences:
+def references_of_star(source: str, star: StarTable) -> ImageReferences:
+    """The same of the table of a STAR file, with or without coordinates."""
+    from cryobox.formats.star_optics import row_pixel_size
     from cryobox.formats.star_text import number
 
-    star = particles.table
     names = star.table.texts("_rlnImageName")
     slots = np.empty(len(names), dtype=np.int64)
     stacks = []
     for row, name in enumerate(names):
         index, at, stack = name.partition("@")
-        if not at or not index.isdigit() or int(index) < 1:
-            raise InputError(f"{particles.source}: row {row + 1}: rlnImageName {name!r}, expected number@stack")
+        if not at or not (index.isascii() and index.isdigit() and len(index) <= _MOST_DIGITS) or int(index) < 1:
+            raise InputError(f"{source}: row {row + 1}: rlnImageName {name!r}, expected number@stack")
         slots[row] = int(index) - 1
         stacks.append(stack)
     pixel_size = np.full(len(names), np.nan)
     size = np.zeros(len(names), dtype=np.int64)
     if star.group is not None and len(star.optics):
         pixel_size = np.array([number(row.get("_rlnImagePixelSize")) for row in star.optics])[star.group]
-        sides = [number(row.get("_rlnImageSize")) for row in star.optics]
-        size = np.nan_to_num(np.array(sides)).astype(np.int64)[star.group]
+        sides = np.nan_to_num([number(row.get("_rlnImageSize")) for row in star.optics])
+        size = np.clip(sides, 0, _MOST_PIXELS).astype(np.int64)[star.group]
+    else:  # 3.0
+        pixel_size = row_pixel_size(star.table)
     return ImageReferences(stack=tuple(stacks), slot=slots, pixel_size=pixel_size, size=size)
 
 
-def _of_cs(particles: Particles) -> ImageReferences:
+def references_of_cs(source: str, table: Table) -> ImageReferences:
+    """The same of a `.cs`, with or without locations."""
     from cryobox.formats.cs_table import as_text
 
-    table = particles.table
-    wanted = {"uid": (), "blob/path": (), "blob/idx": (), "blob/shape": (2,), "blob/psize_A": ()}
-    missing = [name for name in wanted if name not in table.dtype.names]
+    missing = [name for name in _FIELDS if name not in (table.dtype.names or ())]
     if missing:
-        raise InputError(f"{particles.source}: has no {', '.join(missing)}")
-    for name, shape in wanted.items():
+        raise InputError(f"{source}: has no {', '.join(missing)}")
+    for name, (kinds, shape) in _FIELDS.items():
         if table.dtype[name].shape != shape:
-            raise InputError(f"{particles.source}: {name} is {table.dtype[name]}, expected values of shape {shape}")
+            raise InputError(f"{source}: {name} is {table.dtype[name]}, expected values of shape {shape}")
+        if table.dtype[name].base.kind not in kinds:
+            raise InputError(f"{source}: {name} is {table.dtype[name]}, expected {_KINDS[kinds]}")
     return ImageReferences(
         stack=tuple(as_text(path) for path in table["blob/path"].tolist()),
         slot=table["blob/idx"].astype(np.int64),

@@ -63,6 +63,7 @@ __all__ = [
     "read_coordinates",
     "read_micrographs",
     "read_particles",
+    "table_with",
     "warn_of_blank",
 ]
 
@@ -70,9 +71,16 @@ __all__ = [
 PicksOfOne = tuple[Floats, Floats, Floats | None, StarTable | NDArray[np.int64] | None]
 
 
-def _open(path: str | Path, preferred: tuple[str, ...], wanted: tuple[str, ...]) -> StarTable:
-    """Read the block that holds one of the columns `wanted`, looking at `preferred` names first."""
-    blocks = read_blocks(path)
+def table_with(
+    path: str | Path, blocks: Mapping[str, Block], preferred: tuple[str, ...], wanted: tuple[str, ...]
+) -> StarTable:
+    """The block that holds one of the columns `wanted`, looking at `preferred` names first.
+
+    Raises
+    ------
+    InputError
+        If there is none.
+    """
     names = [name for name in preferred if name in blocks]
     names += [name for name in blocks if name not in names and name not in ("optics", "general")]
     seen: list[str] = []
@@ -448,7 +456,7 @@ def read_micrographs(path: str | Path, *, start: Start | None = None) -> Microgr
     The pixel size is rlnMicrographPixelSize of the optics group (or of the row), in 3.0-style files
     rlnDetectorPixelSize * 1e4 / rlnMagnification; nan where neither is there.
     """
-    star = _open(path, ("micrographs", "", "images"), (NAME,))
+    star = table_with(path, read_blocks(path), ("micrographs", "", "images"), (NAME,))
     table = star.table
     names = table.texts(NAME)
     _check_distinct(table, names, "each micrograph once (is this a table of particles?)")
