@@ -11,7 +11,7 @@ import typer
 import typer.core
 
 from cryobox import __version__
-from cryobox.cli import check, compact, compare, convert, extract, merge, tools
+from cryobox.cli import check, compact, compare, convert, extract, merge, tools, trace
 from cryobox.cli.patterns import refuse_expanded
 from cryobox.display import error_event
 from cryobox.errors import AbortedError, BackendError, CryoboxError
@@ -92,6 +92,7 @@ for command in (
     tools.verify,
     compact.compact,
     compact.restore,
+    trace.trace,
     tools.demo,
 ):
     app.command(cls=_Command)(command)

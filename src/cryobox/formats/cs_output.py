@@ -65,7 +65,7 @@ def write_rejected(path: Path, particles: Particles, micrographs: Micrographs, e
         raise OptionError("a table of rejected picks needs a reason for every row")
     columns = _Columns(_own_table(particles), extracted.rows)
     if particles.family == "plain":
-        columns.put("uid", "<u8", _pick_uids(particles, extracted.picks))
+        columns.put("uid", "<u8", pick_uids(particles, extracted.picks))
         center = np.stack([particles.y, particles.x], axis=1)[extracted.picks]
         _put_location(columns, particles, micrographs, extracted, center)
         columns.put("cryobox/center_y", "<f8", center[:, 0])
@@ -110,7 +110,7 @@ def build_particles(particles: Particles, micrographs: Micrographs, extracted: E
         return unite_rows(own, first, second)
     columns = _Columns(_own_table(particles), extracted.rows)
     if "uid" not in columns:
-        columns.put("uid", "<u8", _pick_uids(particles, extracted.picks))
+        columns.put("uid", "<u8", pick_uids(particles, extracted.picks))
     _put_blob(columns, extracted)
     _put_location(columns, particles, micrographs, extracted, extracted.center)
     _put_alignments(columns, extracted)
@@ -262,7 +262,7 @@ def _hash(text: str) -> int:
     return int.from_bytes(digest, "little") or 1  # 0 means "no uid"
 
 
-def _pick_uids(particles: Particles, picks: NDArray[np.intp]) -> NDArray[np.uint64]:
+def pick_uids(particles: Particles, picks: NDArray[np.intp]) -> NDArray[np.uint64]:
     """A uid for each pick: a hash of micrograph, position and row of the input, so that outputs are reproducible."""
     uids = [0] * len(particles.micrograph_names)
     if particles.micrograph_uids is not None:
