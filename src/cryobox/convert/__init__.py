@@ -8,5 +8,6 @@ nothing that it depends on has changed: there and back gives the same table, and
 from __future__ import annotations
 
 from cryobox.convert.conversion import Converted, convert_particles
+from cryobox.convert.coordinates import ConvertedPicks, convert_picks
 
-__all__ = ["Converted", "convert_particles"]
+__all__ = ["Converted", "ConvertedPicks", "convert_particles", "convert_picks"]
