@@ -14,7 +14,7 @@ from cryobox.errors import OptionError
 __all__ = ["Chosen", "Sizing", "choose_sizes"]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, repr=False, eq=False)
 class Sizing:
     """Sizes as the command line asks for them; at most one of each kind.
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -146,3 +147,23 @@ def test_a_real_cryosparc_project_is_written_for_relion(real_data: Path, tmp_pat
     assert [path.name for path in result.tables if path.name.startswith("particles")] == ["particles.star"]
     found = verify(tmp_path / "out")
     assert (found.problems, found.rows) == ((), result.extracted)
+
+
+@pytest.mark.relion
+def test_both_programs_read_the_same_particles_from_it(data: Dataset, tmp_path: Path) -> None:
+    """RELION joins the images that its table names; CryoSPARC's tools load the other table, which names the same."""
+    import mrcfile
+    from cryosparc.dataset import Dataset as CryosparcDataset
+
+    out = data.folder / "out"
+    extract(data, out, tables="both")
+    command = ["relion_stack_create", "--i", "out/particles.star", "--o", "all"]
+    subprocess.run(command, check=True, capture_output=True, cwd=data.folder)
+    loaded = CryosparcDataset.load(out / "particles.cs")
+    joined = mrcfile.read(data.folder / "all.mrcs")
+    assert len(joined) == len(loaded) > 5
+    for row, image in enumerate(joined):
+        path = str(loaded["blob/path"][row]).lstrip(">")
+        stack = mrcfile.read(out / path if (out / path).exists() else data.folder / path)
+        np.testing.assert_array_equal(image, stack[int(loaded["blob/idx"][row])])
+    assert np.unique(loaded["blob/sign"]).tolist() == [1]

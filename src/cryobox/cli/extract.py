@@ -45,7 +45,7 @@ GPU_UNPROVEN = (
 )
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, repr=False, eq=False)
 class Inputs:
     """Which files are read, and where the results go."""
 
@@ -68,7 +68,7 @@ class Inputs:
     root: Path | None = option("--root", default=None, help="Where relative paths in tables start", panel=TABLES)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, repr=False, eq=False)
 class Devices:
     """What windows are cut on, as words."""
 
@@ -80,7 +80,7 @@ class Devices:
     )
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, repr=False, eq=False)
 class Clusters:
     """Other hosts, and sessions that go on."""
 
@@ -102,7 +102,7 @@ class Clusters:
     )
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, repr=False, eq=False)
 class Messages:
     """What is said, and written beside the results."""
 

@@ -17,7 +17,7 @@ from cryobox.options import RunOptions
 __all__ = ["merge"]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, repr=False, eq=False)
 class Shards:
     """Where they wrote."""
 
