@@ -129,22 +129,26 @@ def cost(task: Task) -> int:
 
 
 def share(tasks: Sequence[Task], shard: tuple[int, int] | None) -> list[Task]:
-    """The tasks of one shard, in the order of the plan. All shards together have each task once.
-
-    The dearest task goes first, always to the shard that has the least: equal plans give equal shares.
-    """
+    """The tasks of one shard, in the order of the plan. All shards together have each task once."""
     if shard is None:
         return list(tasks)
     index, count = shard
+    return [task for task, number in zip(tasks, shared_out(tasks, count), strict=True) if number == index]
+
+
+def shared_out(tasks: Sequence[Task], count: int) -> list[int]:
+    """Which of `count` shards, from 1, has each task.
+
+    The dearest task goes first, always to the shard that has the least: equal plans give equal shares.
+    """
     loads = [(0, number) for number in range(1, min(count, len(tasks)) + 1)]  # there is nothing for more
     prices = [cost(task) for task in tasks]
-    mine = []
+    owner = [0] * len(tasks)
     for place in sorted(range(len(tasks)), key=lambda place: (-prices[place], place)):
         load, number = loads[0]
         heapq.heapreplace(loads, (load + prices[place], number))
-        if number == index:
-            mine.append(place)
-    return [tasks[place] for place in sorted(mine)]
+        owner[place] = number
+    return owner
 
 
 def run_record(inputs: Inputs, tasks: Sequence[Task]) -> dict[str, Any]:
@@ -181,20 +185,20 @@ def check_whole(shards: Run, inputs: Inputs) -> dict[str, TaskResult]:
         )
     results: dict[str, TaskResult] = {}
     unfinished: dict[int, list[str]] = {}
-    for index, part in enumerate(shards.parts, start=1):
-        for task in share(inputs.plan.tasks, (index, count)):
-            found = part.results.get(task.id)
-            if found is None or not (found.error or is_whole(folder, found)):
-                unfinished.setdefault(index, []).append(task.micrograph)
-            else:
-                results[task.id] = found
+    for task, index in zip(inputs.plan.tasks, shared_out(inputs.plan.tasks, count), strict=True):
+        found = shards.parts[index - 1].results.get(task.id)
+        if found is None or not (found.error or is_whole(folder, found)):
+            unfinished.setdefault(index, []).append(task.micrograph)
+        else:
+            results[task.id] = found
     if unfinished:
-        listed = "; ".join(f"{index} lacks {len(names)} ({names[0]}, ...)" for index, names in unfinished.items())
+        of_each = sorted(unfinished.items())
+        listed = "; ".join(f"{index} lacks {len(names)} ({names[0]}, ...)" for index, names in of_each)
         raise OutputError(
             f"{folder}: {listed_shards(sorted(unfinished), count)} not finished; run again, then merge. "
             f"Micrographs: {listed}"
         )
-    return {task.id: results[task.id] for task in inputs.plan.tasks}
+    return results
 
 
 def different_processors(shards: Run) -> tuple[str, ...]:
