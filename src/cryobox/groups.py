@@ -104,7 +104,7 @@ def _check_box(name: str, value: object) -> int:
 # start.
 
 
-@dataclass(frozen=True, kw_only=True, init=False, repr=False, eq=False)
+@dataclass(frozen=True, kw_only=True, repr=False, eq=False)
 class Reading:
     """How tables and micrographs are read."""
 
@@ -135,7 +135,7 @@ class Reading:
     )
 
 
-@dataclass(frozen=True, kw_only=True, init=False, repr=False, eq=False)
+@dataclass(frozen=True, kw_only=True, repr=False, eq=False)
 class Selection:
     """Which picks are extracted."""
 
@@ -152,7 +152,7 @@ class Selection:
     )  # fmt: skip
 
 
-@dataclass(frozen=True, kw_only=True, init=False, repr=False, eq=False)
+@dataclass(frozen=True, kw_only=True, repr=False, eq=False)
 class Positions:
     """Where boxes lie."""
 
@@ -193,7 +193,7 @@ class StoredSize:
     dtype: StoredDtype
 
 
-@dataclass(frozen=True, kw_only=True, init=False, repr=False, eq=False)
+@dataclass(frozen=True, kw_only=True, repr=False, eq=False)
 class Images:
     """What is made of the pixels, and at which sizes it is stored."""
 
@@ -269,7 +269,7 @@ class Images:
         return float(default_background_radius(size))
 
 
-@dataclass(frozen=True, kw_only=True, init=False, repr=False, eq=False)
+@dataclass(frozen=True, kw_only=True, repr=False, eq=False)
 class Writing:
     """What tables say."""
 

@@ -621,3 +621,32 @@ def test_shards_in_two_directories_agree_about_a_micrograph_that_cannot_be_read(
         )  # fmt: skip
     assert merge(tmp_path / "shards", options=cryobox.RunOptions(fsync=False)).exit_code == 1
     assert not verify(tmp_path / "shards").problems
+
+
+@pytest.mark.parametrize("damage", [b"not a line\n", b'{"id": 3}\n', b"[1]\n", b"\xff\xfe\n"])
+def test_starting_anew_removes_what_a_damaged_ledger_still_tells_of(scene: Scene, damage: bytes) -> None:
+    extract(scene)
+    out = scene.folder / "out"
+    lines = (out / "ledger.jsonl").read_bytes().splitlines(keepends=True)
+    (out / "ledger.jsonl").write_bytes(b"".join([*lines[:3], damage, *lines[3:]]))
+    with pytest.raises(OutputError, match="start anew with --overwrite"):
+        extract(scene)
+    picks = (scene.folder / "picks.star").read_text()
+    (scene.folder / "picks.star").write_text(
+        "".join(line for line in picks.splitlines(keepends=True) if scene.names[0] not in line)
+    )
+    extract(scene, overwrite=True)
+    assert not list(out.glob("stacks*/m0000*"))
+    assert not verify(out).problems
+
+
+def test_starting_anew_removes_a_stack_whose_task_failed_when_it_was_to_be_made_again(scene: Scene) -> None:
+    extract(scene)
+    out, torn = scene.folder / "out", scene.folder / scene.names[0]
+    whole = torn.read_bytes()
+    torn.write_bytes(whole[:-300] + whole[-300:-200])  # its header is read, its pixels end early
+    extract(scene)
+    torn.unlink()
+    extract(scene, overwrite=True)
+    assert not list(out.glob("stacks*/m0000*"))
+    assert not verify(out).problems

@@ -60,21 +60,31 @@ def read_ledger(path: Path, *, changed: bool = False) -> tuple[dict[str, Any], d
     try:
         head |= unsealed(records[0])
         for record in map(unsealed, records[1:]):
-            if "head" in record:
-                head = record["head"] | {key: head[key] for key in ("run", "removed") if key in head}
-            elif "run" in record:
-                head["run"] = record["run"]
-            elif "removed" in record:
-                head["removed"] = {path: Removed(**how) for path, how in record["removed"].items()}
-            elif "replaced" in record:
-                for task in record["replaced"]:
-                    finished.pop(task, None)
-            else:
-                result = _result(record)
-                finished[result.id] = result
-    except (AttributeError, KeyError, TypeError, ValueError) as error:
+            _take(record, head, finished)
+    except _OF_ANOTHER_KIND as error:
         raise OutputError(f"{path}: holds records of another kind ({error!r}); start anew with --overwrite") from error
     return head, finished
+
+
+_OF_ANOTHER_KIND = (AttributeError, KeyError, TypeError, ValueError)
+
+
+def _take(record: dict[str, Any], head: dict[str, Any], finished: dict[str, TaskResult]) -> None:
+    """What one line, after the first, changes."""
+    if "head" in record:
+        kept = {key: head[key] for key in ("run", "removed") if key in head}
+        head.clear()
+        head.update(record["head"] | kept)
+    elif "run" in record:
+        head["run"] = record["run"]
+    elif "removed" in record:
+        head["removed"] = {path: Removed(**how) for path, how in record["removed"].items()}
+    elif "replaced" in record:
+        for task in record["replaced"]:
+            finished.pop(task, None)
+    else:
+        result = _result(record)
+        finished[result.id] = result
 
 
 class Ledger:
@@ -245,11 +255,29 @@ def remove_recorded(folder: Path, results: Iterable[TaskResult], *, keep: Collec
 
 
 def read_forgiving(path: Path) -> tuple[dict[str, Any], dict[str, TaskResult]]:
-    """`read_ledger`, and nothing where that fails: for what is to be removed."""
+    """Head and results as far as they can be read, for what is to be removed.
+
+    Lines that are damaged, or were changed after they were written, say nothing; a result that was to be replaced
+    counts, since its stack may have stayed.
+    """
+    head: dict[str, Any] = {}
+    finished: dict[str, TaskResult] = {}
     try:
-        return read_ledger(path)
-    except OutputError:
+        lines = path.read_bytes().split(b"\n")
+    except OSError:
         return {}, {}
+    for line in lines:
+        try:
+            record = json.loads(line)
+            if is_sealed(record) is False:
+                continue
+            if not head and "recipe" in record:
+                head.update(unsealed(record))
+            elif "replaced" not in record:
+                _take(unsealed(record), head, finished)
+        except _OF_ANOTHER_KIND:
+            continue
+    return head, finished
 
 
 def check_same(folder: Path, old: Mapping[str, Any], new: Mapping[str, Any], *, may_grow: bool = True) -> None:
