@@ -30,7 +30,9 @@ from cryobox.inputs import Inputs, again
 from cryobox.options import Recipe, RunOptions
 from cryobox.paths import Start, find_file
 from cryobox.plan import Task
-from cryobox.results import Removed, TaskResult
+from cryobox.results import Removed, StackInfo, TaskResult
+from cryobox.verification.findings import Problems
+from cryobox.verification.stacks import check_pixels
 
 __all__ = ["Compacted", "compact", "restore"]
 
@@ -76,24 +78,27 @@ def compact(
         Before anything is removed: if the run is not complete, an input is not there as it was, a stack is not as it
         was recorded, or this build would make other bits.
     """
-    out = Path(folder).resolve()
+    out = _run_folder(folder)
     with hold(out, "", break_lock=break_lock):
         run = _complete(out)
         inputs = _unchanged(run)
         stacks = _recorded_stacks(_results(run, inputs))
         there = [path for path in stacks if path not in run.removed or (out / path).exists()]
-        for path in there:
-            _check_size(out / path, stacks[path])
-        kept = _stacks_of(Path(keep), out) if keep is not None else set()
+        kept = _stacks_of(Path(keep), out, stacks) if keep is not None else set()
         going = [path for path in there if path not in kept]
+        for path in there:
+            _check_size(out / path, stacks[path].bytes)
         with ThreadPoolExecutor(available_cores()) as pool:
+            for fault in pool.map(lambda path: _fault(out / path, stacks[path]), going):
+                if fault:
+                    raise OutputError(f"{fault}; nothing was removed: the stack is damaged, make it again first")
             removed = dict(zip(going, pool.map(lambda path: _looked_at(out / path), going), strict=True))
         gone = {path: how for path, how in run.removed.items() if path not in there}
         _record(run, gone | removed)  # before they go: whoever finds one missing knows why
         _unlink(out, going)
         with RunLog(out, "", anew=False) as log:
             log.tell(f"compact removes {len(going)} stacks")
-    return Compacted(stacks=len(going), bytes=sum(stacks[path] for path in going), kept=len(there) - len(going))
+    return Compacted(stacks=len(going), bytes=sum(stacks[path].bytes for path in going), kept=len(there) - len(going))
 
 
 def restore(
@@ -123,10 +128,11 @@ def restore(
         If a stack came out otherwise than it was removed, or could not be made.
     """
     options, stop = options or RunOptions(), stop or threading.Event()
-    out = Path(folder).resolve()
+    out = _run_folder(folder)
     with hold(out, "", break_lock=options.break_lock):
         run = _complete(out)
-        gone = {path: how for path, how in run.removed.items() if not (out / path).exists()}
+        # One that is there may be of a restore that was killed before it was compared.
+        gone = {path: how for path, how in run.removed.items() if not _is_restored(out / path, how)}
         inputs = _unchanged(run)
         results = _results(run, inputs)
         remove_temporary(out, "")
@@ -143,7 +149,7 @@ def restore(
             log.tell(f"restore makes {len(gone) - len(left)} stacks again; {len(left)} are left")
     sizes = _recorded_stacks(results)
     return Compacted(
-        stacks=len(gone) - len(left), bytes=sum(sizes[path] for path in gone if path not in left), kept=len(left)
+        stacks=len(gone) - len(left), bytes=sum(sizes[path].bytes for path in gone if path not in left), kept=len(left)
     )
 
 
@@ -154,9 +160,16 @@ def _record(run: Run, removed: Mapping[str, Removed]) -> None:
         ledger.remove(removed)
 
 
-def _recorded_stacks(results: Mapping[str, TaskResult]) -> dict[str, int]:
-    """Bytes of each stack by its path in the folder."""
-    return {stack.path: stack.bytes for result in results.values() for stack in result.stacks}
+def _recorded_stacks(results: Mapping[str, TaskResult]) -> dict[str, StackInfo]:
+    """What is recorded of each stack, by its path in the folder."""
+    return {stack.path: stack for result in results.values() for stack in result.stacks}
+
+
+def _fault(path: Path, stack: StackInfo) -> str:
+    """What is wrong with a stack's pixels, as far as the recorded statistics tell."""
+    problems = Problems()
+    check_pixels(path, stack, problems=problems)
+    return next(iter(problems.texts()), "")
 
 
 def _check_size(path: Path, size: int) -> None:
@@ -172,6 +185,13 @@ def _make_folders(out: Path, stacks: Iterable[str]) -> None:
             (out / name).mkdir(exist_ok=True)
     except OSError as error:
         raise OutputError(f"{out}: cannot be written: {error.strerror}") from error
+
+
+def _run_folder(folder: str | os.PathLike[str]) -> Path:
+    out = Path(folder).resolve()
+    if not out.is_dir():
+        raise InputError(f"{folder}: is no folder; expected the --out of a finished run")
+    return out
 
 
 def _complete(out: Path) -> Run:
@@ -198,15 +218,13 @@ def _results(run: Run, inputs: Inputs) -> dict[str, TaskResult]:
     return {task.id: recorded[task.id] for task in inputs.plan.tasks}
 
 
-def _stacks_of(table: Path, out: Path) -> set[str]:
-    """Stacks of the folder that a table of particles names, from wherever its paths start."""
+def _stacks_of(table: Path, out: Path, stacks: Iterable[str]) -> set[str]:
+    """The recorded stacks that a table of particles names, from wherever its paths start and through links."""
     particles = formats.read_particles(table, recipe=Recipe(box=256))
     places = (table.resolve().parent, *Start.here().places(table))
-    found = set()
-    for name in set(image_references(particles).stack):
-        path = Path(find_file(name.removeprefix(">"), places)).resolve()
-        if path.is_relative_to(out):
-            found.add(path.relative_to(out).as_posix())
+    known = {os.path.realpath(out / path): path for path in stacks}
+    named = {os.path.realpath(find_file(name.removeprefix(">"), places)) for name in image_references(particles).stack}
+    found = {known[path] for path in named & known.keys()}
     if not found:
         raise InputError(f"{table}: names no stack in {out}; is it a table of this run's particles?")
     return found
@@ -252,27 +270,37 @@ def _cut_again(
     setting = Setting(folder=str(out), threads=options.threads, fsync=options.fsync)
     failure: CryoboxError | None = None
     for task, made in carry_out(todo, setting, engine=None, options=options, stop=stop, incidents=Incidents()):
-        try:
-            if isinstance(made, CryoboxError):
-                raise made
-            if made.error:
-                raise InputError(made.error)
-            for stack in results[task.id].stacks:
-                if stack.path in removed:
-                    _check_restored(out / stack.path, removed[stack.path])
-        except CryoboxError as error:
-            failure = failure or error
+        if isinstance(made, CryoboxError) or made.error:
+            failure = failure or (made if isinstance(made, CryoboxError) else InputError(made.error))
             stop.set()
             continue
+        for stack, now in zip(results[task.id].stacks, made.stacks, strict=False):
+            try:
+                if stack.path in removed:
+                    _check_restored(out / stack.path, removed[stack.path], as_recorded=stack == now)
+            except CryoboxError as error:
+                failure = failure or error
+                stop.set()
         tally.add(task, made)
     if failure is not None:
         raise AbortedError(f"{failure}; what is restored stays, the same command goes on") from failure
 
 
-def _check_restored(path: Path, removed: Removed) -> None:
-    """Give a stack the label that it had; refuse, and remove, one that is not the one that was removed."""
+def _is_restored(path: Path, removed: Removed) -> bool:
+    """Whether a stack is there again, with the label that it had."""
+    if not path.exists() or _looked_at(path).digest != removed.digest:
+        return False
+    _check_restored(path, removed)
+    return True
+
+
+def _check_restored(path: Path, removed: Removed, *, as_recorded: bool = False) -> None:
+    """Give a stack the label that it had; refuse, and remove, one that is not the one that was removed.
+
+    Where it is the one that the run recorded (`as_recorded`), the one that was removed was not: then it stays.
+    """
     made = _looked_at(path)
-    if made.digest != removed.digest:
+    if made.digest != removed.digest and not as_recorded:
         path.unlink(missing_ok=True)
         raise OutputError(
             f"{path}: came out otherwise than it was removed; another kind of processor, or a changed micrograph?"

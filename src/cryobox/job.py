@@ -22,10 +22,10 @@ from cryobox.engine.task import Setting
 from cryobox.engine.watch import Arrivals, Patience
 from cryobox.errors import AbortedError, CryoboxError, InputError, OptionError, OutputError
 from cryobox.folder.layout import RECORD, TABLE_FOLDER
-from cryobox.folder.ledger import Ledger
+from cryobox.folder.ledger import Ledger, read_ledger
 from cryobox.folder.lock import hold, starting
 from cryobox.folder.log import RunLog
-from cryobox.folder.parts import part_name
+from cryobox.folder.parts import ledger_path, part_name
 from cryobox.folder.publish import publish_file, remove_temporary
 from cryobox.folder.records import job_record, sealed
 from cryobox.folder.run import check_shards_there, read_shards
@@ -255,6 +255,10 @@ def merge(folder: str | os.PathLike[str], *, options: RunOptions | None = None) 
     check_shards_there(folder)
     with contextlib.ExitStack() as held:
         held.enter_context(hold(folder, "", break_lock=options.break_lock))
+        if read_ledger(ledger_path(folder, ""))[0].get("removed"):
+            raise OutputError(
+                f"{folder}: its stacks were removed by cryobox compact; `cryobox restore` cuts them again"
+            )
         shards = read_shards(folder)
         inputs = again(shards, warnings=_distinct(*(part.run.get("warnings") or () for part in shards.parts)))
         check_inputs_stay(folder, inputs)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from cryobox.convert.conversion import Converted, to_cs, to_star
@@ -55,8 +55,9 @@ class OtherFamily:
             return self._told(done)
         native = path.with_name(".native.star")  # its text is what the other family is made of
         table_writer("star").write_particles(native, self.particles, self.micrographs, extracted)
-        table, done = to_cs(read_star(native), self._places(), lambda: self._grounds(extracted))
+        star = replace(read_star(native), source=name)
         native.unlink()
+        table, done = to_cs(star, self._places(), lambda: self._grounds(extracted))
         # A STAR file does not say what was done to its images.
         table["blob/sign"] = 1 if extracted.steps.invert else -1
         if DIVISOR_FIELD in (table.dtype.names or ()):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,15 +16,19 @@ from cryobox.convert.texts import UID
 from cryobox.errors import CryoboxError, InputError, OptionError
 from cryobox.folder.run import Run, read_run
 from cryobox.formats.cs_output import pick_uids
+from cryobox.formats.cs_table import read_table
 from cryobox.formats.references import image_references
 from cryobox.inputs import Inputs, again
 from cryobox.matching import stem
 from cryobox.outcome import PENDING, Outcome, outcome_of
 from cryobox.paths import find_file
-from cryobox.plan import ACCEPTED, REASONS
+from cryobox.plan import ACCEPTED, REASONS, Task
+from cryobox.results import TaskResult
 
 __all__ = ["Step", "as_dict", "history", "told"]
 
+_FATES = {ACCEPTED: "extracted", PENDING: "not cut yet"}
+CHANGED = " (from a micrograph that changed since)"
 NEAR = 1.0  # pixels: what is written of a position may be rounded, or be the box's center
 
 
@@ -43,8 +47,8 @@ class Step:
         The pick, in pixels of its own grid.
     alignment : str
         Whose shift moved the box; "" where none did.
-    shift : (float, float), optional
-        That shift (x, y) in pixels of the micrograph.
+    moved : (float, float), optional
+        By how much (x, y), in pixels of the micrograph, before the box came to lie on whole ones.
     center : (int, int), optional
         Of the box (x, y), in pixels of the micrograph.
     box : int
@@ -61,7 +65,7 @@ class Step:
     x: float
     y: float
     alignment: str
-    shift: tuple[float, float] | None
+    moved: tuple[float, float] | None
     center: tuple[int, int] | None
     box: int
     images: tuple[str, ...]
@@ -109,9 +113,9 @@ def history(key: str, folders: Sequence[str | os.PathLike[str]]) -> tuple[Step, 
 
 
 def _known_by(key: str) -> tuple[_Known, tuple[int, str] | None]:
-    if re.fullmatch(r"\d+", key):
+    if re.fullmatch(r"\d{1,20}", key):
         return _Known(uids={int(key)}), None
-    if match := re.fullmatch(r"(\d+)@(.+)", key):
+    if match := re.fullmatch(r"(\d{1,12})@(.+)", key):
         return _Known(), (int(match[1]) - 1, match[2].lstrip(">"))
     if match := re.fullmatch(r"(.+):([-+.\deE]+),([-+.\deE]+)", key):
         try:
@@ -130,21 +134,20 @@ class _Recorded:
         if not self._run.job and not self._run.parts:
             raise InputError(f"{folder}: holds neither a job.json nor a ledger; give the --out of a run")
         self._inputs: Inputs = again(self._run)
-        results = self._run.results
         plan = self._inputs.plan
-        self._outcome: Outcome = outcome_of(
-            plan, {task.id: results[task.id] for task in plan.tasks if task.id in results}
-        )
+        results, self._changed = _results(self._run, plan.tasks)
+        self._outcome: Outcome = outcome_of(plan, results)
         self._task = np.full(len(self._outcome.fate), -1)
         self._task[plan.work.rows] = np.repeat(np.arange(len(plan.tasks)), np.diff(plan.work.first_row))
-        self._uids = _uids_of(self._inputs)
+        self._uids = _uids_of(self._inputs, self._outcome, self._run.folder)
         self._before = _Before.of(self._inputs)
 
     def picks(self, known: _Known, pattern: tuple[int, str] | None) -> list[int]:
         """The picks that are the particle, ascending."""
         mask = np.zeros(len(self._outcome.fate), np.bool_)
         if known.uids and self._uids is not None:
-            mask |= np.isin(self._uids, np.array(sorted(known.uids), np.uint64))
+            wanted = np.array(sorted(uid for uid in known.uids if 0 < uid < 2**64), np.uint64)
+            mask |= np.isin(self._uids, wanted)
         if pattern is not None or known.images:
             self._mark_stored(mask, known, pattern)
             mask |= self._before.are(known, pattern)
@@ -154,7 +157,7 @@ class _Recorded:
 
     def learn(self, pick: int, known: _Known) -> None:
         """What this run calls the particle."""
-        if self._uids is not None:
+        if self._uids is not None and self._uids[pick]:
             known.uids.add(int(self._uids[pick]))
         known.images.update(self._images(pick))
         known.images.update(self._before.image(pick))
@@ -164,26 +167,26 @@ class _Recorded:
         plan, particles = self._inputs.plan, self._inputs.particles
         row, fate = int(plan.micrograph[pick]), int(self._outcome.fate[pick])
         leading, placed = plan.decided.leading, bool(plan.places.center[pick].any())
-        shift = None
+        moved = None
         if leading is not None and placed:
             y, x = (leading.shift[pick] * leading.pixel_size[pick] / plan.grounds.pixel_size[row]).tolist()
-            shift = (x, y)
+            moved = (-x, -y)
         center = plan.places.center[pick].tolist()
         return Step(
             folder=str(self.folder),
             row=int(particles.rows_of(np.array([pick]))[0]) + 1,
-            uid=None if self._uids is None else int(self._uids[pick]),
+            uid=None if self._uids is None or not self._uids[pick] else int(self._uids[pick]),
             micrograph=self._inputs.micrographs.names[row]
             if row >= 0
             else particles.micrograph_names[particles.micrograph[pick]],
             x=float(particles.x[pick]),
             y=float(particles.y[pick]),
             alignment="" if leading is None else leading.name,
-            shift=shift,
+            moved=moved,
             center=(center[1], center[0]) if placed else None,
             box=plan.recipe.box,
             images=tuple(f"{slot + 1}@{path}" for path, slot in self._images(pick)),
-            fate={ACCEPTED: "extracted", PENDING: "not cut yet"}.get(fate) or str(REASONS[fate]),
+            fate=f"{_FATES.get(fate) or REASONS[fate]}{CHANGED if self._task[pick] in self._changed else ''}",
         )
 
     def _images(self, pick: int) -> list[tuple[str, int]]:
@@ -258,8 +261,20 @@ def _slots(path: str, known: _Known, pattern: tuple[int, str] | None) -> list[in
     return found
 
 
-def _uids_of(inputs: Inputs) -> NDArray[np.uint64] | None:
-    """What CryoSPARC's tables call each pick; None where there is no such name."""
+def _results(run: Run, tasks: Sequence[Task]) -> tuple[dict[str, TaskResult], set[int]]:
+    """The result of each task; of one whose micrograph changed since, that of its stack. And which those are."""
+    results, changed = dict(run.results), set()
+    of_stack = {stack.path: result for result in run.results.values() for stack in result.stacks}
+    for number, task in enumerate(tasks):
+        found = of_stack.get(task.outputs[0].path)
+        if task.id not in results and found is not None and found.kept + len(found.refused) == len(task.windows):
+            results[task.id] = replace(found, id=task.id)
+            changed.add(number)
+    return results, changed
+
+
+def _uids_of(inputs: Inputs, outcome: Outcome, folder: Path) -> NDArray[np.uint64] | None:
+    """What CryoSPARC's tables call each pick, 0 where they do not; None where there is no such name."""
     particles, picks = inputs.particles, np.arange(len(inputs.particles))
     if particles.family == "cs" and "uid" in (particles.table.dtype.names or ()):
         found: NDArray[np.uint64] = particles.table["uid"][particles.rows_of(picks)].astype(np.uint64)
@@ -268,9 +283,19 @@ def _uids_of(inputs: Inputs) -> NDArray[np.uint64] | None:
         return pick_uids(particles, picks)
     if particles.family == "star" and UID in particles.table.table:
         texts = particles.table.table.texts(UID)
-        values = np.array([int(text) if text.isdecimal() else 0 for text in texts], np.uint64)
-        return values[particles.rows_of(picks)]
+        return np.array([_uid(text) for text in texts], np.uint64)[particles.rows_of(picks)]
+    if "cs" in inputs.plan.decided.families and (folder / "particles.cs").exists():  # named when it was converted
+        table, rows = read_table(folder / "particles.cs"), outcome.rows
+        uids = np.zeros(len(picks), np.uint64)
+        if len(table) == len(rows):
+            uids[rows] = table["uid"]
+        return uids
     return None
+
+
+def _uid(text: str) -> int:
+    number = int(text) if text.isdecimal() and len(text) <= 20 else 0
+    return number if number < 2**64 else 0
 
 
 def told(steps: Sequence[Step]) -> Iterator[str]:
@@ -279,8 +304,8 @@ def told(steps: Sequence[Step]) -> Iterator[str]:
         yield f"{step.folder}: {step.fate}"
         uid = f", uid {step.uid}" if step.uid is not None else ""
         yield f"  pick      row {step.row}{uid}: x {step.x:g}, y {step.y:g} on {step.micrograph}"
-        if step.shift is not None:
-            yield f"  moved by  x {step.shift[0]:.3f}, y {step.shift[1]:.3f} pixels ({step.alignment})"
+        if step.moved is not None:
+            yield f"  moved by  x {step.moved[0]:.3f}, y {step.moved[1]:.3f} pixels ({step.alignment})"
         if step.center is not None:
             yield f"  box       {step.box} pixels about x {step.center[0]}, y {step.center[1]}"
         for image in step.images:

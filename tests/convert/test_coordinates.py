@@ -118,3 +118,25 @@ def test_the_command(data: Dataset, tmp_path: Path, capsys: pytest.CaptureFixtur
         main(["convert", str(data.picks), str(tmp_path / "boxes"), "--to", "box", "--box", "64"])
     assert left.value.code == 0
     assert f"3 files in {tmp_path / 'boxes'}: {data.count} picks on 3 micrographs" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("to", ["csv", "box"])
+def test_an_input_is_never_replaced(tmp_path: Path, to: Any) -> None:
+    (tmp_path / "m.box").write_text("10 20 64 64\n")
+    (tmp_path / "link").symlink_to(tmp_path)
+    before = (tmp_path / "m.box").read_bytes()
+    for target in (tmp_path, tmp_path / "link") if to == "box" else (tmp_path / "m.box", tmp_path / "link" / "m.box"):
+        with pytest.raises(OutputError, match="is an input, and would be replaced"):
+            convert_picks([tmp_path / "m.box"], target, to, box=64 if to == "box" else None, overwrite=True)
+    assert (tmp_path / "m.box").read_bytes() == before
+
+
+def test_the_list_names_files_from_the_root(data: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    convert_picks([data.picks], data.folder / "made", "star", root=data.folder)
+    assert " made/sim_001_picks.star" in (data.folder / "made" / "coordinate_files.star").read_text()
+    for bad in ('t" d', "a  b"):
+        with pytest.raises(InputError, match="a STAR file cannot hold"):
+            convert_picks([data.picks], data.folder / bad, "star", root=data.folder)
+    with pytest.raises(OutputError, match="cannot be written: File name too long"):
+        convert_picks([data.picks], tmp_path / ("a" * 300), "csv")

@@ -184,6 +184,54 @@ def test_a_stack_that_comes_out_otherwise_is_not_taken_for_the_one_that_was_remo
         extract(scene, out)
 
 
+def test_a_damaged_stack_is_not_taken_for_the_one_that_was_written(scene: Scene, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    extract(scene, out)
+    stack = out / stacks(out)[0]
+    data = bytearray(stack.read_bytes())
+    data[2000:2400] = bytes(400)
+    stack.write_bytes(data)
+    with pytest.raises(OutputError, match=r"m0000_particles.mrcs: .*nothing was removed"):
+        compact(out)
+    assert len(stacks(out)) == 8
+
+
+def test_a_restore_that_was_killed_before_it_compared_is_made_good(scene: Scene, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    extract(scene, out)
+    before = contents(out)
+    kept = {name: (out / name).read_bytes() for name in stacks(out)}
+    compact(out)
+    first, second = list(kept)[:2]
+    (out / first).write_bytes(kept[first][:224] + b"cryobox 9.9.9".ljust(80, b"\0") + kept[first][304:])
+    (out / second).write_bytes(kept[second][:-8] + bytes(8))
+    assert restore(out, options=FAST).kept == 0
+    assert contents(out) == before
+    assert not read_run(out).removed
+
+
+def test_stacks_through_links_are_kept_as_well(scene: Scene, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    extract(scene, out)
+    (tmp_path / "bulk").mkdir()
+    for name in stacks(out):
+        if name.startswith("stacks/"):
+            (out / name).rename(tmp_path / "bulk" / Path(name).name)
+            (out / name).symlink_to(tmp_path / "bulk" / Path(name).name)
+    assert compact(out, keep=out / "particles.star").kept == 4
+    assert {name.split("/")[0] for name in stacks(out)} == {"stacks"}
+
+
+def test_merge_of_compacted_shards_names_restore(scene: Scene, tmp_path: Path) -> None:
+    extract(scene, tmp_path / "out", options=cryobox.RunOptions(fsync=False, shard=(1, 1)))
+    merge(tmp_path / "out", options=FAST)
+    compact(tmp_path / "out")
+    with pytest.raises(OutputError, match="`cryobox restore` cuts them again"):
+        merge(tmp_path / "out", options=FAST)
+    with pytest.raises(InputError, match="is no folder"):
+        compact(tmp_path / "nothing")
+
+
 def test_stacks_of_another_version_get_their_label_again(
     scene: Scene, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -69,7 +70,7 @@ def test_a_particle_is_followed_from_run_to_run(data: Dataset, tmp_path: Path) -
         assert [Path(step.folder).name for step in steps] == ["first", "second"]
         one, other = steps
         assert one.center == other.center  # what was recentered is not moved again
-        assert abs(np.array(other.shift)).max() <= 0.5
+        assert abs(np.array(other.moved)).max() <= 0.5
         backwards = history(one.images[0], [first, second])
         assert backwards == steps
 
@@ -109,7 +110,39 @@ def test_the_command_tells_it(data: Dataset, tmp_path: Path, capsys: pytest.Capt
     assert left.value.code == 1
 
 
-@pytest.mark.parametrize("key", ["", "abc", "x@y", "m:1", "m:1,e"])
+@pytest.mark.parametrize("key", ["", "abc", "x@y", "m:1", "m:1,e", "1" * 5000, "1" * 5000 + "@a"])
 def test_a_key_of_another_kind_is_refused(data: Dataset, tmp_path: Path, key: str) -> None:
     with pytest.raises(OptionError, match="expected a uid, SLOT@STACK"):
         history(key, [])
+
+
+def test_a_micrograph_that_changed_since_is_said_and_the_history_told(data: Dataset, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    extract(data, out)
+    os.utime(data.images[0], (1, 1))
+    fates = {history(f"{slot}@{stack}", [out])[0].fate for stack, slot in images_of(out)}
+    assert fates == {"extracted", "extracted (from a micrograph that changed since)"}
+
+
+def test_a_uid_of_a_converted_table_is_known(tmp_path: Path) -> None:
+    data = make_dataset(tmp_path / "data", micrographs=2, shape=(300, 400), picks=12, style="relion", shifts=True)
+    extract(data, tmp_path / "out", tables="both")
+    table = read_table(tmp_path / "out" / "particles.cs")
+    for row, uid in enumerate(table["uid"].tolist()):
+        (step,) = history(str(uid), [tmp_path / "out"])
+        assert step.images[0].startswith(f"{int(table['blob/idx'][row]) + 1}@")
+
+
+@pytest.mark.parametrize("uid", ["none", "0", "9" * 30])
+def test_a_row_without_a_uid_is_nobody_else(tmp_path: Path, uid: str) -> None:
+    data = make_dataset(tmp_path / "data", micrographs=1, shape=(300, 400), picks=12, style="relion")
+    lines = data.picks.read_text().splitlines()
+    last = max(number for number, line in enumerate(lines) if line.startswith("_rln"))
+    lines.insert(last + 1, f"_cryosparcUid #{int(lines[last].split('#')[1]) + 1}")
+    lines[last + 2 :] = [f"{line} {uid}" if line.strip() else line for line in lines[last + 2 :]]
+    data.picks.write_text("\n".join(lines) + "\n")
+    extract(data, tmp_path / "out")
+    stack, slot = images_of(tmp_path / "out")[0]
+    (step,) = history(f"{slot}@{stack}", [tmp_path / "out"])
+    assert step.uid is None
+    assert history("0", [tmp_path / "out"]) == ()

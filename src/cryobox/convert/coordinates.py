@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Callable, Sequence
+import os
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, get_args
@@ -18,9 +19,11 @@ from cryobox.centering import INTEGER_GUARD
 from cryobox.errors import InputError, OptionError, OutputError
 from cryobox.folder.layout import stack_names
 from cryobox.folder.publish import publish_files
+from cryobox.formats.files_read import noting
 from cryobox.formats.joining import join_particles
 from cryobox.formats.names import check_writable
 from cryobox.formats.star_tags import NO_SCORE
+from cryobox.formats.star_text import encode, listed
 from cryobox.matching import match_micrographs
 from cryobox.options import Recipe
 from cryobox.particles import Particles
@@ -101,21 +104,25 @@ def convert_picks(
     target, start = Path(target), Start.here(root)
     check_choice("--to", to, get_args(CoordinateFormat))
     side = _side(to, box)
-    table = None if micrographs is None else formats.read_micrographs(micrographs, start=start)
-    read = formats.read_several(list(sources), micrographs=table, recipe=Recipe(box=256), start=start)
+    with noting() as noted:
+        table = None if micrographs is None else formats.read_micrographs(micrographs, start=start)
+        read = formats.read_several(list(sources), micrographs=table, recipe=Recipe(box=256), start=start)
     particles = join_particles([part for part in read if len(part)] or read[:1])
     names = list(particles.micrograph_names)
     if table is not None:
         match = np.concatenate([match_micrographs(part, table)[0] for part in read if len(part.micrograph_names)])
         names = [table.names[row] if row >= 0 else names[n] for n, row in enumerate(match.tolist())]
+        unknown = [name for name, row in zip(names, match.tolist(), strict=True) if row < 0]
     of_all, warnings = _by_micrograph(particles, names)
+    if table is not None and unknown:
+        warnings.append(f"{table.source}: {len(unknown)} micrographs of the picks are not there ({listed(unknown, 3)})")
     if not of_all:
         raise InputError(f"{particles.source}: holds no picks")
     if to == "csv":
-        _check_free([target], overwrite=overwrite)
+        _check_free([target], noted, overwrite=overwrite)
         files = publish_files(target.parent, target.name, lambda path: _csv(path, of_all), fsync=True)
     else:
-        files = _one_each(target, of_all, to, side, overwrite=overwrite)
+        files = _one_each(target, of_all, to, side, start, noted, overwrite=overwrite)
     count = sum(len(one.x) for one in of_all)
     return ConvertedPicks(
         picks=count, micrographs=len(of_all), files=tuple(files), warnings=(*particles.warnings, *warnings)
@@ -157,32 +164,67 @@ def _whole(values: NDArray[np.float64]) -> NDArray[np.float64]:
         return np.where(np.abs(values - nearest) < INTEGER_GUARD, nearest, values)
 
 
-def _check_free(files: Sequence[Path], *, overwrite: bool) -> None:
-    there = [path for path in files if path.exists()]
+def _check_free(files: Sequence[Path], inputs: Iterable[str], *, overwrite: bool) -> None:
+    """Refuse files that are there, unless they may be replaced; what was read is never replaced."""
+    there = []
+    read = {(status.st_dev, status.st_ino): path for path in inputs if (status := _status(Path(path))) is not None}
+    for path in files:
+        status = _status(path)
+        if status is not None and (status.st_dev, status.st_ino) in read:
+            raise OutputError(
+                f"{path}: is {read[status.st_dev, status.st_ino]}, which is an input, and would be replaced; name "
+                f"another target"
+            )
+        there += [path] if status is not None else []
     if there and not overwrite:
         more = f" and {len(there) - 1} more" if there[1:] else ""
         raise OutputError(f"{there[0]}{more}: already there; replace with --overwrite, or name another folder")
 
 
-def _one_each(folder: Path, of_all: Sequence[_OfOne], to: str, side: int, *, overwrite: bool) -> list[Path]:
+def _status(path: Path) -> os.stat_result | None:
+    try:
+        return path.stat()
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError) as error:
+        raise OutputError(f"{path}: cannot be written: {getattr(error, 'strerror', None) or error}") from error
+
+
+def _one_each(
+    folder: Path,
+    of_all: Sequence[_OfOne],
+    to: str,
+    side: int,
+    start: Start,
+    inputs: Iterable[str],
+    *,
+    overwrite: bool,
+) -> list[Path]:
     writers: dict[str, Callable[[Path, _OfOne, int], None]] = {"box": _box, "cbox": _cbox, "star": _star}
     names = [f"{one.stem}{SUFFIX[to]}" for one in of_all]
-    if to == "star":
-        check_writable([one.name for one in of_all], f"{folder}: {LIST}")
-    listed = [LIST] if to == "star" else []
-    _check_free([folder / name for name in (*names, *listed)], overwrite=overwrite)
+    lists = [LIST] if to == "star" else []
+    texts = [_from_base(folder / name, start) for name in names] if lists else []
+    if lists:
+        check_writable([*(one.name for one in of_all), *texts], f"{folder}: {LIST}")
+    _check_free([folder / name for name in (*names, *lists)], inputs, overwrite=overwrite)
 
     def write(path: Path) -> None:
         for name, one in zip(names, of_all, strict=True):
             writers[to](path.with_name(name), one, side)
-        if listed:
-            _list(path.with_name(LIST), folder, names, of_all)
+        if lists:
+            _list(path.with_name(LIST), texts, of_all)
 
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise OutputError(f"{folder}: cannot be made: {error.strerror}") from error
     return publish_files(folder, names[0], write, fsync=True)
+
+
+def _from_base(path: Path, start: Start) -> str:
+    """How the list names a file: from where names in tables start, if it lies there; else whole."""
+    whole, base = path.resolve(), start.base.resolve()
+    return (whole.relative_to(base) if whole.is_relative_to(base) else whole).as_posix()
 
 
 def _numbers(values: NDArray[np.float64]) -> list[str]:
@@ -234,15 +276,10 @@ def _star(path: Path, one: _OfOne, _: int) -> None:
     _write(path, [*head, *(" ".join(row) for row in zip(*columns.values(), strict=True)), ""])
 
 
-def _list(path: Path, folder: Path, names: Sequence[str], of_all: Sequence[_OfOne]) -> None:
-    pairs = [(one.name, (folder / name).as_posix()) for name, one in zip(names, of_all, strict=True)]
-    rows = [" ".join(map(_quoted, pair)) for pair in pairs]
+def _list(path: Path, files: Sequence[str], of_all: Sequence[_OfOne]) -> None:
+    rows = [encode(one.name) + b" " + encode(file) for one, file in zip(of_all, files, strict=True)]
     head = ["", "data_coordinate_files", "", "loop_", "_rlnMicrographName #1", "_rlnMicrographCoordinates #2"]
-    _write(path, [*head, *rows, ""])
-
-
-def _quoted(text: str) -> str:
-    return f'"{text}"' if any(blank in text for blank in " \t") else text
+    path.write_bytes("\n".join(head).encode() + b"\n" + b"\n".join(rows) + b"\n\n")
 
 
 def _write(path: Path, lines: Sequence[str]) -> None:
