@@ -89,10 +89,7 @@ def compact(
         for path in there:
             _check_size(out / path, stacks[path].bytes)
         with ThreadPoolExecutor(available_cores()) as pool:
-            for fault in pool.map(lambda path: _fault(out / path, stacks[path]), going):
-                if fault:
-                    raise OutputError(f"{fault}; nothing was removed: the stack is damaged, make it again first")
-            removed = dict(zip(going, pool.map(lambda path: _looked_at(out / path), going), strict=True))
+            removed = dict(zip(going, pool.map(lambda path: _sound(out / path, stacks[path]), going), strict=True))
         gone = {path: how for path, how in run.removed.items() if path not in there}
         _record(run, gone | removed)  # before they go: whoever finds one missing knows why
         _unlink(out, going)
@@ -131,10 +128,10 @@ def restore(
     out = _run_folder(folder)
     with hold(out, "", break_lock=options.break_lock):
         run = _complete(out)
-        # One that is there may be of a restore that was killed before it was compared.
-        gone = {path: how for path, how in run.removed.items() if not _is_restored(out / path, how)}
         inputs = _unchanged(run)
         results = _results(run, inputs)
+        # One that is there may be of a restore that was killed before it was compared.
+        gone = {path: how for path, how in run.removed.items() if not _is_restored(out / path, how)}
         remove_temporary(out, "")
         _make_folders(out, gone)
         todo = [task for task in inputs.plan.tasks if any(stack.path in gone for stack in results[task.id].stacks)]
@@ -165,11 +162,13 @@ def _recorded_stacks(results: Mapping[str, TaskResult]) -> dict[str, StackInfo]:
     return {stack.path: stack for result in results.values() for stack in result.stacks}
 
 
-def _fault(path: Path, stack: StackInfo) -> str:
-    """What is wrong with a stack's pixels, as far as the recorded statistics tell."""
+def _sound(path: Path, stack: StackInfo) -> Removed:
+    """What must be known of a stack that is as it was recorded, as far as the statistics of its pixels tell."""
     problems = Problems()
     check_pixels(path, stack, problems=problems)
-    return next(iter(problems.texts()), "")
+    for fault in problems.texts():
+        raise OutputError(f"{fault}; nothing was removed: the stack is damaged, make it again first")
+    return _looked_at(path)
 
 
 def _check_size(path: Path, size: int) -> None:
@@ -288,9 +287,9 @@ def _cut_again(
 
 def _is_restored(path: Path, removed: Removed) -> bool:
     """Whether a stack is there again, with the label that it had."""
-    if not path.exists() or _looked_at(path).digest != removed.digest:
+    if not path.exists() or (found := _looked_at(path)).digest != removed.digest:
         return False
-    _check_restored(path, removed)
+    _give_label(path, found, removed)
     return True
 
 
@@ -305,6 +304,10 @@ def _check_restored(path: Path, removed: Removed, *, as_recorded: bool = False) 
         raise OutputError(
             f"{path}: came out otherwise than it was removed; another kind of processor, or a changed micrograph?"
         )
+    _give_label(path, made, removed)
+
+
+def _give_label(path: Path, made: Removed, removed: Removed) -> None:
     if made.label != removed.label:
         with open(path, "r+b") as file:
             file.seek(LABEL.start)

@@ -191,9 +191,9 @@ def _prepare(
         if isinstance(header, ImageHeader)
     }
     read_files = {"picks": of_picks, "micrographs": of_micrographs, "images": images}
-    files = {what: {start.told(path): how for path, how in of.items()} for what, of in read_files.items()}
+    files = {what: {start.name(path): how for path, how in of.items()} for what, of in read_files.items()}
     if recorded is not None:
-        recorded.check(files, [start.told(table.paths[row]) for row in headers])
+        recorded.check(files, [start.name(table.paths[row]) for row in headers])
     plan = build_plan(particles, table, recipe, match=match, headers=headers)
     checks = formats.check_tables(
         particles,

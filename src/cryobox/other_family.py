@@ -57,11 +57,9 @@ class OtherFamily:
         table_writer("star").write_particles(native, self.particles, self.micrographs, extracted)
         star = replace(read_star(native), source=name)
         native.unlink()
-        table, done = to_cs(star, self._places(), lambda: self._grounds(extracted))
-        # A STAR file does not say what was done to its images.
-        table["blob/sign"] = 1 if extracted.steps.invert else -1
-        if DIVISOR_FIELD in (table.dtype.names or ()):
-            table[DIVISOR_FIELD] = extracted.steps.divisor
+        steps = extracted.steps
+        stored = {"blob/sign": 1.0 if steps.invert else -1.0, DIVISOR_FIELD: steps.divisor}
+        table, done = to_cs(star, self._places(), lambda: self._grounds(extracted), stored=stored)
         write_table(path, table)
         write_group(path.with_suffix(".csg"), path.name, table)
         return self._told(done)

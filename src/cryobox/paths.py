@@ -39,6 +39,11 @@ class Start:
         """A path that a user gave, so that it can be opened."""
         return os.path.join(self.directory, path)
 
+    def name(self, path: str | os.PathLike[str]) -> str:
+        """A path from the directory on, where it lies in it: what `whole` takes."""
+        name = os.fspath(path).removeprefix(f"{self.directory}/")
+        return name if name and not name.startswith("/") else os.fspath(path)
+
     def told(self, text: str) -> str:
         """A message with paths from the directory on, as they are given there: the same wherever it is made again."""
         if self.directory == "/":

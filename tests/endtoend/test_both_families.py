@@ -12,6 +12,7 @@ import pytest
 
 import cryobox
 from cryobox.convert import convert_particles
+from cryobox.convert.texts import DIGEST, read_star
 from cryobox.errors import InputError
 from cryobox.formats.cs_table import read_table
 from cryobox.job import merge
@@ -167,3 +168,25 @@ def test_both_programs_read_the_same_particles_from_it(data: Dataset, tmp_path: 
         stack = mrcfile.read(out / path if (out / path).exists() else data.folder / path)
         np.testing.assert_array_equal(image, stack[int(loaded["blob/idx"][row])])
     assert np.unique(loaded["blob/sign"]).tolist() == [1]
+
+
+@pytest.mark.parametrize("recipe", [{"invert": False}, {"scale_const": 2.5}], ids=["dark", "scaled"])
+def test_what_was_done_to_the_images_is_as_true_after_two_conversions(tmp_path: Path, recipe: dict[str, Any]) -> None:
+    data = make_dataset(tmp_path / "data", micrographs=2, shape=(300, 400), picks=12, style="relion", shifts=True)
+    out = tmp_path / "data" / "out"
+    extract(data, out, tables="both", **recipe)
+    first = out / "particles.cs"
+    assert (read_table(first)["blob/sign"] == (-1 if "invert" in recipe else 1)).all()
+    convert_particles(first, out / "back.star", root=data.folder)
+    convert_particles(out / "back.star", out / "again.cs", micrographs=str(data.micrographs), root=data.folder)
+    convert_particles(out / "again.cs", out / "back_again.star", root=data.folder)
+    before, after = (read_star(out / f"{name}.star") for name in ("back", "back_again"))
+    for tag in before.columns.keys() - {DIGEST}:  # which covers all columns, and there may be more by now
+        assert before.columns[tag] == after.columns[tag]
+    assert before.optics == {tag: after.optics[tag] for tag in before.optics}
+    there, again = read_table(first), read_table(out / "again.cs")
+    # What travels along for the way back may be less: the fields say the rest by then.
+    own = [name for name in there.dtype.names or () if not name.startswith("cryobox/")]
+    assert own == [name for name in again.dtype.names or () if not name.startswith("cryobox/")]
+    for name in own:
+        np.testing.assert_array_equal(there[name], again[name], err_msg=name)

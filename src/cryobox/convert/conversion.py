@@ -160,9 +160,17 @@ def _grounds_of(table: Table) -> Grounds:
 
 
 def to_cs(
-    star: Star, places: Places, look: Callable[[], Grounds], *, remedy: str = "give --micrographs"
+    star: Star,
+    places: Places,
+    look: Callable[[], Grounds],
+    *,
+    remedy: str = "give --micrographs",
+    stored: Mapping[str, float] | None = None,
 ) -> tuple[Table, Converted]:
-    """The `.cs` of a STAR table; `look` says what that does not of the micrographs, where it must be known."""
+    """The `.cs` of a STAR table; `look` says what that does not of the micrographs, where it must be known.
+
+    `stored` has fields that say what was done to the images, which no STAR file does: of who made them.
+    """
     carried, there = carried_fields(star)
     unchanged = unchanged_parts(star)
     grounds = Grounds.none(len(star))
@@ -176,6 +184,7 @@ def to_cs(
         still_3d = leading([name for name, _, _ in star.fields]) == "alignments3D"
     made = fields_of_star(star, grounds, places, _unit(star, carried, there, unchanged), still_3d=still_3d)
     fields, dropped = merged_fields(star, made, carried, there, unchanged)
+    fields |= {name: np.full_like(fields[name], value) for name, value in (stored or {}).items() if name in fields}
     from_relion = not star.fields and not any(tag.startswith(CARRIED) for tag in star.columns)
     again = None
     if not from_relion:

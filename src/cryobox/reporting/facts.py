@@ -165,10 +165,10 @@ def sample_images(facts: Facts, rows: NDArray[np.intp], size_index: int) -> Samp
     task_of[plan.work.task_micrograph] = np.arange(len(plan.tasks))
     wanted = np.sort(rows)
     tasks = task_of[plan.micrograph[wanted]]
-    found_rows, images, sizes = [], [], set()
+    found_rows, images, sizes, removed = [], [], set(), facts.run.removed
     for number in np.unique(tasks).tolist():
         output = plan.tasks[number].outputs[size_index]
-        if output.path in facts.run.removed and not (facts.run.folder / output.path).exists():
+        if output.path in removed and not (facts.run.folder / output.path).exists():
             continue
         mine = wanted[tasks == number]
         order = np.argsort(slot[mine], kind="stable")
