@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from pathlib import Path
 
 from cryobox import __version__
@@ -70,7 +70,8 @@ def begin(
     if options.overwrite:
         ledger.remove_stacks(keep=company.stacks_kept())
     elif todo:
-        _check_not_compacted(folder, todo)
+        removed = read_ledger(ledger_path(folder, ""))[0].get("removed") or {} if part else ledger.removed
+        _check_not_compacted(folder, todo, removed)
         recorded = {stack.path for result in ledger.previous.values() for stack in result.stacks}
         replaced = any(out.path in recorded or (folder / out.path).exists() for task in todo for out in task.outputs)
         _withdraw(_places(folder, part), options, keep_tables=not replaced)
@@ -81,9 +82,8 @@ def begin(
     return ledger, todo
 
 
-def _check_not_compacted(folder: Path, todo: Iterable[Task]) -> None:
+def _check_not_compacted(folder: Path, todo: Iterable[Task], removed: Collection[str]) -> None:
     """Refuse to make stacks again, one by one and unsaid, that somebody removed on purpose."""
-    removed = read_ledger(ledger_path(folder, ""))[0].get("removed") or {}
     gone = [output.path for task in todo for output in task.outputs if output.path in removed]
     gone = [path for path in gone if not (folder / path).exists()]
     if gone:

@@ -7,7 +7,7 @@ from typing import Literal
 
 from cryobox.boxes import is_fast, neighbors
 from cryobox.errors import OptionError
-from cryobox.groups import Style
+from cryobox.groups import Style, Writing
 from cryobox.micrograph import Micrographs
 from cryobox.options import Recipe, Steps
 from cryobox.particles import Alignment, Particles
@@ -100,7 +100,7 @@ def _style(recipe: Recipe, particles: Particles, micrographs: Micrographs) -> St
     return "cryosparc" if family == "cs" else "relion"
 
 
-def _families(recipe: Recipe, style: Style) -> tuple[Family, ...]:
+def _families(recipe: Writing, style: Style) -> tuple[Family, ...]:
     """The families of the tables, the style's first."""
     of_style: Family = "star" if style == "relion" else "cs"
     other: Family = "cs" if of_style == "star" else "star"

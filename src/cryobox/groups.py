@@ -1,6 +1,7 @@
 """What a recipe consists of: five groups of options, each field declared once, with its flag and what it may be.
 
-What they mean is said in `cryobox.options.Recipe`, which is all of them. A function that needs one group takes that.
+What they mean is said in `cryobox.options.Recipe`, which is all of them. A function that needs one
+group says so in its type.
 """
 
 from __future__ import annotations
@@ -100,8 +101,7 @@ def _check_box(name: str, value: object) -> int:
     return box
 
 
-# The groups are parts of a recipe, never made alone: what makes and compares them would cost a millisecond at each
-# start.
+# The groups are parts of a recipe, never made alone: only a recipe is compared and printed.
 
 
 @dataclass(frozen=True, kw_only=True, repr=False, eq=False)

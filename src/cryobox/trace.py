@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -314,4 +314,4 @@ def told(steps: Sequence[Step]) -> Iterator[str]:
 
 def as_dict(step: Step) -> dict[str, Any]:
     """Plain JSON-ready values."""
-    return {name: getattr(step, name) for name in step.__dataclass_fields__}
+    return asdict(step)

@@ -122,10 +122,12 @@ class Ledger:
         self._fsync = fsync
         self.previous: dict[str, TaskResult] = {}
         self.finished: dict[str, TaskResult] = {}
+        self.removed: dict[str, Removed] = {}
         old_head, self.previous = read_ledger(self._path) if not overwrite else read_forgiving(self._path)
         if old_head and not overwrite:
             check_same(folder, old_head, head)
             self.finished = dict(self.previous)
+            self.removed = old_head.get("removed") or {}
         # What is overwritten stays readable until its tables and stacks are gone: see `remove_stacks`.
         self._open(anew=not old_head and not (overwrite and self._path.exists()))
         if old_head and not overwrite and any(old_head.get(key) != self._head[key] for key in self._head):

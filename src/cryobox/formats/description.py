@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cryobox.errors import InputError
+from cryobox.folder.layout import RECORD
 
 if TYPE_CHECKING:
     import numpy as np
@@ -19,7 +20,6 @@ if TYPE_CHECKING:
 __all__ = ["describe_file"]
 
 SHOWN_COLUMNS = 200
-_RECORD = "job.json"
 _COUNTS = (("picks", "picks"), ("extracted", "extracted"), ("micrographs", "micrographs"))
 _STACK_SUFFIXES = (".mrcs", ".mrcs.gz", ".mrcs.bz2")
 _BLANK = 4096  # bytes
@@ -185,7 +185,7 @@ def _describe_folder(folder: Path) -> list[str]:
     except OSError as error:
         raise InputError(f"{folder}: cannot be read: {error.strerror or error}") from error
     try:
-        return _describe_run(folder, folder / _RECORD)
+        return _describe_run(folder, folder / RECORD)
     except InputError:  # none there, or CryoSPARC's, which has the same name
         return _describe_contents(folder)
 
@@ -203,7 +203,7 @@ def _describe_contents(folder: Path) -> list[str]:
     except InputError as error:
         if lines:  # motion correction leaves STAR files beside its micrographs, which are no picks
             return lines
-        raise InputError(f"{error}; it holds no micrographs and no {_RECORD} of a finished run, either") from error
+        raise InputError(f"{error}; it holds no micrographs and no {RECORD} of a finished run, either") from error
 
 
 def _describe_json(path: Path) -> list[str]:
@@ -211,7 +211,7 @@ def _describe_json(path: Path) -> list[str]:
     try:
         return _describe_run(path, path)
     except InputError:
-        if path.name.lower() == _RECORD:
+        if path.name.lower() == RECORD:
             raise
         return [_describe_picks(path, _read_picks(path))]
 
@@ -233,5 +233,5 @@ def _describe_run(path: Path, record: Path) -> list[str]:
         raise InputError(f"{record}: cannot be read: {error.strerror or error}") from error
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         reason = " ".join(str(error).split())[:200]
-        raise InputError(f"{record}: not the {_RECORD} of a finished run: {reason}") from error
+        raise InputError(f"{record}: not the {RECORD} of a finished run: {reason}") from error
     return lines

@@ -13,6 +13,7 @@ from cryobox.formats.files_read import note
 from cryobox.paths import Start
 
 if TYPE_CHECKING:
+    from cryobox.groups import Reading
     from cryobox.matching import Strip
     from cryobox.micrograph import Micrographs
     from cryobox.options import Recipe
@@ -429,7 +430,7 @@ def _join(
     return star.join_coordinates(source, names, parts, (*warnings, *star.warn_of_blank(source, files)))
 
 
-def strip_of(recipe: Recipe) -> Strip:
+def strip_of(recipe: Reading) -> Strip:
     """What the recipe says is not compared in names."""
     from cryobox.matching import Strip
 

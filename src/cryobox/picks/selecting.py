@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cryobox.errors import OptionError
-from cryobox.options import Recipe
+from cryobox.groups import Selection
 from cryobox.particles import Particles, Reason
 
 __all__ = ["left_out"]
@@ -16,7 +16,7 @@ __all__ = ["left_out"]
 Refused = tuple[NDArray[np.bool_], Reason]
 
 
-def left_out(particles: Particles, recipe: Recipe) -> Iterator[Refused]:
+def left_out(particles: Particles, selection: Selection) -> Iterator[Refused]:
     """The picks that each part of the selection leaves out, and why: what is named first counts.
 
     Raises
@@ -24,8 +24,8 @@ def left_out(particles: Particles, recipe: Recipe) -> Iterator[Refused]:
     OptionError
         If picks are to be selected by what they do not have.
     """
-    if recipe.min_score is not None:
-        yield from _by_score(particles, recipe.min_score)
+    if selection.min_score is not None:
+        yield from _by_score(particles, selection.min_score)
 
 
 def _by_score(particles: Particles, lowest: float) -> Iterator[Refused]:
