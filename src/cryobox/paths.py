@@ -80,6 +80,15 @@ class Start:
             places += [folder, *list(folder.parents)[:3]]
         return tuple(dict.fromkeys(places))
 
+    def beside(self, table: Path) -> tuple[Path, ...]:
+        """`places`, those next to the table first, for whoever reads tables of several projects.
+
+        Stacks of two projects may have equal names, and one of these may be the working directory: its images would be
+        taken for the other's.
+        """
+        found = self.places(table)
+        return found if self.root is not None else (*found[1:], found[0])
+
 
 def working_directory() -> str:
     """The working directory of this process.

@@ -9,9 +9,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from comparison.makers import PLANTS, Plant, Rows, rows, write
+from comparison.makers import PLANTS, Plant, Rows, at, rows, write
 from cryobox.comparison import Comparison, compare_particles
 from cryobox.comparison.telling import as_json, lines
+from synth import write_mrc
 
 KINDS = ("star", "cs")
 
@@ -195,3 +196,22 @@ def test_the_defaults_of_the_command_are_those_of_the_function() -> None:
     command = {name: one.default for name, one in inspect.signature(compare).parameters.items()}
     shared = ("within", "sample", "seed", "tolerance", "pixels", "root")
     assert {name: command[name] for name in shared} == {name: ours[name] for name in shared}
+
+
+def test_a_fit_is_judged_without_the_mean(tmp_path: Path) -> None:
+    """Noise at a high mean is no more like other noise than without it."""
+    rng = np.random.default_rng(3)
+    level, shape = np.float32(1000), rows().images.shape
+    a, b = (replace(rows(), images=level + rng.normal(0, 1, shape).astype(np.float32)) for _ in range(2))
+    found = compared(tmp_path, a, b, pixels="fitted", tolerance=0.01)
+    assert found.differences == ("pixels",)
+    assert found.pixels.fitted.min() > 0.5
+
+
+def test_images_of_another_size_do_not_hide_pixels_that_differ(tmp_path: Path) -> None:
+    a, b = pair(tmp_path, rows(), at(rows(), "images", 0, 1.0))
+    odd = tmp_path / "b" / rows().stack_job / "mic_1.mrcs"
+    write_mrc(odd, np.zeros((30, 8, 8), np.float32), pixel_size=rows().pixel_size, stack=True)
+    found = compare_particles(a, b, sample=None)
+    assert found.differences == ("image sizes", "pixels")
+    assert not any("the same but" in note for note in found.notes)

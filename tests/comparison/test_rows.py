@@ -13,10 +13,12 @@ import pytest
 import cryobox
 from comparison.makers import Rows, rows, write
 from cryobox.comparison import compare_particles
-from cryobox.comparison.pairing import nearest
+from cryobox.comparison.pairing import image_keys, nearest
+from cryobox.comparison.sides import read_side
 from cryobox.errors import InputError, OptionError
 from cryobox.groups import Style
 from cryobox.matching import Strip
+from cryobox.paths import Start
 from cryobox.simulate import make_dataset
 from synth import write_star
 
@@ -195,3 +197,47 @@ def test_empty_tables_are_matched_with_nothing(tmp_path: Path) -> None:
     found = compare_particles(full, empty)
     assert found.differences == ("rows that only A has", "no rows were matched")
     assert found.no_pixels == "no rows were matched"
+
+
+def test_uids_of_either_sign_of_integers_are_the_same(tmp_path: Path) -> None:
+    some = rows()
+    some.uid[:] = np.uint64(2**62) + np.arange(30, dtype=np.uint64)  # of which float64 keeps one
+    a, b = write(tmp_path / "a", some, "cs"), write(tmp_path / "b", some, "cs")
+    table = np.load(b)
+    kinds = [(name, "<i8" if name == "uid" else table.dtype[name]) for name in table.dtype.names]
+    with open(b, "wb") as file:
+        np.save(file, table.astype(kinds))
+    found = compare_particles(a, b)
+    assert found.pairs.rules == {"uid": 30}
+    assert (found.pairs.a == found.pairs.b).all()
+
+
+def test_images_that_are_compared_with_themselves_are_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    a = write(tmp_path / "one", rows())
+    b = write(tmp_path / "two", replace(rows(), images=-rows().images))
+    for stack in b.parent.glob("*.mrcs"):
+        stack.unlink()
+    monkeypatch.chdir(tmp_path / "one")  # where names of the second table lead, too
+    found = compare_particles(a, b)
+    assert any("in 30 of 30 pairs both tables name one image of one file" in note for note in found.notes)
+    other = compare_particles(a, write(tmp_path / "three", rows()))
+    assert not any("one image of one file" in note for note in other.notes)
+
+
+def test_numbers_of_images_may_be_large(tmp_path: Path) -> None:
+    far, start = 10**18 - 1, Start(str(tmp_path))
+    columns: dict[str, Any] = {
+        "rlnMicrographName": ["m.mrc"] * 12,
+        "rlnCoordinateX": [1] * 12,
+        "rlnCoordinateY": [1] * 12,
+    }
+    names = [f"{far - n // 2}@s{n % 2 * 11}.mrcs" for n in range(12)]
+    some = {f"{k}.star": [*names[k:], *names[:k]] for k in (0, 5)}
+    sides = [
+        read_side(write_star(tmp_path / name, {"": columns | {"rlnImageName": texts}}), start)
+        for name, texts in some.items()
+    ]
+    keys = image_keys(*sides)
+    assert keys is not None
+    assert len(set(keys[0].tolist())) == 12
+    np.testing.assert_array_equal(keys[0], np.roll(keys[1], 5))

@@ -226,3 +226,37 @@ def test_picks_are_checked_for_their_numbers_alone(tmp_path: Path) -> None:
     (found,) = check(synth.write_star(tmp_path / "p.star", {"particles": rows}))
     assert (found.kind, found.notes) == ("picks", ("names no images",))
     assert [problem.fault.value for problem in found.problems] == ["not a number"]
+
+
+def test_stacks_beside_the_table_come_before_those_of_the_working_directory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two projects may have stacks of one name."""
+    (tmp_path / "here").mkdir()
+    (tmp_path / "there").mkdir()
+    star(tmp_path / "here")
+    path = star(tmp_path / "there")
+    content = images(6)
+    content[2] = 0
+    stack(tmp_path / "there" / "b.mrcs", content)
+    monkeypatch.chdir(tmp_path / "here")
+    assert faults(path, images=True) == ["constant"]
+
+
+def test_names_that_lead_to_one_stack_are_one(tmp_path: Path) -> None:
+    (tmp_path / "link.mrcs").symlink_to(tmp_path / "a.mrcs")
+    names = ["1@a.mrcs", "1@link.mrcs", "1@./a.mrcs", *(f"{n}@b.mrcs" for n in range(1, 7)), *("2@a.mrcs",) * 3]
+    path = star(tmp_path, rlnImageName=names)
+    assert only_problem(path)[::2] == ("shared image", (2, 3, 11, 12))
+    assert check(path)[0].counts["stacks"] == 2
+
+
+def test_a_name_may_say_that_it_is_a_stack(tmp_path: Path) -> None:
+    """As RELION's `.mrc:mrcs`."""
+    stack(tmp_path / "s.mrc", images(12))
+    assert faults(star(tmp_path, rlnImageName=[f"{n}@s.mrc:mrcs" for n in range(1, 13)])) == []
+
+
+def test_rows_without_a_uid_are_no_copies(tmp_path: Path) -> None:
+    assert faults(cs(tmp_path, {"uid": (slice(0, 3), 0)})) == []
+    assert only_problem(cs(tmp_path, {"uid": (slice(0, 3), 7)}))[::2] == ("uid", (2, 3, 7))

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from cryobox.bounds import check_choice, check_integer, check_number, check_positive
 from cryobox.comparison.missing import why_missing
-from cryobox.comparison.pairing import Pairs, pair_rows
+from cryobox.comparison.pairing import Pairs, image_keys, pair_rows
 from cryobox.comparison.pixels import TOLERANCE, Measure, PixelResult, compare_pixels
 from cryobox.comparison.quantities import Result, compare_values, cut_at_the_same_pixel
 from cryobox.comparison.sides import Side, read_side
@@ -90,8 +90,10 @@ class Comparison:
     def differences(self) -> tuple[str, ...]:
         """What does not agree, in words; empty where all does."""
         found = [result.label for result in self.values if not result.agrees]
-        if self.pixels is not None and not self.pixels.agrees:
-            found.append("image sizes" if not self.pixels.differing else "pixels")
+        if self.pixels is not None and self.pixels.other_size:
+            found.append("image sizes")
+        if self.pixels is not None and self.pixels.differing:
+            found.append("pixels")
         alone = {"A": self.only_a, "B": self.only_b}
         found += [f"rows that only {name} has" for name, rows in alone.items() if len(rows)]
         if not len(self.pairs):
@@ -183,7 +185,12 @@ def compare_particles(
         no_pixels=why_not,
         only_a=only_a,
         only_b=only_b,
-        notes=(*map(start.told, told), *_said_of_positions(sides, pairs, values), *_said_of_pixels(found)),
+        notes=(
+            *map(start.told, told),
+            *_said_of_positions(sides, pairs, values),
+            *_said_of_files(sides, pairs, found),
+            *_said_of_pixels(found),
+        ),
     )
 
 
@@ -210,9 +217,21 @@ def _said_of_positions(sides: tuple[Side, Side], pairs: Pairs, values: tuple[Res
     return (f"{told}: one table has the fraction of a pick, the other the pixel",) if same else ()
 
 
+def _said_of_files(sides: tuple[Side, Side], pairs: Pairs, found: PixelResult | None) -> tuple[str, ...]:
+    """How many images were compared with themselves."""
+    if found is None:
+        return ()
+    keys = image_keys(*sides)
+    if keys is None:
+        return ()
+    same = int((keys[0][pairs.a[found.pairs]] == keys[1][pairs.b[found.pairs]]).sum())
+    told = f"in {same:,} of {len(found.pairs):,} pairs both tables name one image of one file, which agrees with itself"
+    return (f"{told}: if there should be two, say with --root where names start",) if same else ()
+
+
 def _said_of_pixels(found: PixelResult | None) -> tuple[str, ...]:
     """Which other measure the images agree by, where they do not as stored."""
-    if found is None or found.measure != "stored" or not found.differing:
+    if found is None or found.measure != "stored" or not found.differing or found.other_size:
         return ()
     if (found.fitted <= found.allowed).all():
         return ("the images are the same but for scale and offset: --pixels fitted compares them so",)

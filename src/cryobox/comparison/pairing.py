@@ -125,7 +125,7 @@ def _by_uid(a: Side, b: Side) -> tuple[Rows, Rows]:
 def uids_of(particles: Particles) -> NDArray[np.uint64] | None:
     if particles.family != "cs" or "uid" not in (particles.table.dtype.names or ()):
         return None
-    uids: NDArray[np.uint64] = particles.table["uid"]
+    uids: NDArray[np.uint64] = particles.table["uid"].astype(np.uint64)  # of int64 and uint64 NumPy makes float64
     return uids
 
 
@@ -146,9 +146,11 @@ def image_keys(a: Side, b: Side) -> tuple[NDArray[np.int64], NDArray[np.int64]] 
     if not set(a.stacks) & set(b.stacks):
         return None
     number = {path: k for k, path in enumerate(dict.fromkeys((*a.stacks, *b.stacks)))}
-    most = 1 + max(int(side.slot.max(initial=0)) for side in (a, b))
-    one, two = (np.array([number[path] for path in side.stacks], np.int64)[side.stack] * most + side.slot
-                for side in (a, b))  # fmt: skip
+    # Places among the numbers that are there: a product with a number itself may leave int64.
+    slots, place = np.unique(np.concatenate([a.slot, b.slot]), return_inverse=True)
+    places = np.split(place, [len(a)])
+    one, two = (np.array([number[path] for path in side.stacks], np.int64)[side.stack] * len(slots) + own
+                for side, own in zip((a, b), places, strict=True))  # fmt: skip
     return one, two
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Literal, get_args
 
 import numpy as np
@@ -46,7 +47,8 @@ class PixelResult:
     stored : ndarray, float64
         Largest difference as stored, as a part of the largest absolute value of both images.
     fitted : ndarray, float64
-        The same after the fit: the larger of B fitted to A and A fitted to B, each as a part of its largest value.
+        The same after the fit: the larger of B fitted to A and A fitted to B, each as a part of its largest value
+        without its mean. A scale below 0 is fitted, too, and counted as `inverted`.
     below_nyquist : ndarray, float64
         The same without row and column at Nyquist, which programs crop differently, after fitting scale and plane.
     allowed : ndarray, float64
@@ -222,9 +224,9 @@ def _measure(a: Floats, b: Floats) -> Floats:
         off_a, off_b = flat_a - mean_a[:, None], flat_b - mean_b[:, None]
         aa, bb, ab = ((x * y).sum(axis=1) for x, y in ((off_a, off_a), (off_b, off_b), (off_a, off_b)))
         scale = ab / aa
-        fitted = _after_fit(off_a, off_b, (_top(flat_a), _top(flat_b)))
+        fitted = _after_fit(off_a, off_b)
         plain_a, plain_b = _below_nyquist(a), _below_nyquist(b)
-        below = _after_fit(plain_a, plain_b, (_top(plain_a), _top(plain_b)))
+        below = _after_fit(plain_a, plain_b)
         found = ab / np.sqrt(aa * bb), scale, mean_b - scale * mean_a, stored, fitted, below
     return np.stack(found)
 
@@ -239,13 +241,13 @@ def _ratio(part: Floats, whole: Floats) -> Floats:
     return np.where(part == 0, 0.0, part / whole)
 
 
-def _after_fit(a: Floats, b: Floats, tops: tuple[Floats, Floats]) -> Floats:
+def _after_fit(a: Floats, b: Floats) -> Floats:
     """Largest difference of images without mean after fitting one to the other, whichever way it is larger."""
     worst = np.zeros(len(a))
-    for x, y, top in ((a, b, tops[1]), (b, a, tops[0])):
+    for x, y in ((a, b), (b, a)):
         square = (x * x).sum(axis=1)
         scale = np.where(square > 0, (x * y).sum(axis=1) / square, 0.0)
-        worst = np.maximum(worst, _ratio(np.abs(y - scale[:, None] * x).max(axis=1), top))
+        worst = np.maximum(worst, _ratio(np.abs(y - scale[:, None] * x).max(axis=1), _top(y)))
     return worst
 
 
@@ -260,15 +262,21 @@ def _without_nyquist(images: Floats) -> Floats:
     return np.fft.irfft2(spectrum, s=(ny, nx))
 
 
+@lru_cache(maxsize=2)  # of both sides, batch after batch
+def _planes(ny: int, nx: int) -> Floats:
+    """An orthonormal basis of the planes without the highest frequency, shape (ny * nx, 3)."""
+    y, x = np.mgrid[:ny, :nx].astype(np.float64)
+    planes = _without_nyquist(np.stack([np.ones((ny, nx)), y, x])).reshape(3, -1)
+    basis: Floats = np.linalg.qr(planes.T)[0]
+    return basis
+
+
 def _below_nyquist(images: Floats) -> Floats:
     """Images, as rows, without the highest frequency and their least-squares plane.
 
     The plane is taken without that frequency, too: a slope is a saw tooth for the transform, and has some of it.
     """
-    ny, nx = images.shape[1:]
-    y, x = np.mgrid[:ny, :nx].astype(np.float64)
-    planes = _without_nyquist(np.stack([np.ones((ny, nx)), y, x])).reshape(3, -1)
-    basis, _ = np.linalg.qr(planes.T)
+    basis = _planes(*images.shape[1:])
     flat = _without_nyquist(images).reshape(len(images), -1)
     left: Floats = flat - (flat @ basis) @ basis.T
     return left

@@ -180,22 +180,12 @@ def _has_images(particles: Particles) -> bool:
     return particles.family == "cs" and "blob/path" in (particles.table.dtype.names or ())
 
 
-def _places(path: Path, start: Start) -> tuple[Path, ...]:
-    """Folders in which the names of a table are looked for, those next to the table first.
-
-    Elsewhere the working directory comes first. Here two projects stand side by side whose stacks may have equal names,
-    and one of them may be the working directory: its images would be taken for the other's.
-    """
-    found = start.places(path)
-    return found if start.root is not None else (*found[1:], found[0])
-
-
 def _stacks(
     path: Path, particles: Particles, references: ImageReferences | None, start: Start
 ) -> tuple[tuple[str, ...], NDArray[np.intp]]:
     if references is None:
         return (), np.full(len(particles), -1, np.intp)
-    places = _places(path, start)
+    places = start.beside(path)
     known: dict[str, int] = {}
     of_name: dict[str, int] = {}
     for name in dict.fromkeys(references.stack):

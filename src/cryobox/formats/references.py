@@ -110,5 +110,5 @@ def references_of_cs(source: str, table: Table) -> ImageReferences:
         slot=table["blob/idx"].astype(np.int64),
         pixel_size=table["blob/psize_A"].astype(np.float64),
         size=table["blob/shape"][:, 0].astype(np.int64),
-        uid=table["uid"],
+        uid=table["uid"].astype(np.uint64),
     )

@@ -60,17 +60,19 @@ class ImagesOfTable:
         """Look for the stacks, names that begin with `>` in `exported`, and read their headers."""
         name_of: dict[str, int] = {}
         stack = np.array([name_of.setdefault(name, len(name_of)) for name in references.stack], np.intp)
-        paths: dict[str, int] = {}
+        files: dict[str, int] = {}
         of_name: list[int] = []
         names: list[str] = []
+        paths: list[str] = []
         for name in name_of:
             inside = exported is not None and name.startswith(">")
-            path = find_file(
-                name.removeprefix(">") if inside else name, tuple(exported if inside and exported else places)
-            )
-            if paths.setdefault(path, len(paths)) == len(names):
+            # RELION takes `.mrc` for a stack where the name says so.
+            plain = (name.removeprefix(">") if inside else name).removesuffix(":mrcs")
+            path = find_file(plain, tuple(exported if inside and exported else places))
+            of_name.append(files.setdefault(os.path.realpath(path), len(files)))  # links may lead to one file
+            if of_name[-1] == len(names):
                 names.append(name)
-            of_name.append(paths[path])
+                paths.append(path)
         shape = np.zeros((len(paths), 3), np.int64)
         pixel_size = np.full(len(paths), np.nan)
         errors: dict[int, InputError] = {}
@@ -92,7 +94,7 @@ class ImagesOfTable:
                 errors[at] = too_short(path, header.shape, header.dtype, held)
         return cls(
             references=references,
-            stacks=list(paths),
+            stacks=paths,
             stack=np.array(of_name, np.intp)[stack],
             shape=shape,
             pixel_size=pixel_size,

@@ -74,7 +74,7 @@ def _check_star(found: Findings, start: Start) -> tuple[str, ...]:
         _check_numbers_star(found, star)
         references = references_of_star(found.path, star)
         known = np.full(len(star.table), _ORIGINAL in star.table)
-        return _check_images(found, ImagesOfTable.of(references, start.places(Path(found.path))), known)
+        return _check_images(found, ImagesOfTable.of(references, start.beside(Path(found.path))), known)
     if NAME in tags and "_rlnCoordinateX" not in tags:
         _check_micrographs_star(found, table_with(found.path, blocks, ("micrographs", "", "images"), (NAME,)))
         return _check_micrographs(found, read_micrographs(found.path, start=start))
@@ -107,7 +107,7 @@ def _check_cs(found: Findings, start: Start) -> tuple[str, ...]:
     if alone:
         found.notes.append("names no images")
         return ()
-    places = start.places(path)
+    places = start.beside(path)
     exported = (path.resolve().parent, *places)
     known = np.zeros(len(table), np.bool_)
     if _EXPANDED in names and table.dtype[_EXPANDED].kind in "iu":
@@ -149,12 +149,12 @@ def _tell_rows(found: Findings, fault: Fault, which: NDArray[np.bool_], what: st
 def _check_uids(found: Findings, table: Table) -> None:
     if "uid" not in (table.dtype.names or ()) or table.dtype["uid"].kind not in "iu":
         return
-    _, first, counts = np.unique(table["uid"], return_index=True, return_counts=True)
-    again = np.ones(len(table), np.bool_)
+    _, first = np.unique(table["uid"], return_index=True)
+    again = table["uid"] != 0  # which is none
     again[first] = False
     if again.any():
         rows = (np.flatnonzero(again) + 1).tolist()
-        uid = int(table["uid"][first[np.argmax(counts > 1)]])
+        uid = int(table["uid"][rows[0] - 1])
         found.add(
             Fault.UID,
             f"uid of {len(rows)} of {len(table)} rows stands in a row before, {uid} for example; joined twice? rows "
