@@ -260,3 +260,19 @@ def test_a_name_may_say_that_it_is_a_stack(tmp_path: Path) -> None:
 def test_rows_without_a_uid_are_no_copies(tmp_path: Path) -> None:
     assert faults(cs(tmp_path, {"uid": (slice(0, 3), 0)})) == []
     assert only_problem(cs(tmp_path, {"uid": (slice(0, 3), 7)}))[::2] == ("uid", (2, 3, 7))
+
+
+@pytest.mark.parametrize("tag", ["rlnImagePixelSize", "rlnPixelSize"])
+def test_the_pixel_size_of_rows_counts_where_data_optics_has_none(tmp_path: Path, tag: str) -> None:
+    path = star(tmp_path)
+    rows: dict[str, Any] = {"rlnImageName": [f"{n}@a.mrcs" for n in range(1, 7)], tag: [1.5] * 5 + [3.0]}
+    synth.write_star(path, {"": rows})
+    assert only_problem(path)[::2] == ("pixel size", (6,))
+    rows[tag][5] = 1.5
+    synth.write_star(path, {"": rows})
+    assert faults(path) == []
+
+
+def test_both_sides_of_an_image_count(tmp_path: Path) -> None:
+    assert only_problem(cs(tmp_path, {"blob/shape": (4, (32, 64))}))[::2] == ("image size", (5,))
+    assert only_problem(cs(tmp_path, {"blob/shape": (4, (64, 32))}))[::2] == ("image size", (5,))

@@ -16,8 +16,7 @@ from cryobox.comparison.sides import Side
 from cryobox.formats.columns import CTF_RESET, QUANTITIES, Quantity, Topic, to_tag
 from cryobox.formats.cs import floats
 from cryobox.formats.ctf import NEUTRAL_DEFOCUS
-from cryobox.formats.star import image_pixel_size
-from cryobox.formats.star_optics import StarTable, rows_of_picks
+from cryobox.formats.star_optics import StarTable, image_pixel_size, rows_of_picks
 from cryobox.formats.star_text import number
 from cryobox.particles import Alignment, Particles
 

@@ -42,7 +42,7 @@ class ImageReferences:
     pixel_size : ndarray, float64
         Å per pixel of the stored image; nan where the table does not say it.
     size : ndarray, int64
-        Side of the stored image in pixels; 0 where the table does not say it.
+        Side of the stored image in pixels, of two that differ the longer one; 0 where the table does not say it.
     uid : ndarray, uint64, optional
     """
 
@@ -70,7 +70,7 @@ def image_references(particles: Particles) -> ImageReferences:
 
 def references_of_star(source: str, star: StarTable) -> ImageReferences:
     """The same of the table of a STAR file, with or without coordinates."""
-    from cryobox.formats.star_optics import row_pixel_size
+    from cryobox.formats.star_optics import image_pixel_size
     from cryobox.formats.star_text import number
 
     names = star.table.texts("_rlnImageName")
@@ -82,14 +82,13 @@ def references_of_star(source: str, star: StarTable) -> ImageReferences:
             raise InputError(f"{source}: row {row + 1}: rlnImageName {name!r}, expected number@stack")
         slots[row] = int(index) - 1
         stacks.append(stack)
-    pixel_size = np.full(len(names), np.nan)
+    pixel_size = image_pixel_size(star)
     size = np.zeros(len(names), dtype=np.int64)
     if star.group is not None and len(star.optics):
-        pixel_size = np.array([number(row.get("_rlnImagePixelSize")) for row in star.optics])[star.group]
+        of_group = np.array([number(row.get("_rlnImagePixelSize")) for row in star.optics])[star.group]
+        pixel_size = np.where(np.isnan(of_group), pixel_size, of_group)
         sides = np.nan_to_num([number(row.get("_rlnImageSize")) for row in star.optics])
         size = np.clip(sides, 0, _MOST_PIXELS).astype(np.int64)[star.group]
-    else:  # 3.0
-        pixel_size = row_pixel_size(star.table)
     return ImageReferences(stack=tuple(stacks), slot=slots, pixel_size=pixel_size, size=size)
 
 
@@ -109,6 +108,6 @@ def references_of_cs(source: str, table: Table) -> ImageReferences:
         stack=tuple(as_text(path) for path in table["blob/path"].tolist()),
         slot=table["blob/idx"].astype(np.int64),
         pixel_size=table["blob/psize_A"].astype(np.float64),
-        size=table["blob/shape"][:, 0].astype(np.int64),
+        size=table["blob/shape"].max(axis=1, initial=0).astype(np.int64),
         uid=table["uid"].astype(np.uint64),
     )

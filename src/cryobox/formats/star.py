@@ -21,8 +21,8 @@ from cryobox.formats.star_optics import (
     MICROGRAPH_PIXEL,
     StarTable,
     group_of_rows,
+    image_pixel_size,
     micrograph_optics,
-    row_pixel_size,
     rows_of_picks,
 )
 from cryobox.formats.star_picks import (
@@ -49,14 +49,13 @@ from cryobox.formats.star_tags import (
     SCORE,
     TUBE,
 )
-from cryobox.formats.star_text import listed, number
+from cryobox.formats.star_text import listed
 from cryobox.micrograph import Micrographs
 from cryobox.particles import Alignment, Particles
 from cryobox.paths import Start, find_file
 
 __all__ = [
     "StarTable",
-    "image_pixel_size",
     "join_coordinates",
     "join_tables",
     "names_in",
@@ -205,19 +204,6 @@ def _alignments(star: StarTable) -> tuple[Alignment, ...]:
             "add them, or remove the origins"
         )
     return (Alignment(name="origin", kind="3d", shift=shift, pixel_size=np.where(unknown, 1.0, pixel_size)),)
-
-
-def image_pixel_size(star: StarTable) -> Floats:
-    """Å per pixel of the images of each row; nan where the file does not say."""
-    table = star.table
-    size = row_pixel_size(table)
-    for tag in ("_rlnImagePixelSize", "_rlnPixelSize"):
-        if tag in table:
-            size = np.where(np.isnan(size), table.floats(tag), size)
-    if star.group is not None:
-        of_group = np.array([number(row.get("_rlnImagePixelSize")) for row in star.optics])
-        size = np.where(np.isnan(size), of_group[star.group], size)
-    return size
 
 
 def _copies(table: Table) -> NDArray[np.int64] | None:

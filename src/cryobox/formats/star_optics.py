@@ -23,7 +23,7 @@ __all__ = [
     "group_of_rows",
     "image_optics",
     "micrograph_optics",
-    "row_pixel_size",
+    "image_pixel_size",
     "rows_of_picks",
     "unique_groups",
 ]
@@ -96,6 +96,19 @@ def row_pixel_size(table: Table) -> Floats:
     magnification = table.floats("_rlnMagnification")
     size = table.floats("_rlnDetectorPixelSize") * 1e4 / np.where(magnification > 0, magnification, np.nan)
     return np.where(size > 0, size, np.nan)
+
+
+def image_pixel_size(star: StarTable) -> Floats:
+    """Å per pixel of the images of each row; nan where the file does not say."""
+    table = star.table
+    size = row_pixel_size(table)
+    for tag in ("_rlnImagePixelSize", "_rlnPixelSize"):
+        if tag in table:
+            size = np.where(np.isnan(size), table.floats(tag), size)
+    if star.group is not None:
+        of_group = np.array([number(row.get("_rlnImagePixelSize")) for row in star.optics])
+        size = np.where(np.isnan(size), of_group[star.group], size)
+    return size
 
 
 def micrograph_optics(star: StarTable) -> tuple[tuple[Optics, ...], Codes]:
