@@ -346,7 +346,7 @@ def floors_command(folder: Path) -> list[str]:
         asked = os.environ.get("CuFFT_ROOT")  # noqa: SIM112, as CMake spells it
         roots = [*([Path(asked)] if asked else []), Path(nvcc).resolve().parents[1]]
         found = [
-            path
+            (root, path)
             for root in roots
             for place in ("lib", "lib64", "targets/x86_64-linux/lib", "targets/sbsa-linux/lib")
             for path in sorted((root / place).glob("libcufft.so*"))
@@ -354,9 +354,10 @@ def floors_command(folder: Path) -> list[str]:
         if not found:
             raise FileNotFoundError(f"no cuFFT in {' or '.join(map(str, roots))}; set CuFFT_ROOT")
         folder.mkdir(parents=True, exist_ok=True)
-        rpath = ["-Xlinker", "-rpath", "-Xlinker", str(found[0].parent)]
-        include = [f"-I{root}/include" for root in roots]
-        command = [nvcc, "-std=c++20", "-O2", *include, str(source), "-o", str(program), str(found[0]), *rpath]
+        root, library = found[0]
+        # By -l: nvcc does not know what to do with a name like libcufft.so.12, all that NVIDIA's wheel has.
+        link = [f"-L{library.parent}", "-l", f":{library.name}", "-Xlinker", "-rpath", "-Xlinker", str(library.parent)]
+        command = [nvcc, "-std=c++20", "-O2", f"-I{root}/include", str(source), "-o", str(program), *link]
         subprocess.run(command, check=True)
     return [str(program)]
 

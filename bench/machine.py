@@ -83,6 +83,10 @@ def _line(command: Sequence[str], cwd: Path = ROOT) -> str:
     return done.stdout.strip().splitlines()[0] if done.stdout.strip() else "unknown"
 
 
+def _fails(command: Sequence[str]) -> bool:
+    return subprocess.run(command, cwd=ROOT, check=False, capture_output=True).returncode != 0
+
+
 def describe() -> dict[str, Any]:
     """Host, compiler, versions, revision and date: what a figure means nothing without."""
     info = Path("/proc/cpuinfo").read_text().splitlines()
@@ -92,7 +96,9 @@ def describe() -> dict[str, Any]:
     code = "import importlib.metadata as m, sys; print(m.version(sys.argv[1]))"
     for package in ("cryobox", "numpy", "scipy"):
         packages[package] = _line([sys.executable, "-c", code, package])
-    dirty = subprocess.run(["git", "diff", "--quiet", "HEAD"], cwd=ROOT, check=False, capture_output=True).returncode
+    revision = _line(["git", "rev-parse", "--short", "HEAD"])
+    if revision != "unknown" and _fails(["git", "diff", "--quiet", "HEAD"]):
+        revision += "+changes"
     return {
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
         "cpu": model,
@@ -102,7 +108,7 @@ def describe() -> dict[str, Any]:
         "python": platform.python_version(),
         "compiler": _line(["c++", "--version"]),
         "packages": packages,
-        "git": _line(["git", "rev-parse", "--short", "HEAD"]) + ("+changes" if dirty else ""),
+        "git": revision,
     }
 
 

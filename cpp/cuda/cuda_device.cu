@@ -232,8 +232,10 @@ std::string version_text(int version) { // 13000 is 13.0
     return std::to_string(version / 1000) + "." + std::to_string(version % 1000 / 10);
 }
 
-/// Why no device can be used, from what CUDA says; "" if one can.
-std::string why_not(cudaError_t code, int count) {
+/// How many devices there are, and why none can be used; "" if one can.
+std::string why_not(int& count) {
+    const cudaError_t code = cudaGetDeviceCount(&count);
+    forget(code);
     switch (code) {
     case cudaSuccess:
         return count > 0 ? "" : "no NVIDIA GPU in this host, or CUDA_VISIBLE_DEVICES hides it";
@@ -324,8 +326,7 @@ OnDevice::~OnDevice() {
 
 std::unique_ptr<Queue> make_queue(int device) {
     int count = 0;
-    const std::string problem = why_not(cudaGetDeviceCount(&count), count);
-    static_cast<void>(cudaGetLastError());
+    const std::string problem = why_not(count);
     if (!problem.empty()) {
         throw std::runtime_error(problem);
     }
@@ -350,8 +351,7 @@ Survey survey(std::span<const int> closely) {
             std::to_string(cufft / 1000) + "." + std::to_string(cufft % 1000 / 100) + "." + std::to_string(cufft % 100);
     }
     int count = 0;
-    found.problem = why_not(cudaGetDeviceCount(&count), count);
-    static_cast<void>(cudaGetLastError());
+    found.problem = why_not(count);
     if (found.problem.empty()) {
         for (int index = 0; index < count; ++index) {
             found.devices.push_back(info_of(index, closely.empty() || std::ranges::count(closely, index) > 0));

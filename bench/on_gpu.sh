@@ -1,0 +1,150 @@
+#!/bin/bash
+# Everything that only a machine with a GPU can show, in one go and without a network: build, tests, a run, figures,
+# sanitizers, profile. Each step has its own limit and log; logs and results are packed anew after each.
+#
+#   bench/on_gpu.sh [STEP...]      build info tests run rates sanitize profile; all by default
+#   OUT=FOLDER                     where gpu.tgz goes (default: gpu-logs in the repository, which git ignores)
+#   KIT=FOLDER                     what the machine lacks: wheels (*.whl), Debian packages with FFTW (libfftw3*.deb)
+#   ARCH=90                        the GPU's compute capability; PYTHON=python3; CASES=B,A,K3 of bench/cases.py
+#
+# It needs nvcc 12 or newer, CMake, ninja, and a Python (3.11 or newer) with cryobox's requirements, pytest and
+# hypothesis; PyTorch, CuPy and JAX are used where they are. Nothing is written outside OUT and $TMP.
+set -u
+cd "$(dirname "$0")/.." || exit
+root=$PWD
+python=${PYTHON:-python3}
+out=${OUT:-$root/gpu-logs}
+tmp=${TMP:-/tmp}/cryobox-gpu
+logs=$tmp/logs
+site=$tmp/site
+mkdir -p "$out" "$logs" "$site" || exit
+export PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1 PYTEST_DISABLE_PLUGIN_AUTOLOAD=1 XLA_PYTHON_CLIENT_PREALLOCATE=false
+
+say() { echo "== $(date +%T) $*"; }
+
+# limited SECONDS LOG COMMAND...: the command's end is shown, all of it is in the log
+limited() {
+    local seconds=$1 log=$logs/$2.log code
+    shift 2
+    timeout "$seconds" "$@" >"$log" 2>&1
+    code=$?
+    tail -"${SHOW:-12}" "$log" | cut -c1-300
+    echo "exit code $code"
+    return $code
+}
+
+find_tools() {
+    local nvcc
+    nvcc=$(command -v nvcc || ls -d /usr/local/cuda*/bin/nvcc 2>/dev/null | head -1)
+    [ -n "$nvcc" ] || { echo "no nvcc: put it on the PATH"; exit 1; }
+    cuda=$(dirname "$(dirname "$(readlink -f "$nvcc")")")
+    export CUDACXX=$cuda/bin/nvcc PATH=$site/bin:$PATH:$cuda/bin PYTHONPATH=$site
+    # FFTW of the kit, and cuFFT of NVIDIA's wheel where the toolkit comes without.
+    fftw=$(ls -d "$tmp"/fftw/usr/lib/*/libfftw3f.so 2>/dev/null | head -1)
+    [ -z "$fftw" ] || export LD_LIBRARY_PATH=$(dirname "$fftw")${LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH}
+    if ! ls "$cuda"/{lib64,lib,targets/*/lib}/libcufft.so* >/dev/null 2>&1; then
+        CuFFT_ROOT=$("$python" -c 'import pathlib, sysconfig
+for root in sorted(pathlib.Path(sysconfig.get_paths()["purelib"], "nvidia").glob("cu*")):
+    if list(root.glob("lib/libcufft.so*")): print(root); break')
+        export CuFFT_ROOT
+    fi
+    # Results of whole runs belong in memory; 30 GB of it, or on the disk.
+    ram=/dev/shm
+    [ "$(df --output=avail -BG $ram 2>/dev/null | tail -1 | tr -dc 0-9)" -ge 30 ] || ram=$tmp
+}
+
+build() {
+    say build
+    local package config=()
+    for package in ${KIT:+"$KIT"/*.deb}; do
+        [ -e "$package" ] && dpkg -x "$package" "$tmp/fftw"
+    done
+    if [ -n "${KIT:-}" ] && ls "$KIT"/*.whl >/dev/null 2>&1; then
+        "$python" -m pip install -q --no-index --no-deps --no-compile --no-cache-dir --upgrade --target "$site" \
+            "$KIT"/*.whl || return 1
+    fi
+    find_tools
+    [ -z "$fftw" ] || config+=(-C "cmake.define.FFTW3f_INCLUDE_DIR=$tmp/fftw/usr/include" -C "cmake.define.FFTW3f_LIBRARY=$fftw")
+    [ -z "${CuFFT_ROOT:-}" ] || config+=(-C "cmake.define.CuFFT_ROOT=$CuFFT_ROOT")
+    # -lineinfo, so that sanitizers and profiler name lines.
+    SETUPTOOLS_SCM_PRETEND_VERSION_FOR_CRYOBOX=${VERSION:-0.0+gpu} limited 200 build \
+        "$python" -m pip install -v --no-index --no-deps --no-build-isolation --no-cache-dir --upgrade --target "$site" . \
+        -C cmake.define.CRYOBOX_CUDA=ON -C cmake.define.CMAKE_CUDA_ARCHITECTURES="${ARCH:-90}" \
+        -C cmake.define.CMAKE_CUDA_FLAGS=-lineinfo -C build-dir="$tmp/build" "${config[@]}"
+}
+
+info() {
+    say info
+    nvidia-smi --query-gpu=name,driver_version,memory.total,pcie.link.gen.max,pcie.link.width.max --format=csv,noheader
+    lscpu | grep -E '^(Model name|CPU\(s\)|L3)'
+    free -g | sed -n 2p
+    df -h "$ram" "$tmp" | tail -2
+    SHOW=20 limited 60 info "$python" -m cryobox info --devices
+    "$python" -m cryobox --version --verbose
+}
+
+tests() {
+    say tests
+    SHOW=40 limited "${TESTS_SECONDS:-180}" tests \
+        "$python" -m pytest -q -W default -p no:cacheprovider -m gpu --durations 12 tests/core tests/gpu
+}
+
+run() {
+    say run
+    local folder=$tmp/run
+    rm -rf "$folder"
+    SHOW=3 limited 60 run-demo "$python" -m cryobox demo "$folder" || return
+    SHOW=12 limited 60 run-extract "$python" -m cryobox extract "$folder/picks.star" -m "$folder/micrographs.star" \
+        --root "$folder" -o "$folder/gpu" --box 160 --fcrop 128 --small 64 --gpus 1 || return
+    SHOW=6 limited 60 run-verify "$python" -m cryobox verify --all "$folder/gpu"
+}
+
+rates() {
+    local case
+    mkdir -p "$ram/cryobox-out"
+    for case in $(echo "${CASES:-B,A,K3}" | tr , ' '); do
+        say "rates of case $case"
+        SHOW=34 limited "${RATES_SECONDS:-150}" "rates-$case" "$python" -m bench.gpu --data "$ram/cryobox-data" \
+            --out "$ram/cryobox-out" --case "$case" --rounds "${ROUNDS:-4}" --callers "${CALLERS:-1,2,4,8}" \
+            --micrographs "${MICROGRAPHS:-192}"
+        cp bench/results/gpu-*.json "$logs/" 2>/dev/null
+    done
+}
+
+sanitize() {
+    local tool sanitizer
+    sanitizer=$(command -v compute-sanitizer || ls "$cuda"/bin/compute-sanitizer 2>/dev/null)
+    # Our kernels alone: cuFFT's are many and not ours. A few tests: each kernel is some hundred times slower.
+    for tool in memcheck racecheck initcheck synccheck; do
+        say "$tool"
+        SHOW=4 limited "${SANITIZE_SECONDS:-60}" "$tool" "$sanitizer" --tool "$tool" --kernel-regex kns=run_pass \
+            --error-exitcode 9 "$python" -m pytest -q -x -W default -p no:cacheprovider -m gpu \
+            -k "every_pixel_type or every_combination or two_pixels or not_finite or float16_is or beyond_float16" \
+            tests/core/test_against_reference.py
+    done
+}
+
+profile() {
+    local case
+    for case in $(echo "${PROFILE_CASES:-B}" | tr , ' '); do
+        say "profile of case $case"
+        # Of the third call: the first two have made plans and buffers.
+        timeout 90 ncu --clock-control none --csv --print-units base --launch-skip "${SKIP:-60}" --launch-count 60 \
+            --metrics "$("$python" -m bench.gpu_passes metrics)" \
+            "$python" -m bench.gpu_passes call --case "$case" >"$logs/profile-$case.csv" 2>"$logs/profile-$case.log"
+        "$python" -m bench.gpu_passes table "$logs/profile-$case.csv"
+    done
+}
+
+for step in ${*:-build info tests run rates sanitize profile}; do
+    case $step in
+    build) build || { tar czf "$out/gpu.tgz" -C "$tmp" logs; exit 1; } ;;
+    info | tests | run | rates | sanitize | profile)
+        [ -n "${cuda:-}" ] || find_tools
+        "$step"
+        ;;
+    *) echo "there is no step $step" ;;
+    esac
+    tar czf "$out/gpu.tgz" -C "$tmp" logs
+done
+say done
