@@ -48,9 +48,9 @@ for root in sorted(pathlib.Path(sysconfig.get_paths()["purelib"], "nvidia").glob
     if list(root.glob("lib/libcufft.so*")): print(root); break')
         export CuFFT_ROOT
     fi
-    # Results of whole runs belong in memory; 30 GB of it, or on the disk.
+    # Results of whole runs belong in memory; 20 GB of it, or on the disk.
     ram=/dev/shm
-    [ "$(df --output=avail -BG $ram 2>/dev/null | tail -1 | tr -dc 0-9)" -ge 30 ] || ram=$tmp
+    [ "$(df --output=avail -BG $ram 2>/dev/null | tail -1 | tr -dc 0-9)" -ge 20 ] || ram=$tmp
 }
 
 build() {
@@ -100,24 +100,29 @@ run() {
 }
 
 rates() {
-    local case
+    local case runs
     mkdir -p "$ram/cryobox-out"
     for case in $(echo "${CASES:-B,A,K3}" | tr , ' '); do
         say "rates of case $case"
-        SHOW=34 limited "${RATES_SECONDS:-150}" "rates-$case" "$python" -m bench.gpu --data "$ram/cryobox-data" \
-            --out "$ram/cryobox-out" --case "$case" --rounds "${ROUNDS:-4}" --callers "${CALLERS:-1,2,4,8}" \
-            --micrographs "${MICROGRAPHS:-192}"
+        runs=() # whole ones of one case alone
+        [ "$case" != "${RUNS_OF:-B}" ] ||
+            runs=(--out "$ram/cryobox-out" --micrographs "${MICROGRAPHS:-384}" --files "${FILES:-96}")
+        SHOW=34 limited "${RATES_SECONDS:-150}" "rates-$case" "$python" -m bench.gpu --data "$tmp/data" \
+            --case "$case" --rounds "${ROUNDS:-4}" --callers "${CALLERS:-1,2,4,8}" "${runs[@]}"
         cp bench/results/gpu-*.json "$logs/" 2>/dev/null
     done
 }
 
 sanitize() {
-    local tool sanitizer
+    local tool sanitizer only
     sanitizer=$(command -v compute-sanitizer || ls "$cuda"/bin/compute-sanitizer 2>/dev/null)
-    # Our kernels alone: cuFFT's are many and not ours. A few tests: each kernel is some hundred times slower.
+    # A few tests, since each kernel is some hundred times slower; and our kernels alone, but where it counts who has
+    # written what they read.
     for tool in memcheck racecheck initcheck synccheck; do
         say "$tool"
-        SHOW=4 limited "${SANITIZE_SECONDS:-60}" "$tool" "$sanitizer" --tool "$tool" --kernel-regex kns=run_pass \
+        only=(--kernel-regex kns=run_pass)
+        [ $tool != initcheck ] || only=()
+        SHOW=4 limited "${SANITIZE_SECONDS:-60}" "$tool" "$sanitizer" --tool "$tool" "${only[@]}" \
             --error-exitcode 9 "$python" -m pytest -q -x -W default -p no:cacheprovider -m gpu \
             -k "every_pixel_type or every_combination or two_pixels or not_finite or float16_is or beyond_float16" \
             tests/core/test_against_reference.py

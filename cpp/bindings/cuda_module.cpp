@@ -36,6 +36,19 @@ struct DeviceArray {
     [[nodiscard]] std::size_t bytes() const { return static_cast<std::size_t>(elements() * dtype.itemsize()); }
 };
 
+/// Memory that is given back without the interpreter: CUDA first waits for all that the device is doing.
+std::shared_ptr<cuda::Memory> given_back_alone(std::shared_ptr<cuda::Memory> memory) {
+    auto* const held = memory.get();
+    return {held, [memory = std::move(memory)](cuda::Memory*) mutable {
+                if (PyGILState_Check() != 0) {
+                    const py::gil_scoped_release released;
+                    memory.reset();
+                } else { // of a library that let it go, or whose thread knows no interpreter
+                    memory.reset();
+                }
+            }};
+}
+
 DeviceArray empty(std::vector<py::ssize_t> shape, const py::object& dtype, int device) {
     DeviceArray array{
         .memory = nullptr, .shape = std::move(shape), .dtype = py::dtype::from_args(dtype), .device = device};
@@ -46,7 +59,7 @@ DeviceArray empty(std::vector<py::ssize_t> shape, const py::object& dtype, int d
     }
     const std::size_t bytes = array.bytes();
     const py::gil_scoped_release released;
-    array.memory = cuda::Memory::on_device(device, bytes);
+    array.memory = given_back_alone(cuda::Memory::on_device(device, bytes));
     return array;
 }
 
@@ -166,22 +179,50 @@ std::pair<int, int> dlpack_device(const py::object& array) {
     return array.attr("__dlpack_device__")().cast<std::pair<int, int>>();
 }
 
+/// Its capsule, of version 1 where it can make one.
+py::object capsule_of(const py::object& array, bool on_gpu) {
+    py::dict asked;
+    if (on_gpu) { // the producer makes the default stream, 1, wait for its work, and we wait for the default stream
+        asked["stream"] = 1;
+    }
+    try {
+        return array.attr("__dlpack__")(**asked, py::arg("max_version") = py::make_tuple(1, 0));
+    } catch (const py::error_already_set& error) {
+        if (!error.matches(PyExc_TypeError)) { // else it does not know of versions yet
+            throw;
+        }
+        return array.attr("__dlpack__")(**asked);
+    }
+}
+
+/// Whether a library that does not say so over DLPack says elsewhere that its array may be written to.
+bool offers_writing(const py::object& array) {
+    if (!py::hasattr(array, "__cuda_array_interface__")) {
+        return false;
+    }
+    const auto described = array.attr("__cuda_array_interface__").cast<py::dict>();
+    return !described["data"].cast<std::pair<std::uintptr_t, bool>>().second;
+}
+
 Foreign from_dlpack(const py::object& array, int device) {
     const auto where = dlpack_device(array);
     if (where.first != cuda::dlpack_device_type() || (where.first == 2 && where.second != device)) {
         throw std::invalid_argument("the array lies on another device (DLPack says type " +
                                     std::to_string(where.first) + ", number " + std::to_string(where.second) + ")");
     }
-    // The producer makes the default stream, 1, wait for its work, and we wait for the default stream.
-    py::object capsule =
-        where.first == 2 ? array.attr("__dlpack__")(py::arg("stream") = 1) : array.attr("__dlpack__")();
-    const dlpack::Tensor& tensor = dlpack::open(capsule);
+    const bool on_gpu = where.first == 2;
+    std::optional<cuda::OnDevice> chosen; // PyTorch hands over only what lies on the thread's own device
+    if (on_gpu) {
+        chosen.emplace(device);
+    }
+    py::object capsule = capsule_of(array, on_gpu);
+    const auto [tensor, versioned, writable] = dlpack::open(capsule);
     Foreign found{.data = static_cast<std::byte*>(tensor.data) + tensor.byte_offset,
                   .shape = {tensor.shape, tensor.shape + tensor.ndim},
                   .strides = {},
                   .dtype = dlpack::numpy_type(tensor.dtype),
-                  .writable = true,
-                  .stream = where.first == 2 ? std::uintptr_t{1} : 0,
+                  .writable = versioned ? writable : offers_writing(array),
+                  .stream = on_gpu ? std::uintptr_t{1} : 0,
                   .owner = capsule};
     for (int axis = 0; tensor.strides != nullptr && axis < tensor.ndim; ++axis) {
         found.strides.push_back(tensor.strides[axis] * found.dtype.itemsize());
@@ -252,7 +293,8 @@ StackView stack_view(const Foreign& stack, py::ssize_t count) {
         throw std::invalid_argument("every output must be C-contiguous, aligned and in native byte order");
     }
     if (!stack.writable) {
-        throw std::invalid_argument("every output must be writable");
+        throw std::invalid_argument(
+            "every output must be writable, and say so: over DLPack 1.0 or __cuda_array_interface__");
     }
     StackView view{.float32 = nullptr, .float16 = nullptr, .size = stack.shape[1]};
     if (stack.dtype.kind() == 'f' && stack.dtype.itemsize() == 4) {
@@ -335,7 +377,7 @@ py::array pinned(std::size_t bytes, int device) {
     const py::capsule owner(memory, [](void* held) { delete static_cast<std::shared_ptr<cuda::Memory>*>(held); });
     {
         const py::gil_scoped_release released;
-        *memory = cuda::Memory::pinned(device, bytes);
+        *memory = given_back_alone(cuda::Memory::pinned(device, bytes));
     }
     return py::array(py::dtype::of<std::uint8_t>(), {static_cast<py::ssize_t>(bytes)}, {}, (*memory)->data(), owner);
 }

@@ -1,10 +1,11 @@
-// DLPack's structures, as its specification lays them out (version 0.8 and the unversioned capsules of 1.x), and our
-// arrays as such capsules.
+// DLPack's structures, as its specification lays them out (https://dmlc.github.io/dlpack/latest/c_api.html): the capsules
+// of others with and without a version, and our arrays as capsules without one, which every library takes.
 #pragma once
 
 #include <cstdint>
 #include <memory>
 #include <stdexcept>
+#include <string>
 #include <utility>
 #include <vector>
 
@@ -39,13 +40,37 @@ struct ManagedTensor {
     void (*deleter)(ManagedTensor*);
 };
 
-/// The tensor in a capsule, which keeps it alive: we never take it over.
-inline const Tensor& open(const py::object& capsule) {
-    auto* managed = static_cast<ManagedTensor*>(PyCapsule_GetPointer(capsule.ptr(), "dltensor"));
+struct ManagedTensorVersioned { // of version 1
+    std::uint32_t major;
+    std::uint32_t minor;
+    void* context;
+    void (*deleter)(ManagedTensorVersioned*);
+    std::uint64_t flags;
+    Tensor tensor;
+};
+inline constexpr std::uint64_t read_only = 1; ///< one of the flags
+
+/// What a capsule holds, which keeps it alive: we never take it over.
+struct Opened {
+    const Tensor& tensor;
+    bool versioned; ///< then it says whether it may be written to
+    bool writable;
+};
+
+inline Opened open(const py::object& capsule) {
+    if (PyCapsule_IsValid(capsule.ptr(), "dltensor_versioned") != 0) {
+        const auto* managed =
+            static_cast<ManagedTensorVersioned*>(PyCapsule_GetPointer(capsule.ptr(), "dltensor_versioned"));
+        if (managed->major != 1) {
+            throw std::invalid_argument("DLPack version 1 is read; the array offers " + std::to_string(managed->major));
+        }
+        return {.tensor = managed->tensor, .versioned = true, .writable = (managed->flags & read_only) == 0};
+    }
+    const auto* managed = static_cast<ManagedTensor*>(PyCapsule_GetPointer(capsule.ptr(), "dltensor"));
     if (managed == nullptr) {
         throw py::error_already_set();
     }
-    return managed->tensor;
+    return {.tensor = managed->tensor, .versioned = false, .writable = false};
 }
 
 inline py::dtype numpy_type(Type type) {

@@ -116,23 +116,16 @@ CRYOBOX_DEVICE void visit(const ImageView& view, const Work& work) {
 
 CRYOBOX_DEVICE bool is_finite(double value) { return value - value == 0; }
 
-/// Every thread's number into slot 0, by halves.
-template <class Team, class T, class Combine>
-CRYOBOX_DEVICE void reduce(const Team& team, T* slots, int count, const Combine& combine) {
+/// What every thread has into that of thread 0, by halves: `combine(into, from)` adds one thread's to another's.
+template <class Team, class Combine>
+CRYOBOX_DEVICE void reduce(const Team& team, int count, const Combine& combine) {
     for (int half = count / 2; half > 0; half /= 2) {
         team.each([&](int t) {
             if (t < half) {
-                slots[t] = combine(slots[t], slots[t + half]);
+                combine(t, t + half);
             }
         });
     }
 }
-
-struct Add {
-    template <class T>
-    CRYOBOX_DEVICE T operator()(T a, T b) const {
-        return a + b;
-    }
-};
 
 } // namespace cryobox::cuda

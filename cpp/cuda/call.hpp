@@ -47,6 +47,7 @@ struct CallPlan {
     Index largest_crop = 0;
     Index group = group_size;
     Index span = 0; ///< particles between two synchronizations; whole groups
+    Index room = 0; ///< particles that a span's memory is made for where it must grow: the next call may have more
 
     CallPlan(const ExtractOptions& chosen, std::span<const StackView> stacks) : options(chosen), outputs(stacks) {
         for (const StackView& output : outputs) {
@@ -92,6 +93,7 @@ private:
         span = std::max<Index>(1, std::min(fitting, count) / group) * group;
         // The last group of a call need not be whole.
         span = std::min(span >= count - count % group ? count : span, std::max<Index>(count, 1));
+        room = std::max(span, std::min(fitting, span + span / 2));
     }
 };
 
@@ -212,7 +214,8 @@ private:
             const Index each = bytes_of_image(stacks[k]);
             std::byte* wanted = data_of(plan_.outputs[k]) + begin * each;
             if (!queue_.is_pinned(wanted) || !queue_.is_pinned(wanted + count * each - 1)) {
-                workspace_.staged_stacks.reserve(as_size(plan_.span) * plan_.stack_bytes_per_particle());
+                workspace_.staged_stacks.reserve(as_size(plan_.span) * plan_.stack_bytes_per_particle(),
+                                                 as_size(plan_.room) * plan_.stack_bytes_per_particle());
                 wanted = staged[k] = workspace_.staged_stacks.as<std::byte>() + at;
             }
             at += as_size(plan_.span * each);

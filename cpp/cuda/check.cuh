@@ -1,6 +1,7 @@
 // Every call of CUDA and cuFFT goes through `check`, which says what was being done when one fails, or `forget`.
 #pragma once
 
+#include <cstddef>
 #include <stdexcept>
 #include <string>
 
@@ -41,10 +42,17 @@ inline void check(cufftResult code, const char* what) {
     throw std::runtime_error(std::string(what) + ": cuFFT error " + std::to_string(static_cast<int>(code)));
 }
 
-/// While planning cuFFT also says "internal error" where memory runs out.
+inline constexpr std::size_t little_memory = std::size_t{512} << 20U; ///< more than any plan's tables and code take
+
+/// While planning cuFFT also says "internal error" where memory runs out: it is that only where little is left.
 inline void check_plan(cufftResult code, const char* what) {
     if (code == CUFFT_INTERNAL_ERROR) {
-        throw OutOfMemory(std::string(what) + ": cuFFT's internal error, as where memory runs out");
+        std::size_t free = 0;
+        std::size_t total = 0;
+        forget(cudaMemGetInfo(&free, &total));
+        if (free < little_memory) {
+            throw OutOfMemory(std::string(what) + ": cuFFT's internal error, as where memory runs out");
+        }
     }
     check(code, what);
 }

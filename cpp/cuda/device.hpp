@@ -41,23 +41,6 @@ public:
     [[nodiscard]] virtual std::size_t work_bytes() const noexcept = 0;
 };
 
-/// For its lifetime the calling thread speaks to a device, and then again to the one that it spoke to before: other
-/// libraries in the thread count on that.
-class OnDevice {
-public:
-    /// @throws std::runtime_error
-    explicit OnDevice(int device);
-    OnDevice(const OnDevice&) = delete;
-    OnDevice& operator=(const OnDevice&) = delete;
-    OnDevice(OnDevice&&) = delete;
-    OnDevice& operator=(OnDevice&&) = delete;
-    ~OnDevice();
-
-private:
-    int device_;
-    int before_ = 0;
-};
-
 /// Work on one device in the order in which it is given. Everything but `synchronize` returns before it is done. Every
 /// call but the constructor's comes from a thread that is `OnDevice`.
 /// @throws OutOfMemory, std::runtime_error that says what was being done

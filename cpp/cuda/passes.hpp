@@ -55,7 +55,7 @@ struct WindowSums {
                 shared.sum[t] = sum;
             });
         });
-        reduce(team, shared.sum, threads, Add{});
+        reduce(team, threads, [&](int into, int from) { shared.sum[into] += shared.sum[from]; });
         team.each([&](int t) {
             if (t == 0) {
                 partial[n * slices_of(box) + block.x] = shared.sum[0];
@@ -314,12 +314,14 @@ private:
             shared.e[t] = whole;
             shared.f[t] = whole_square;
         });
-        reduce(team, shared.a, threads, Add{});
-        reduce(team, shared.b, threads, Add{});
-        reduce(team, shared.c, threads, Add{});
-        reduce(team, shared.d, threads, Add{});
-        reduce(team, shared.e, threads, Add{});
-        reduce(team, shared.f, threads, Add{});
+        reduce(team, threads, [&](int into, int from) {
+            shared.a[into] += shared.a[from];
+            shared.b[into] += shared.b[from];
+            shared.c[into] += shared.c[from];
+            shared.d[into] += shared.d[from];
+            shared.e[into] += shared.e[from];
+            shared.f[into] += shared.f[from];
+        });
         team.each([&](int t) {
             if (t == 0) {
                 shared.sums = BackgroundSums{
@@ -341,8 +343,10 @@ private:
             shared.a[t] = value;
             shared.b[t] = square;
         });
-        reduce(team, shared.a, threads, Add{});
-        reduce(team, shared.b, threads, Add{});
+        reduce(team, threads, [&](int into, int from) {
+            shared.a[into] += shared.a[from];
+            shared.b[into] += shared.b[from];
+        });
         team.each([&](int t) {
             if (t == 0) {
                 const BackgroundSums left{.value = shared.a[0], .value_i = 0, .value_j = 0, .square = shared.b[0]};
@@ -390,11 +394,13 @@ private:
             shared.low[t] = low;
             shared.high[t] = high;
         });
-        reduce(team, shared.a, threads, Add{});
-        reduce(team, shared.b, threads, Add{});
-        reduce(team, shared.c, threads, Add{});
-        reduce(team, shared.low, threads, [](float a, float b) { return b < a ? b : a; });
-        reduce(team, shared.high, threads, [](float a, float b) { return b > a ? b : a; });
+        reduce(team, threads, [&](int into, int from) {
+            shared.a[into] += shared.a[from];
+            shared.b[into] += shared.b[from];
+            shared.c[into] += shared.c[from];
+            shared.low[into] = shared.low[from] < shared.low[into] ? shared.low[from] : shared.low[into];
+            shared.high[into] = shared.high[from] > shared.high[into] ? shared.high[from] : shared.high[into];
+        });
         team.each([&](int t) {
             if (t == 0) {
                 const double count = static_cast<double>(size) * static_cast<double>(size);

@@ -1,6 +1,7 @@
 // What is asked of a device, in which order and in how many pieces. No CUDA here.
 #include <algorithm>
 #include <cstring>
+#include <limits>
 #include <stdexcept>
 #include <string>
 #include <utility>
@@ -30,36 +31,75 @@ std::pair<Index, Index> rows_needed(std::span<const Corner> corners, const Image
     return {first, last};
 }
 
-void make_room(Workspace& workspace, CallPlan& plan, bool stacks_here) {
-    const Index box = plan.options.box;
-    const auto group = as_size(plan.group);
-    const auto side = as_size(box);
-    const std::size_t window_bytes = group * side * side * sizeof(float);
-    if (workspace.windows.reserve(window_bytes)) {
-        // Transforms take whole groups; the places of particles that are not there must hold something.
-        workspace.queue->fill_zero(workspace.windows.as<void>(), window_bytes);
-    }
-    workspace.partial.reserve(group * as_size(slices_of(box)) * sizeof(double));
-    workspace.results.reserve(Results::bytes(plan.span, plan.outputs.size()));
-    workspace.staged_results.reserve(Results::bytes(plan.span, plan.outputs.size()));
-    if (stacks_here) {
-        workspace.stacks.reserve(as_size(plan.span) * plan.stack_bytes_per_particle());
-    }
-    if (plan.columns == 0) {
-        return;
-    }
-    const auto crop = as_size(plan.largest_crop);
-    workspace.spectra.reserve(group * side * (side / 2 + 1) * sizeof(Coefficient));
-    workspace.columns.reserve(group * as_size(plan.columns) * side * sizeof(Coefficient));
-    workspace.cropped.reserve(group * crop * crop * sizeof(float));
-    std::size_t work = 0;
-    const auto count_in = [&](const DeviceTransform& transform) { work = std::max(work, transform.work_bytes()); };
-    count_in(workspace.transform(TransformKind::rows, box, plan.group * box));
-    count_in(workspace.transform(TransformKind::columns, box, plan.group * plan.columns));
-    for (const StackView& output : plan.outputs) {
-        if (output.size < box) {
-            count_in(workspace.transform(TransformKind::images, output.size, plan.group));
+/// Bytes of every buffer that a call needs, and its transforms.
+struct Needs {
+    struct Transform {
+        TransformKind kind;
+        Index length;
+        Index batch;
+    };
+    std::size_t windows;
+    std::size_t partial;
+    std::size_t results;
+    std::size_t stacks = 0;
+    std::size_t spectra = 0;
+    std::size_t columns = 0;
+    std::size_t cropped = 0;
+    std::vector<Transform> transforms;
+
+    /// For spans of so many particles.
+    Needs(const CallPlan& plan, Index span, bool stacks_here) {
+        const Index box = plan.options.box;
+        const auto group = as_size(plan.group);
+        const auto side = as_size(box);
+        windows = group * side * side * sizeof(float);
+        partial = group * as_size(slices_of(box)) * sizeof(double);
+        results = Results::bytes(span, plan.outputs.size());
+        stacks = stacks_here ? as_size(span) * plan.stack_bytes_per_particle() : 0;
+        if (plan.columns == 0) {
+            return;
         }
+        const auto crop = as_size(plan.largest_crop);
+        spectra = group * side * (side / 2 + 1) * sizeof(Coefficient);
+        columns = group * as_size(plan.columns) * side * sizeof(Coefficient);
+        cropped = group * crop * crop * sizeof(float);
+        transforms = {{.kind = TransformKind::rows, .length = box, .batch = plan.group * box},
+                      {.kind = TransformKind::columns, .length = box, .batch = plan.group * plan.columns}};
+        for (const StackView& output : plan.outputs) {
+            if (output.size < box) {
+                transforms.push_back({.kind = TransformKind::images, .length = output.size, .batch = plan.group});
+            }
+        }
+    }
+
+    /// Whether nothing would have to be allocated.
+    [[nodiscard]] bool are_met_by(const Workspace& workspace) const {
+        return windows <= workspace.windows.bytes() && partial <= workspace.partial.bytes() &&
+               results <= workspace.results.bytes() && stacks <= workspace.stacks.bytes() &&
+               spectra <= workspace.spectra.bytes() && columns <= workspace.columns.bytes() &&
+               cropped <= workspace.cropped.bytes() && std::ranges::all_of(transforms, [&](const Transform& one) {
+                   return workspace.has_transform(one.kind, one.length, one.batch);
+               });
+    }
+};
+
+void make_room(Workspace& workspace, const CallPlan& plan, bool stacks_here) {
+    const Needs needs(plan, plan.span, stacks_here);
+    const Needs wanted(plan, plan.room, stacks_here);
+    if (workspace.windows.reserve(needs.windows)) {
+        // Transforms take whole groups; the places of particles that are not there must hold something.
+        workspace.queue->fill_zero(workspace.windows.as<void>(), needs.windows);
+    }
+    workspace.partial.reserve(needs.partial);
+    workspace.results.reserve(needs.results, wanted.results);
+    workspace.staged_results.reserve(needs.results, wanted.results);
+    workspace.stacks.reserve(needs.stacks, wanted.stacks);
+    workspace.spectra.reserve(needs.spectra);
+    workspace.columns.reserve(needs.columns);
+    workspace.cropped.reserve(needs.cropped);
+    std::size_t work = 0;
+    for (const Needs::Transform& one : needs.transforms) {
+        work = std::max(work, workspace.transform(one.kind, one.length, one.batch).work_bytes());
     }
     workspace.work.reserve(work);
 }
@@ -73,6 +113,7 @@ void make_room_for(Workspace& workspace, CallPlan& plan, int device, Index count
             return;
         } catch (const OutOfMemory& error) {
             workspace.release_batches();
+            plan.room = plan.span;
             if (!released) { // first what nobody uses
                 WorkspacePool::instance().release(device);
                 released = true;
@@ -90,9 +131,10 @@ void make_room_for(Workspace& workspace, CallPlan& plan, int device, Index count
     }
 }
 
-void reserve_image(Workspace& workspace, int device, std::size_t bytes) {
+/// Memory for the micrograph, `bytes` of it; where it must grow, for the whole one if that can be had.
+void reserve_image(Workspace& workspace, int device, std::size_t bytes, std::size_t whole) {
     try {
-        workspace.image.reserve(bytes);
+        workspace.image.reserve(bytes, whole);
     } catch (const OutOfMemory&) {
         workspace.release_batches();
         WorkspacePool::instance().release(device);
@@ -181,18 +223,27 @@ void extract(const ImageView& image, std::span<const Corner> corners, std::span<
     if (use.image == Place::host) {
         const Index row_bytes = image.width * bytes_per_pixel(image.type);
         image_bytes = as_size((last_row - first_row) * row_bytes);
-        reserve_image(*workspace, use.device, image_bytes);
+        const std::size_t whole = as_size(image.height * row_bytes);
+        reserve_image(*workspace, use.device, image_bytes, use.memory == 0 ? whole : 0);
         auto* pixels = workspace->image.as<std::byte>();
         upload_rows(*workspace, image, first_row, last_row, pixels);
         on_device.first_row = first_row;
         on_device.pixels.data = pixels;
         on_device.pixels.row_stride = row_bytes;
     }
+    const bool stacks_here = use.outputs == Place::host;
     CallPlan plan(options, outputs);
-    const std::size_t budget =
-        use.memory != 0 ? use.memory : (queue.free_bytes() + workspace->device_bytes()) / 2 + image_bytes;
-    plan.fit_into(budget > image_bytes ? budget - image_bytes : 0, count);
-    make_room_for(*workspace, plan, use.device, count, use.outputs == Place::host);
+    plan.fit_into(std::numeric_limits<std::size_t>::max(), count);
+    // Asking what is free takes the driver up to milliseconds: only where something must be allocated.
+    if (use.memory != 0 || !Needs(plan, plan.span, stacks_here).are_met_by(*workspace)) {
+        const std::size_t budget =
+            use.memory != 0 ? use.memory : (queue.free_bytes() + workspace->device_bytes()) / 2 + image_bytes;
+        plan.fit_into(budget > image_bytes ? budget - image_bytes : 0, count);
+        if (use.memory != 0) { // as little as goes
+            plan.room = plan.span;
+        }
+        make_room_for(*workspace, plan, use.device, count, stacks_here);
+    }
     Call call(*workspace, plan, on_device, use);
     for (Index begin = 0; begin < count; begin += plan.span) {
         call.extract(corners, begin, std::min(plan.span, count - begin), status, statistics);

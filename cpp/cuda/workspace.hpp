@@ -33,14 +33,16 @@ public:
     KeptMemory& operator=(KeptMemory&&) = delete;
     ~KeptMemory() { release(); }
 
-    /// Room for `bytes`; what was there is lost where it grows. Whether it grew.
-    bool reserve(std::size_t bytes) {
+    /// Room for `bytes`; where it must grow, which costs every caller of the device a wait, to `wanted` if that is more.
+    /// What was there is lost then. Whether it grew.
+    bool reserve(std::size_t bytes, std::size_t wanted = 0) {
         if (bytes <= bytes_) {
             return false;
         }
         release(); // first, so that the old and the new never exist together
-        memory_ = queue_.allocate(where_, bytes);
-        bytes_ = bytes;
+        const std::size_t chosen = std::max(bytes, wanted);
+        memory_ = queue_.allocate(where_, chosen);
+        bytes_ = chosen;
         return true;
     }
     void release() noexcept {
@@ -104,6 +106,9 @@ struct Workspace {
         for (KeptMemory* memory : {&windows, &spectra, &columns, &cropped, &partial, &work, &results, &stacks}) {
             memory->release();
         }
+    }
+    [[nodiscard]] bool has_transform(TransformKind kind, Index length, Index batch) const {
+        return transforms.contains({kind, length, batch});
     }
     DeviceTransform& transform(TransformKind kind, Index length, Index batch) {
         auto& found = transforms[{kind, length, batch}];
@@ -239,7 +244,7 @@ inline void upload_rows(Workspace& workspace, const ImageView& image, Index firs
         return;
     }
     // Each chunk has its own place, so that one is copied while the last one travels.
-    workspace.staged_image.reserve(rows * row_bytes);
+    workspace.staged_image.reserve(rows * row_bytes, as_size(image.height) * row_bytes);
     auto* staged = workspace.staged_image.as<std::byte>();
     const std::size_t step = std::max<std::size_t>(1, upload_chunk_bytes / row_bytes);
     for (std::size_t row = 0; row < rows; row += step) {

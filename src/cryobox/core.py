@@ -97,7 +97,7 @@ def cut(
         status, statistics = extract(image, windows.corner, list(into), **options)
         if all(isinstance(array, np.ndarray) for array in (image, *into)) and image.dtype.itemsize == 4:
             cut_again(extract, image, windows.corner, list(into), options, status, statistics)
-    except ValueError as error:
+    except (ValueError, BufferError) as error:  # the latter from a library that does not hand over its array
         raise OptionError(str(error)) from error
     except RuntimeError as error:
         raise BackendError(f"{device}: {error}") from error

@@ -149,12 +149,11 @@ def parse_memory(text: str) -> int:
 
 def is_device_array(array: object) -> bool:
     """Whether an array lies in the memory of a GPU, and not of the host, by its own word."""
-    if hasattr(array, "__cuda_array_interface__"):
-        return True
-    if not hasattr(array, "__dlpack_device__"):
-        return False
-    kind, _ = array.__dlpack_device__()
-    return bool(kind != _DLPACK_CPU)
+    if hasattr(array, "__dlpack_device__"):  # first: PyTorch's other interface raises where a gradient is wanted
+        kind, _ = array.__dlpack_device__()
+        if kind != _DLPACK_CPU:
+            return True
+    return hasattr(array, "__cuda_array_interface__")
 
 
 @dataclass(frozen=True, slots=True)

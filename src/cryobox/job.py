@@ -14,7 +14,7 @@ from pathlib import Path
 from cryobox import __version__
 from cryobox.beginning import begin, check_inputs_stay, head_of, make_folders
 from cryobox.bounds import check_seconds
-from cryobox.engine.devices import memory_of_a_worker, ready_devices
+from cryobox.engine.devices import memory_of_a_worker, ready_devices, warm_up
 from cryobox.engine.dispatch import Engine, Incidents, carry_out, check_engine
 from cryobox.engine.progress import ProgressCallback, Tally
 from cryobox.engine.shards import check_whole, different_processors, fingerprint, run_record, share
@@ -149,6 +149,8 @@ def run(
     options = options or RunOptions()
     began = time.perf_counter()
     check_engine(executor, options)
+    if executor is None:
+        warm_up(options, recipe)
     given = Given.of(picks, micrographs, root, directory)
     inputs = prepare(given, recipe=recipe, recorded=recorded, warnings=warnings)
     check_inputs_stay(Path(out), inputs, shard=options.shard)

@@ -120,7 +120,7 @@ def test_with_the_fallback_the_processor_takes_over(
 def test_without_the_fallback_a_failure_ends_the_run_and_it_resumes(
     stand_in: StandIn, dataset: Any, expected: dict[str, np.ndarray], tmp_path: Path
 ) -> None:
-    stand_in.fail_after(1)
+    stand_in.fail_after(2)  # its start, and the first micrograph
     with pytest.raises(AbortedError, match=r"cuda:0 failed .* illegal memory access .*\(--gpu-fallback lets the CPU"):
         cut(dataset, tmp_path, gpus=("cuda:0",), workers=1)
     assert hidden(tmp_path) == []

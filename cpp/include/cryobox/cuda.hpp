@@ -73,6 +73,23 @@ inline constexpr int most_callers = 8;
 void extract(const ImageView& image, std::span<const Corner> corners, std::span<const StackView> outputs,
              const ExtractOptions& options, const Use& use, std::span<Status> status, std::span<double> statistics);
 
+/// For its lifetime the calling thread speaks to a device, and then again to the one that it spoke to before: other
+/// libraries in the thread count on that.
+class OnDevice {
+public:
+    /// @throws std::runtime_error
+    explicit OnDevice(int device);
+    OnDevice(const OnDevice&) = delete;
+    OnDevice& operator=(const OnDevice&) = delete;
+    OnDevice(OnDevice&&) = delete;
+    OnDevice& operator=(OnDevice&&) = delete;
+    ~OnDevice();
+
+private:
+    int device_;
+    int before_ = 0;
+};
+
 /// Memory of a device or pinned memory of the host, and its end.
 class Memory {
 public:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import dataclasses
 import itertools
 import math
 import threading
@@ -9,12 +11,16 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
-from cryobox.engine.local import available_cores
-from cryobox.errors import BackendError, OptionError
-from cryobox.gpu import most_callers, survey
-from cryobox.options import RunOptions
+import numpy as np
 
-__all__ = ["CPU", "memory_of_a_worker", "on_a_device", "ready_devices"]
+from cryobox.core import cut
+from cryobox.engine.local import available_cores
+from cryobox.errors import BackendError, CryoboxError, OptionError
+from cryobox.gpu import most_callers, survey
+from cryobox.options import Recipe, RunOptions
+from cryobox.windows import Stored, Windows
+
+__all__ = ["CPU", "memory_of_a_worker", "on_a_device", "ready_devices", "warm_up"]
 
 CPU = "cpu"
 
@@ -41,6 +47,7 @@ class _Turns:
 
 _turns = _Turns()
 _failed: dict[str, str] = {}  # devices that this process does not use any more, with the reason
+_starting: list[threading.Thread] = []
 _lock = threading.Lock()
 
 
@@ -59,6 +66,8 @@ def ready_devices(options: RunOptions, engine: object) -> tuple[tuple[str, ...],
         return (CPU,), ()
     if engine is not None and not isinstance(engine, ThreadPoolExecutor):
         raise OptionError("--gpus is for workers that are threads of this process; it does not go with other executors")
+    while _starting:
+        _starting.pop().join()
     devices, about = survey(wanted)  # the others are not touched: they may be somebody else's
     usable = [device.name for device in devices if not device.problem]
     problems = {device.name: device.problem for device in devices if device.problem}
@@ -75,6 +84,34 @@ def ready_devices(options: RunOptions, engine: object) -> tuple[tuple[str, ...],
     if not options.gpu_fallback:
         raise BackendError(f"{said} (cryobox info --devices says more; --gpu-fallback goes on without it)")
     return left or (CPU,), (f"{said}; {', '.join(left) or 'the CPU'} did its work",)
+
+
+def warm_up(options: RunOptions, recipe: Recipe) -> None:
+    """Let the GPUs that were asked for start while a run is planned: contexts and transforms take them 0.8 s.
+
+    `ready_devices` waits for them, and says where one cannot be used.
+    """
+    for device in options.gpus:
+        memory = memory_of_a_worker(options, options.gpus)
+        _starting.append(threading.Thread(target=_cut_once, args=(device, memory, recipe), name=f"start of {device}"))
+        _starting[-1].start()
+
+
+def _cut_once(device: str, memory: int, recipe: Recipe) -> None:
+    """Cut one window with everything that the run's windows need."""
+    image = np.zeros((recipe.box, recipe.box), np.uint8)
+    outputs = [Stored(size=size, dtype=recipe.dtype, background_radius=0.0) for size in recipe.sizes]
+    steps = dataclasses.replace(recipe.steps(), normalize=False)
+    with contextlib.suppress(CryoboxError):
+        cut(
+            image,
+            Windows(box=recipe.box, pad=False, corner=np.zeros((1, 2), np.int64)),
+            outputs,
+            steps,
+            into=[np.empty((1, output.size, output.size), output.dtype) for output in outputs],
+            device=device,
+            device_memory=memory,
+        )
 
 
 def memory_of_a_worker(options: RunOptions, devices: Sequence[str]) -> int:

@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Self
 
@@ -93,7 +94,7 @@ def do_task(task: Task, setting: Setting) -> TaskResult:
     clock = _Clock()
     try:
         with clock.time("read"):
-            image = _worker.reader.read(
+            image = _worker.reader(setting.devices).read(
                 task.path, task.header, rows=task.windows.rows_needed(task.header.shape[0]), tiff_flip=task.tiff_flip
             )
     except MicrographError as error:
@@ -129,8 +130,8 @@ def _do_on(device: str, task: Task, setting: Setting, image: NDArray[Any], clock
         extract_seconds=clock.seconds["extract"],
         write_seconds=clock.seconds["write"],
         ended=time.time(),
-        bytes_read=_worker.reader.bytes_read,
-        warnings=(*_worker.reader.warnings, *_clamp_warning(task, infos)),
+        bytes_read=_worker.reader(setting.devices).bytes_read,
+        warnings=(*_worker.reader(setting.devices).warnings, *_clamp_warning(task, infos)),
     )
 
 
@@ -274,8 +275,15 @@ class _Worker(threading.local):
     """What a worker keeps from one micrograph to the next, so that no page is faulted in twice."""
 
     def __init__(self) -> None:
-        self.reader = PixelReader()
+        self._readers: dict[str, PixelReader] = {}
         self._memory: dict[tuple[int, str], NDArray[np.uint8]] = {}
+
+    def reader(self, devices: Sequence[str]) -> PixelReader:
+        """The one that reads into what the devices take pixels from: any GPU takes them from memory pinned for one."""
+        device = devices[0]
+        if device not in self._readers:
+            self._readers[device] = PixelReader() if device == CPU else PixelReader(partial(_pinned_or_not, device))
+        return self._readers[device]
 
     def blocks(self, outputs: Sequence[Stored], count: int, device: str) -> list[NDArray[Any]]:
         """Room for `count` images of each output, in memory that is reused; a GPU writes into it directly."""
@@ -289,6 +297,13 @@ class _Worker(threading.local):
                 self._memory[index, device] = memory
             found.append(memory[:needed].view(output.dtype).reshape(count, output.size, output.size))
         return found
+
+
+def _pinned_or_not(device: str, count: int) -> NDArray[np.uint8]:
+    try:
+        return pinned(count, device)
+    except BackendError:  # the device has failed, or pages cannot be locked: its own copy will do, or the CPU
+        return np.empty(count, np.uint8)
 
 
 _worker = _Worker()

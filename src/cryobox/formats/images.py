@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -36,7 +37,11 @@ def read_header(path: str) -> ImageHeader:
     return mrc.read_header(path)
 
 
-def room(count: int) -> NDArray[np.uint8]:
+def _plain(count: int) -> NDArray[np.uint8]:
+    return np.empty(count, np.uint8)
+
+
+def room(count: int, allocate: Callable[[int], NDArray[np.uint8]] = _plain) -> NDArray[np.uint8]:
     """Memory for so many bytes that the kernel copies fast into and out of: it begins a cache line beyond a page.
 
     NumPy's large arrays begin 16 bytes beyond one, where the string copy of AMD's Zen 4 is slow: 64 MB out of the page
@@ -46,13 +51,18 @@ def room(count: int) -> NDArray[np.uint8]:
     ------
     MemoryError
     """
-    memory = np.empty(count + _PAGE, np.uint8)
+    memory = allocate(count + _PAGE)
     skipped = (_LINE - memory.ctypes.data) % _PAGE
     return memory[skipped : skipped + count]
 
 
 class PixelReader:
     """Reads one micrograph after another into the same memory. One per worker; not to be shared between threads.
+
+    Parameters
+    ----------
+    allocate : callable, optional
+        Makes the memory, so many bytes as uint8: where a GPU is to take pixels from, `gpu.pinned`.
 
     Attributes
     ----------
@@ -62,7 +72,8 @@ class PixelReader:
         What the last `read` found odd beyond the warnings of the header; each begins with the path.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, allocate: Callable[[int], NDArray[np.uint8]] = _plain) -> None:
+        self._allocate = allocate
         self.bytes_read = 0
         self.warnings: tuple[str, ...] = ()
         self._buffer: NDArray[np.uint8] = np.empty(0, np.uint8)
@@ -110,7 +121,7 @@ class PixelReader:
         if self._buffer.nbytes < needed:
             self._buffer = np.empty(0, np.uint8)  # give the old one back first: both at once may not fit
             try:
-                self._buffer = room(needed)
+                self._buffer = room(needed, self._allocate)
             except MemoryError as error:
                 raise MicrographError(
                     f"{path}: needs {needed} bytes of memory; this process cannot get them"
