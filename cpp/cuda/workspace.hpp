@@ -33,8 +33,8 @@ public:
     KeptMemory& operator=(KeptMemory&&) = delete;
     ~KeptMemory() { release(); }
 
-    /// Room for `bytes`; where it must grow, which costs every caller of the device a wait, to `wanted` if that is more.
-    /// What was there is lost then. Whether it grew.
+    /// Room for `bytes`; where it must grow, which costs every caller of the device a wait, to `wanted` if that is
+    /// more. What was there is lost then. Whether it grew.
     bool reserve(std::size_t bytes, std::size_t wanted = 0) {
         if (bytes <= bytes_) {
             return false;

@@ -163,6 +163,24 @@ void a_second_call_allocates_nothing_and_waits_once() {
     CHECK(standin_synchronizations() == 1);
 }
 
+void a_few_more_particles_or_rows_allocate_nothing() {
+    const Scene scene(300, 200);
+    std::vector<Corner> few;
+    few.reserve(140);
+    for (Index i = 0; i < 100; ++i) {
+        few.push_back({.y = i % 7, .x = i});
+    }
+    cuda::release_idle(0);
+    on_device(scene, few, {64, 32}, options(64, {24, 12}));
+    standin_set(1, plenty, 0);
+    auto more = few;
+    for (Index i = 0; i < 40; ++i) {
+        more.push_back({.y = 200 + i % 30, .x = i});
+    }
+    on_device(scene, more, {64, 32}, options(64, {24, 12}));
+    CHECK(standin_allocations() == 0);
+}
+
 void a_failed_device_is_an_error_and_leaks_nothing() {
     const Scene scene(100, 100);
     const auto corners = corners_everywhere(100, 100, 32);
@@ -280,7 +298,8 @@ int main() {
     standin_set(1, plenty, 0);
     return testing::run(the_device_makes_what_the_processor_makes, the_order_of_threads_changes_no_bit,
                         little_memory_costs_batches_and_no_bit, too_little_memory_is_an_error_that_says_so,
-                        a_second_call_allocates_nothing_and_waits_once, a_failed_device_is_an_error_and_leaks_nothing,
-                        images_and_stacks_on_the_device_need_no_copies, callers_in_many_threads_get_the_bits_of_one,
-                        many_callers_take_turns_and_no_more_memory, wrong_arguments_are_refused_as_on_the_processor);
+                        a_second_call_allocates_nothing_and_waits_once, a_few_more_particles_or_rows_allocate_nothing,
+                        a_failed_device_is_an_error_and_leaks_nothing, images_and_stacks_on_the_device_need_no_copies,
+                        callers_in_many_threads_get_the_bits_of_one, many_callers_take_turns_and_no_more_memory,
+                        wrong_arguments_are_refused_as_on_the_processor);
 }

@@ -189,6 +189,54 @@ def test_what_others_still_do_with_an_array_is_waited_for(
         np.testing.assert_array_equal(stack, expected)
 
 
+class Modern(Exported):
+    """One that knows DLPack 1.0, and says whether it may be written to."""
+
+    def __dlpack__(self, **asked: Any) -> object:
+        return self._image.__dlpack__(**asked)
+
+
+def test_an_output_over_dlpack_is_written_to_where_it_says_that_it_may_be(stand_in: StandIn) -> None:
+    image, corners = micrograph((60, 60), "float32"), np.array([(22, 22)])
+    expected, _ = core.extract(image, [(30.0, 30.0)], box=16, device="cuda:0")
+    stack = np.zeros((1, 16, 16), np.float32)
+    cut(image, corners, [Modern(stack)], **WINDOWS)
+    np.testing.assert_array_equal(stack, expected)
+    stack[...] = 0
+    with pytest.raises(OptionError, match=r"writable, and say so: over DLPack 1\.0"):
+        cut(image, corners, [Exported(stack)], **WINDOWS)
+    stack.flags.writeable = False
+    with pytest.raises(OptionError, match="every output must be writable"):
+        cut(image, corners, [Modern(stack)], **WINDOWS)
+    assert not stack.any()
+    image.flags.writeable = False  # which nobody minds of an image
+    writable = np.zeros((1, 16, 16), np.float32)
+    cut(Modern(image), corners, [Modern(writable)], **WINDOWS)
+    np.testing.assert_array_equal(writable, expected)
+
+
+def test_an_array_that_its_library_does_not_hand_over_is_refused_with_its_reason(stand_in: StandIn) -> None:
+    class Tracked:
+        """As PyTorch's, where a gradient is wanted."""
+
+        @property
+        def __cuda_array_interface__(self) -> dict[str, Any]:
+            raise RuntimeError("use detach()")
+
+        def __dlpack__(self, **_: Any) -> object:
+            raise BufferError("use detach()")
+
+        def __init__(self, kind: int) -> None:
+            self._kind = kind
+
+        def __dlpack_device__(self) -> tuple[int, int]:
+            return self._kind, 0
+
+    assert gpu.is_device_array(Tracked(2))
+    with pytest.raises(OptionError, match=r"use detach\(\)"):
+        cut(Tracked(1), np.array([(22, 22)]), [np.zeros((1, 16, 16), np.float32)], **WINDOWS)
+
+
 def test_dlpack_goes_before_an_interface_without_streams(stand_in: StandIn) -> None:
     image = micrograph((60, 60), "float32")
     stack = np.empty((1, 16, 16), np.float32)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -10,8 +11,9 @@ import numpy as np
 import pytest
 
 import standin
-from cryobox import Recipe, RunOptions, cli, run
+from cryobox import Recipe, RunOptions, cli, gpu, run
 from cryobox.errors import AbortedError, BackendError, OptionError
+from cryobox.inputs import prepare
 from cryobox.simulate import make_dataset
 from standin import StandIn
 
@@ -209,3 +211,53 @@ def test_a_micrograph_of_many_particles_is_cut_in_blocks_from_one_upload(
     assert result.exit_code == 0
     assert_close(stacks(tmp_path), expected)
     assert stand_in.count("uploaded") < 1.1 * sum(image.stat().st_size for image in dataset.images)
+
+
+def test_micrographs_are_read_into_memory_that_the_device_takes_them_from(
+    stand_in: StandIn, dataset: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = []
+    original = gpu.pinned
+
+    def noting(count: int, device: str) -> np.ndarray:
+        asked.append((count, device))
+        return original(count, device)
+
+    monkeypatch.setattr("cryobox.engine.task.pinned", noting)
+    cut(dataset, tmp_path, gpus=("cuda:0",), workers=1)
+    smallest = min(path.stat().st_size - 1024 for path in map(Path, dataset.images))
+    assert [device for count, device in asked if count >= smallest] == ["cuda:0"]  # once, for all micrographs
+
+
+def test_a_device_that_cannot_lock_pages_is_used_all_the_same(
+    stand_in: StandIn, dataset: Any, expected: dict[str, np.ndarray], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    original = gpu.pinned
+
+    def only_small(count: int, device: str) -> np.ndarray:
+        if count > 1_000_000:
+            raise BackendError("locking pages: operation not permitted")
+        return original(count, device)
+
+    monkeypatch.setattr("cryobox.engine.task.pinned", only_small)
+    result = cut(dataset, tmp_path, gpus=("cuda:0",), workers=1)
+    assert result.warnings == ()
+    assert_close(stacks(tmp_path), expected)
+
+
+def test_a_device_starts_while_the_run_is_planned(
+    stand_in: StandIn, dataset: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    original = prepare
+
+    def late(*arguments: Any, **options: Any) -> Any:
+        for _ in range(500):
+            if stand_in.count("synchronizations"):
+                break
+            time.sleep(0.01)
+        assert stand_in.count("synchronizations") == 1
+        return original(*arguments, **options)
+
+    stand_in.set()
+    monkeypatch.setattr("cryobox.job.prepare", late)
+    assert cut(dataset, tmp_path, gpus=("cuda:0",)).exit_code == 0

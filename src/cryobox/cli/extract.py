@@ -38,12 +38,6 @@ __all__ = ["EXIT_INTERRUPTED", "Clusters", "Devices", "Inputs", "Messages", "ext
 
 EXIT_INTERRUPTED = 130
 
-# To go when the tests in tests/gpu and bench/gpu.py have run on a GPU (docs/gpu.md).
-GPU_UNPROVEN = (
-    "the CUDA kernels of this version have been tested with a processor in the place of the GPU, not yet on one; "
-    "check the result with `cryobox verify`"
-)
-
 
 @dataclass(frozen=True, kw_only=True, repr=False, eq=False)
 class Inputs:
@@ -155,8 +149,6 @@ def extract(
         require_report()
     given, recorded, recipe, warnings = _what(inputs, of_sizes, of_recipe, say=messages.say)
     options = _how(of_run, of_devices, clusters)
-    if options.gpus:
-        warnings += (GPU_UNPROVEN,)
     if messages.check_orientation:
         warnings += check_picks(given, recipe)
     warnings = tuple(map(given.start.told, warnings))  # as the run will tell them
