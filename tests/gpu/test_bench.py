@@ -191,3 +191,35 @@ def test_without_a_compiler_the_floors_say_so(bench: Any, tmp_path: Path, monkey
     with pytest.raises(FileNotFoundError, match="no cuFFT in .*; set CuFFT_ROOT"):
         bench.floors_command(tmp_path)
     assert os.listdir(tmp_path) == []
+
+
+def test_a_machine_without_git_is_described_all_the_same(bench: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    from bench.machine import describe
+
+    monkeypatch.setenv("PATH", "/nowhere")
+    assert describe()["git"] == "unknown"
+
+
+def test_more_names_of_the_same_files_make_a_longer_run(bench: Any, tiny: Any, tmp_path: Path) -> None:
+    from bench.cases import CASES
+    from bench.dataset import ensure
+
+    what = CASES["tiny"]
+    bench._name_again(what, 5, tmp_path)
+    data = ensure(tmp_path, what.with_micrographs(5).data)
+    assert len(data.paths) == 5
+    assert len({path.stat().st_ino for path in data.paths}) == 2
+
+
+def test_the_profilers_table_has_medians_of_each_kernel() -> None:
+    from bench.gpu_passes import table
+
+    rows = [
+        ("Kernel Name", "Metric Name", "Metric Value"),
+        *(("void run_pass<Gather>(T1)", "gpu__time_duration.sum", str(time)) for time in (3000, 1000, 2000)),
+        ("regular_fft<400>", "gpu__time_duration.sum", "5,000"),
+    ]
+    text = "==PROF== noise\n" + "\n".join(",".join(f'"{cell}"' for cell in row) for row in rows)
+    lines = table(text).splitlines()
+    assert lines[1].split()[:3] == ["Gather", "3", "2.0"]
+    assert lines[2].split()[:3] == ["regular_fft<400>", "1", "5.0"]

@@ -100,3 +100,19 @@ def test_what_is_missing_is_named_and_an_error_only_where_cuda_was_asked_for(
     said = " ".join((found.stdout if ends_well else found.stderr).split())
     begins = r"no CUDA core \(" if ends_well else "CRYOBOX_CUDA is ON, but "
     assert re.search(begins + "(cuFFT was not found; install it|no working nvcc was found; put it)", said)
+
+
+@pytest.mark.slow
+def test_cufft_of_the_wheel_goes_before_that_of_the_toolkit_with_its_own_header(tmp_path: Path, module: Path) -> None:
+    wheel = tmp_path / "nvidia" / "cu13"
+    for name in ("lib/libcufft.so.12", "include/cufft.h"):  # all that NVIDIA's wheel has: no libcufft.so
+        (wheel / name).parent.mkdir(parents=True)
+        (wheel / name).touch()
+    build = tmp_path / "build"
+    found = configure(build, "-DCRYOBOX_CPU=OFF", "-DCRYOBOX_CUDA=ON", f"-DCuFFT_ROOT={wheel}")
+    assert found.returncode == 0, found.stderr
+    cache = (build / "CMakeCache.txt").read_text()
+    assert f"CuFFT_LIBRARY:FILEPATH={wheel}/lib/libcufft.so.12\n" in cache
+    header = re.search(r"^CuFFT_INCLUDE_DIR:PATH=(.*)$", cache, re.MULTILINE)
+    assert header is not None
+    assert Path(header[1]).resolve() == (wheel / "include").resolve()
