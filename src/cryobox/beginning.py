@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import os
 from collections.abc import Collection, Iterable
 from pathlib import Path
+from typing import Any
 
 from cryobox import __version__
 from cryobox.core import fftw_version
@@ -29,10 +31,28 @@ from cryobox.folder.publish import remove_temporary
 from cryobox.folder.records import BITS, FORMAT
 from cryobox.inputs import Inputs
 from cryobox.options import Recipe, RunOptions
-from cryobox.plan import Plan, Task
+from cryobox.plan import Plan, Task, groups_of
 from cryobox.tables import tables_present, withdraw_tables
 
-__all__ = ["begin", "check_inputs_stay", "head_of", "make_folders"]
+__all__ = ["as_begun", "begin", "check_inputs_stay", "head_of", "make_folders"]
+
+
+def as_begun(recipe: Recipe, folder: Path, options: RunOptions) -> Recipe:
+    """The recipe, with the smaller limits under which runs in the folder wrote merged stacks: these stay as they are.
+
+    Raises
+    ------
+    OutputError
+        If there is a ledger that cannot be read.
+    """
+    if recipe.particles_per_stack is None or options.overwrite:
+        return recipe
+    ledgers = (ledger_path(folder, part) for part in (part_name(options.shard), ""))
+    old: dict[str, Any] = next((found for path in ledgers if (found := read_ledger(path)[0].get("recipe"))), {})
+    limits, last = list(old.get("earlier_limits") or ()), old.get("limit")
+    if isinstance(last, int) and (recipe.limit is None or last < recipe.limit):
+        limits.append(last)
+    return dataclasses.replace(recipe, earlier_limits=tuple(limits))
 
 
 def head_of(plan: Plan) -> dict[str, object]:
@@ -66,7 +86,8 @@ def begin(
         )
     ledger = held.enter_context(Ledger(folder, part=part, head=head, overwrite=options.overwrite, fsync=options.fsync))
     remove_temporary(folder, part)
-    todo = [task for task in tasks if not ledger.drop_unless_done(task.id)]
+    waiting = [group for group in groups_of(tasks) if not ledger.drop_unless_done(*(task.id for task in group))]
+    todo = [task for group in waiting for task in group]
     if options.overwrite:
         ledger.remove_stacks(keep=company.stacks_kept())
     elif todo:

@@ -29,7 +29,7 @@ from cryobox.formats.references import image_references
 from cryobox.inputs import Inputs, again
 from cryobox.options import Recipe, RunOptions
 from cryobox.paths import Start, find_file
-from cryobox.plan import Task
+from cryobox.plan import Task, groups_of
 from cryobox.results import Removed, StackInfo, TaskResult
 from cryobox.verification.findings import Problems
 from cryobox.verification.stacks import check_pixels
@@ -134,7 +134,12 @@ def restore(
         gone = {path: how for path, how in run.removed.items() if not _is_restored(out / path, how)}
         remove_temporary(out, "")
         _make_folders(out, gone)
-        todo = [task for task in inputs.plan.tasks if any(stack.path in gone for stack in results[task.id].stacks)]
+        todo = [
+            task
+            for group in groups_of(inputs.plan.tasks)
+            if any(stack.path in gone for task in group for stack in results[task.id].stacks)
+            for task in group
+        ]
         waiting = {task.id for task in todo}
         tally = Tally(
             inputs.plan.tasks, {task: found for task, found in results.items() if task not in waiting}, 0, on_progress
@@ -268,19 +273,21 @@ def _cut_again(
 ) -> None:
     setting = Setting(folder=str(out), threads=options.threads, fsync=options.fsync)
     failure: CryoboxError | None = None
-    for task, made in carry_out(todo, setting, engine=None, options=options, stop=stop, incidents=Incidents()):
-        if isinstance(made, CryoboxError) or made.error:
-            failure = failure or (made if isinstance(made, CryoboxError) else InputError(made.error))
+    for group, made in carry_out(todo, setting, engine=None, options=options, stop=stop, incidents=Incidents()):
+        if isinstance(made, CryoboxError) or any(one.error for one in made):
+            unread = "" if isinstance(made, CryoboxError) else next(one.error for one in made if one.error)
+            failure = failure or (made if isinstance(made, CryoboxError) else InputError(unread))
             stop.set()
             continue
-        for stack, now in zip(results[task.id].stacks, made.stacks, strict=False):
+        now = _recorded_stacks({one.id: one for one in made})
+        for path, stack in _recorded_stacks({task.id: results[task.id] for task in group}).items():
             try:
-                if stack.path in removed:
-                    _check_restored(out / stack.path, removed[stack.path], as_recorded=stack == now)
+                if path in removed:
+                    _check_restored(out / path, removed[path], as_recorded=stack == now.get(path))
             except CryoboxError as error:
                 failure = failure or error
                 stop.set()
-        tally.add(task, made)
+        tally.add(group, made)
     if failure is not None:
         raise AbortedError(f"{failure}; what is restored stays, the same command goes on") from failure
 

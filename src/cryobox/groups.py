@@ -16,6 +16,7 @@ from typing import Literal, get_args
 from cryobox.bounds import (
     DIVISORS,
     LARGEST_BOX,
+    MOST_IN_A_STACK,
     MOST_MICROGRAPHS,
     PIXEL_SIZES,
     SCALES,
@@ -92,6 +93,14 @@ def _check_sizes(_: str, value: object) -> tuple[int, ...]:
 def _check_further(_: str, value: object) -> tuple[tuple[int, object], ...]:
     check = partial(check_choice, "the type of a further size", allowed=get_args(StoredDtype))
     return tuple((check_even("every stored size", size), check(dtype)) for size, dtype in value)  # type: ignore[attr-defined]
+
+
+def _check_limits(name: str, value: object) -> tuple[int, ...]:
+    check = partial(check_integer, name, lowest=1, highest=MOST_MICROGRAPHS)
+    limits = tuple(map(check, value))  # type: ignore[call-overload]
+    if list(limits) != sorted(set(limits)):
+        raise OptionError(f"{name} must rise; got {limits}")
+    return limits
 
 
 def _check_box(name: str, value: object) -> int:
@@ -281,6 +290,11 @@ class Writing:
         "--tables", default=None, help="Whose tables are written over the same stacks", shown="as --style",
         panel=TABLES, check=_one_of(Tables),
     )  # fmt: skip
+    particles_per_stack: int | None = option(
+        "--particles-per-stack", default=None, help="Stacks of several micrographs, up to N particles", panel=TABLES,
+        shown="a stack for each micrograph", check=partial(check_integer, lowest=1, highest=MOST_IN_A_STACK),
+    )  # fmt: skip
+    earlier_limits: tuple[int, ...] = checked(_check_limits, default=())
     refresh_ctf: bool = option(
         "--refresh-ctf", default=False, help="Take CTF values from the micrographs", panel=TABLES
     )

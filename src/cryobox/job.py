@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from cryobox import __version__
-from cryobox.beginning import begin, check_inputs_stay, head_of, make_folders
+from cryobox.beginning import as_begun, begin, check_inputs_stay, head_of, make_folders
 from cryobox.bounds import check_seconds
 from cryobox.engine.devices import memory_of_a_worker, ready_devices, warm_up
 from cryobox.engine.dispatch import Engine, Incidents, carry_out, check_engine
@@ -149,6 +149,7 @@ def run(
     options = options or RunOptions()
     began = time.perf_counter()
     check_engine(executor, options)
+    recipe = as_begun(recipe, Path(out), options)
     if executor is None:
         warm_up(options, recipe)
     given = Given.of(picks, micrographs, root, directory)
@@ -343,6 +344,8 @@ def watch(
     check_engine(executor, options)
     if options.shard is not None:
         raise OptionError("--watch cannot be a --shard: what comes later would change which micrographs are whose")
+    if recipe.particles_per_stack is not None:
+        raise OptionError("--watch makes a stack for each micrograph as it comes; leave out --particles-per-stack")
     arrivals, patience = Arrivals(settle), Patience(Path(out), every=every, idle_timeout=idle_timeout, stop=stop)
     given = Given.of(picks, micrographs, root, directory)
     named = (*given.picks_paths, given.start.whole(given.micrographs))
@@ -408,26 +411,29 @@ def _cut(
     """Do the tasks and record each as it ends."""
     failure: CryoboxError | None = None
     try:
-        for task, result in carry_out(todo, setting, engine=engine, options=options, stop=stop, incidents=incidents):
+        for group, found in carry_out(todo, setting, engine=engine, options=options, stop=stop, incidents=incidents):
             try:
-                if isinstance(result, CryoboxError):
+                if isinstance(found, CryoboxError):
                     with start.telling():
-                        raise result
-                warnings = tuple(map(start.told, result.warnings))
-                result = replace(result, error=start.told(result.error), warnings=warnings)
-                ledger.append(result)
+                        raise found
+                results = [
+                    replace(one, error=start.told(one.error), warnings=tuple(map(start.told, one.warnings)))
+                    for one in found
+                ]
+                ledger.append(*results)
             except CryoboxError as error:
                 failure = failure or error
                 stop.set()
                 continue
-            tally.add(task, result)
-            for text in result.warnings:
-                log.caution(text)
-            if result.error:
-                log.caution(f"micrograph left out: {result.error}")
-            if result.error and options.on_error == "stop":
-                failure = failure or InputError(result.error)
-                stop.set()
+            tally.add(group, results)
+            for result in results:
+                for text in result.warnings:
+                    log.caution(text)
+                if result.error:
+                    log.caution(f"micrograph left out: {result.error}")
+                if result.error and options.on_error == "stop":
+                    failure = failure or InputError(result.error)
+                    stop.set()
     except AbortedError as error:
         failure = failure or error
     if failure is not None:

@@ -78,6 +78,12 @@ class Recipe(Writing, Images, Positions, Selection, Reading):
         the picks' table.
     tables : {"relion", "cryosparc", "both"}, optional
         Whose tables are written over the same stacks. Default: as `style`.
+    particles_per_stack : int, optional
+        Stacks of whole micrographs, one after the other, of at most so many particles (more only where one micrograph
+        has more). Default: a stack for each micrograph.
+    earlier_limits : tuple of int
+        With `particles_per_stack`: the smaller limits of earlier runs in the folder, at each of which a stack ends, so
+        that what they wrote stays. `run` finds them in its record.
     min_score : float, optional
         Picks with a lower score are rejected.
     min_separation_angstrom : float, optional
@@ -123,7 +129,11 @@ class Recipe(Writing, Images, Positions, Selection, Reading):
 
     def as_dict(self) -> dict[str, Any]:
         """The recipe as plain JSON-ready values."""
-        return dataclasses.asdict(self) | {"sizes": list(self.sizes), "also": [list(one) for one in self.also]}
+        return dataclasses.asdict(self) | {
+            "sizes": list(self.sizes),
+            "also": [list(one) for one in self.also],
+            "earlier_limits": list(self.earlier_limits),
+        }
 
     @classmethod
     def from_dict(cls, values: object, source: str) -> Self:

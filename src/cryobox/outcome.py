@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cryobox.particles import Reason
-from cryobox.plan import ACCEPTED, REASONS, Plan
+from cryobox.plan import ACCEPTED, REASONS, Plan, groups_of
 from cryobox.results import TaskResult
 
 __all__ = ["PENDING", "UNTOLD", "Outcome", "outcome_of", "picks_of_shard"]
@@ -77,9 +77,13 @@ def outcome_of(
     offset = np.concatenate([[0], np.cumsum(windows)])
     of_window = np.full(offset[-1], ACCEPTED, dtype=np.int8)
     incomplete = dict(plan.grounds.incomplete) if first else {}
+    groups = groups_of(plan.tasks)
+    sizes = [len(group) for group in groups]
+    first_of_group = np.repeat(np.cumsum([0, *sizes[:-1]]), sizes) if groups else np.empty(0, np.intp)
+    whole = np.repeat([all(task.id in results for task in group) for group in groups], sizes).tolist()
     for t, task in enumerate(plan.tasks):
         some, result = slice(offset[t], offset[t + 1]), results.get(task.id)
-        if result is None or (shard is not None and task.id not in shard):
+        if result is None or not whole[t] or (shard is not None and task.id not in shard):
             of_window[some] = PENDING
         elif result.error:
             incomplete[int(plan.work.task_micrograph[t])] = result.error
@@ -94,7 +98,8 @@ def outcome_of(
     fate = plan.places.reason.copy()
     fate[plan.work.rows] = of_window[window]
     slot = np.full(len(fate), -1, dtype=np.int64)
-    slot[plan.work.rows] = np.where(kept[window], before[window] - before[offset[task_of_row]], -1)
+    beginning = offset[first_of_group[task_of_row]]  # of the stack, as a window
+    slot[plan.work.rows] = np.where(kept[window], before[window] - before[beginning], -1)
     fate[~picks_of_shard(plan, shard, first=first)] = UNTOLD
     return Outcome(fate=fate, slot=slot, incomplete=incomplete)
 

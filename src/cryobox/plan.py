@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -30,12 +31,15 @@ from cryobox.windows import Stored, Windows
 __all__ = [
     "ACCEPTED",
     "REASONS",
+    "Group",
     "Output",
     "Places",
     "Plan",
     "Task",
     "Work",
     "build_plan",
+    "bytes_of",
+    "groups_of",
     "place",
     "schedule",
     "select",
@@ -97,13 +101,28 @@ class Task:
     steps: Steps
 
     @property
+    def stack(self) -> str:
+        """What is written of it first, and of the others that share its stacks."""
+        return self.outputs[0].path
+
+    @property
     def bytes_to_read(self) -> int:
         """Bytes of the micrograph's file."""
         return self.header.file_size
 
-    def bytes_of(self, index: int) -> int:
-        """Bytes of stack number `index` if no particle is refused for its pixels."""
-        return 1024 + len(self.windows) * self.outputs[index].bytes_per_image
+
+Group = tuple[Task, ...]
+"""Tasks that share their stacks, in the order of the images there: one task, unless stacks are merged."""
+
+
+def groups_of(tasks: Iterable[Task]) -> list[Group]:
+    """Tasks of a plan, in its order, by their stacks."""
+    return [tuple(some) for _, some in itertools.groupby(tasks, key=lambda task: task.stack)]
+
+
+def bytes_of(group: Group, index: int) -> int:
+    """Bytes of the stack of output number `index` if no particle is refused for its pixels."""
+    return 1024 + sum(len(task.windows) for task in group) * group[0].outputs[index].bytes_per_image
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -316,6 +335,7 @@ def schedule(
     """Group the accepted picks into one task a micrograph; copies of one particle share a window.
 
     Stacks are named among all micrographs that have picks, `named`, so that a larger limit leaves names as they are.
+    Merged ones are numbered; what a task is then also depends on who else is in its stack.
 
     Raises
     ------
@@ -323,12 +343,39 @@ def schedule(
         If a background has no room in an image.
     """
     rows, window, first_row, task_micrograph, corners = _group(places.reason, micrograph, places.corner, copy_of)
-    all_named = np.union1d(task_micrograph, named).tolist()
-    names = dict(zip(all_named, stack_names([micrographs.names[m] for m in all_named]), strict=True))
+    if decided.recipe.particles_per_stack is None:
+        all_named = np.union1d(task_micrograph, named).tolist()
+        by_row = dict(zip(all_named, stack_names([micrographs.names[m] for m in all_named]), strict=True))
+        names = [f"{by_row[m]}_particles" for m in task_micrograph.tolist()]
+    else:
+        place = np.searchsorted(named, task_micrograph)
+        names = [f"particles_{number:06d}" for number in _stack_numbers(decided.recipe, corners, place.tolist())]
     tasks = tuple(
-        _task(decided, micrographs, grounds, m, corners[t], names[m]) for t, m in enumerate(task_micrograph.tolist())
+        _task(decided, micrographs, grounds, m, corners[t], names[t]) for t, m in enumerate(task_micrograph.tolist())
     )
+    if decided.recipe.particles_per_stack is not None:
+        tasks = tuple(
+            replace(task, id=_hash("".join([task.id, *(other.id for other in group)]).encode()))
+            for group in groups_of(tasks)
+            for task in group
+        )
     return Work(rows=rows, window=window, first_row=first_row, task_micrograph=task_micrograph, tasks=tasks)
+
+
+def _stack_numbers(recipe: Recipe, corners: list[NDArray[np.int64]], place: list[int]) -> list[int]:
+    """The merged stack of each task, from 1. `place`: how many micrographs with picks come before its own."""
+    numbers: list[int] = []
+    most, held, before = recipe.particles_per_stack or 0, 0, -1
+    for some, at in zip(corners, place, strict=True):
+        full = held > 0 and held + len(some) > most
+        ends = any(before < limit <= at for limit in recipe.earlier_limits)
+        if not numbers or full or ends:
+            numbers.append(numbers[-1] + 1 if numbers else 1)
+            held = 0
+        else:
+            numbers.append(numbers[-1])
+        held, before = held + len(some), at
+    return numbers
 
 
 def _rejected(reason: NDArray[np.int8], *refused: tuple[NDArray[np.bool_], Reason]) -> NDArray[np.int8]:
@@ -450,7 +497,7 @@ def _task(
         outputs.append(
             Output(
                 name=asked.name,
-                path=f"{stack_folder(asked.name)}/{name}_particles{decided.stack_suffix}",
+                path=f"{stack_folder(asked.name)}/{name}{decided.stack_suffix}",
                 size=asked.size,
                 dtype=asked.dtype,
                 pixel_size=pixel_size * recipe.box / asked.size,

@@ -45,8 +45,8 @@ class Project:
         return done.stdout
 
 
-@pytest.fixture(scope="module")
-def project(tmp_path_factory: pytest.TempPathFactory) -> Project:
+@pytest.fixture(scope="module", params=[None, 90], ids=["a stack for each micrograph", "merged stacks"])
+def project(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest) -> Project:
     root = tmp_path_factory.mktemp("relion_client") / "project"
     make_dataset(root, micrographs=5, shape=(1024, 1024), picks=60, pixel_size=PIXEL_SIZE, shifts=True)
     with contextlib.chdir(root):
@@ -54,7 +54,7 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Project:
             "picks.star",
             micrographs="micrographs.star",
             out="Extract/job010",
-            recipe=cryobox.Recipe(box=PARTICLE_BOX, sizes=(SIZE,)),
+            recipe=cryobox.Recipe(box=PARTICLE_BOX, sizes=(SIZE,), particles_per_stack=request.param),
         )
     stacks = sorted((root / "Extract/job010/stacks").glob("*.mrcs"))
     return Project(root=root, result=result, stack=np.concatenate([mrcfile.read(path) for path in stacks]))

@@ -104,6 +104,17 @@ def test_a_kill_after_any_call_leaves_whole_files_and_the_same_command_ends_with
         print(f"\n  {survived.total()} of {len(bench.calls)} crash points survived: {dict(survived)}")
 
 
+def test_merged_stacks_survive_kills_too(bench: Bench) -> None:
+    more = ("--particles-per-stack", "5")
+    expected, calls = bench.undisturbed(*more)
+    assert len([name for name in expected if name.startswith("stacks/")]) == 2  # of three micrographs
+    for at in points(calls, seed=1):
+        out = bench.fresh()
+        assert bench.run(out, *more, fault=Fault(at, KILL)).code == -9, f"point {at} was not reached"
+        bench.check_whole(out, expected)
+        bench.check_ends_as(out, expected, *more)
+
+
 def test_a_run_killed_again_and_again_gets_done(bench: Bench) -> None:
     out = bench.fresh()
     kills = 0

@@ -29,6 +29,7 @@ from cryobox.folder.parts import ledger_path
 from cryobox.folder.publish import remove_temporary, temporary_name
 from cryobox.given import Given
 from cryobox.inputs import prepare
+from cryobox.plan import groups_of
 from scale.project import MICROGRAPHS, differences, extract, outputs
 
 SPAWN = multiprocessing.get_context("spawn")
@@ -162,18 +163,18 @@ def poison(micrograph: str, what: str, once: str) -> None:
     """Make a worker die of, or hang at, one micrograph; only the first time if `once` is a file to be made."""
     from cryobox.engine import batch
 
-    real = batch.__dict__["do_task"]
+    real = batch.__dict__["do_group"]
 
-    def do_task(task: Any, setting: Any) -> Any:
-        if task.micrograph.endswith(micrograph) and not (once and os.path.exists(once)):
+    def do_group(group: Any, setting: Any) -> Any:
+        if any(task.micrograph.endswith(micrograph) for task in group) and not (once and os.path.exists(once)):
             if once:
                 Path(once).touch()
             if what == "die":
                 os.kill(os.getpid(), signal.SIGKILL)
             signal.pause()
-        return real(task, setting)
+        return real(group, setting)
 
-    batch.__dict__["do_task"] = do_task
+    batch.__dict__["do_group"] = do_group
 
 
 def poisoned(micrograph: str, what: str, once: str = "") -> Callable[[], ProcessPoolExecutor]:
@@ -287,7 +288,7 @@ def test_a_worker_that_outlives_its_run_replaces_no_stack(
     expected = expect(out, list(plan.tasks), token=token)
     tasks = plan.tasks[:2]
     setting = Setting(folder=str(out), fsync=False)
-    done = do_batch(Batch(serial=1, tasks=tasks), setting, expected)
+    done = do_batch(Batch(serial=1, groups=tuple(groups_of(tasks))), setting, expected)
     assert (len(done.results), done.error) == (2, None)
     stacks = [out / output.path for task in tasks for output in task.outputs]
     for stack in stacks:
@@ -296,7 +297,7 @@ def test_a_worker_that_outlives_its_run_replaces_no_stack(
         token.write_text("another")
     else:
         remove_temporary(out, "")
-    late = do_batch(Batch(serial=2, tasks=tasks), setting, expected)
+    late = do_batch(Batch(serial=2, groups=tuple(groups_of(tasks))), setting, expected)
     assert late.results == ()
     assert "not written, since the run that asked for it is over" in str(late.error)
     assert [stack.read_bytes() for stack in stacks] == [b"of the next run"] * len(stacks)

@@ -269,6 +269,7 @@ def _dry_run(
     as_json: bool,
 ) -> None:
     from cryobox.inputs import prepare
+    from cryobox.plan import bytes_of, groups_of
 
     plan = prepare(given, recipe=recipe, recorded=recorded, warnings=warnings).plan
     if as_json:
@@ -280,8 +281,9 @@ def _dry_run(
     for task in plan.tasks if verbose else ():
         print(f"  {task.micrograph}: {len(task.windows)} particles")
     for index, output in enumerate(plan.recipe.outputs):
-        total = sum(task.bytes_of(index) for task in plan.tasks)
-        print(f"stacks of {output.size} x {output.size} {output.dtype}: {len(plan.tasks)} files, {total} bytes")
+        groups = groups_of(plan.tasks)
+        total = sum(bytes_of(group, index) for group in groups)
+        print(f"stacks of {output.size} x {output.size} {output.dtype}: {len(groups)} files, {total} bytes")
     print(f"to read: {sum(task.bytes_to_read for task in plan.tasks)} bytes; nothing was written")
 
 

@@ -11,11 +11,11 @@ from pathlib import Path
 
 from cryobox import __version__
 from cryobox.core import fftw_version
-from cryobox.engine.task import Setting, do_task, read_token
+from cryobox.engine.task import Setting, do_group, read_token
 from cryobox.errors import BackendError, CryoboxError, OutputError
 from cryobox.folder.layout import stack_folder
 from cryobox.folder.publish import temporary_name
-from cryobox.plan import Task
+from cryobox.plan import Group, Task
 from cryobox.results import TaskResult
 
 __all__ = ["Batch", "BatchResult", "Expectation", "Reply", "cpu_kind", "do_batch", "expect", "look"]
@@ -56,18 +56,18 @@ class Reply:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Batch:
-    """Tasks that are sent together. `serial` makes each sending another one, also for engines that remember calls."""
+    """Groups that are sent together. `serial` makes each sending another one, also for engines that remember calls."""
 
     serial: int
-    tasks: tuple[Task, ...]
+    groups: tuple[Group, ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BatchResult:
-    """What became of the tasks of a batch, in order; shorter if one raised `error`, after which none was tried."""
+    """What became of the groups of a batch, in order; shorter if one raised `error`, after which none was tried."""
 
     worker: str
-    results: tuple[TaskResult, ...]
+    results: tuple[tuple[TaskResult, ...], ...]
     error: CryoboxError | None = None
 
 
@@ -98,7 +98,7 @@ def look(expected: Expectation, pause: float = 0.0) -> Reply:
 
 
 def do_batch(batch: Batch, setting: Setting, expected: Expectation) -> BatchResult:
-    """Do the tasks one after the other. The first batch of a process is refused with `BackendError` if it is unfit."""
+    """Do the groups one after the other. The first batch of a process is refused with `BackendError` if it is unfit."""
     if expected not in _fit:
         reply = look(expected)
         if reply.complaint:
@@ -107,9 +107,9 @@ def do_batch(batch: Batch, setting: Setting, expected: Expectation) -> BatchResu
         _fit.add(expected)
     permitted = replace(setting, token=expected.token, secret=expected.secret)
     results = []
-    for task in batch.tasks:
+    for group in batch.groups:
         try:
-            results.append(do_task(task, permitted))
+            results.append(do_group(group, permitted))
         except CryoboxError as error:
             return BatchResult(worker=_who(), results=tuple(results), error=error)
     return BatchResult(worker=_who(), results=tuple(results))

@@ -18,17 +18,19 @@ from typing import Any, Self
 from cryobox.engine.batch import Batch, BatchResult, Expectation, Reply, do_batch, expect, look
 from cryobox.engine.futures import map_unordered
 from cryobox.engine.local import available_cores, local_executor
-from cryobox.engine.task import Setting, do_task
+from cryobox.engine.task import Setting, do_group
 from cryobox.errors import AbortedError, BackendError, CryoboxError, OptionError
 from cryobox.folder.publish import remove_temporary, temporary_name
 from cryobox.options import RunOptions
-from cryobox.plan import Task
+from cryobox.plan import Group, Task, groups_of
 from cryobox.results import TaskResult
 
 __all__ = ["Engine", "Incidents", "carry_out", "check_engine"]
 
 # Runs tasks: an executor, or a function that makes one, so that a pool whose worker died can be replaced.
 Engine = Executor | Callable[[], Executor]
+
+Results = tuple[TaskResult, ...]  # of a group
 
 BATCH_SECONDS = 2.0  # a batch should take about this long: sending one costs some milliseconds
 LARGEST_BATCH = 64
@@ -86,9 +88,10 @@ def carry_out(
     options: RunOptions,
     stop: threading.Event,
     incidents: Incidents,
-) -> Iterator[tuple[Task, TaskResult | CryoboxError]]:
-    """Yield each task with its result, in the order in which they finish; an error says that going on is no use.
+) -> Iterator[tuple[Group, Results | CryoboxError]]:
+    """Yield tasks that share their stacks with their results, in the order in which they finish.
 
+    An error says that going on is no use. `todo` is in the order of the plan, and has all tasks of a stack or none.
     When `stop` is set, what is in flight is finished and the rest is left.
 
     Raises
@@ -99,23 +102,23 @@ def carry_out(
         If there is nothing left that could work.
     """
     if engine is None or isinstance(engine, ThreadPoolExecutor):
-        yield from _locally(todo, setting, engine, options, stop)
+        yield from _locally(groups_of(todo), setting, engine, options, stop)
     elif todo:
         yield from _elsewhere(todo, setting, engine, options, stop, incidents)
 
 
 def _locally(
-    todo: list[Task], setting: Setting, pool: ThreadPoolExecutor | None, options: RunOptions, stop: threading.Event
-) -> Iterator[tuple[Task, TaskResult | CryoboxError]]:
+    todo: list[Group], setting: Setting, pool: ThreadPoolExecutor | None, options: RunOptions, stop: threading.Event
+) -> Iterator[tuple[Group, Results | CryoboxError]]:
     workers = options.workers or (available_cores() if pool is None else _slots(pool))
     wanted = itertools.takewhile(lambda _: not stop.is_set(), todo)
     own = local_executor(workers) if pool is None else None
     try:
-        for task, future in map_unordered(own or pool, do_task, wanted, setting, in_flight=workers + 1):  # type: ignore[arg-type]
+        for group, future in map_unordered(own or pool, do_group, wanted, setting, in_flight=workers + 1):  # type: ignore[arg-type]
             try:
-                yield task, future.result()
+                yield group, future.result()
             except CryoboxError as error:
-                yield task, error
+                yield group, error
     finally:
         if own is not None:
             own.shutdown()
@@ -123,10 +126,10 @@ def _locally(
 
 def _elsewhere(
     todo: list[Task], setting: Setting, engine: Engine, options: RunOptions, stop: threading.Event, incidents: Incidents
-) -> Iterator[tuple[Task, TaskResult | CryoboxError]]:
+) -> Iterator[tuple[Group, Results | CryoboxError]]:
     token = Path(setting.folder) / temporary_name("seen", setting.part)
     expected = expect(Path(setting.folder), todo, token=token)
-    queue = _Queue(todo, stop, incidents, single=options.task_timeout is not None)
+    queue = _Queue(groups_of(todo), stop, incidents, single=options.task_timeout is not None)
     checked = False
     try:
         while queue:
@@ -148,7 +151,7 @@ def _elsewhere(
 
 def _until_broken(
     pool: _Pool, queue: _Queue, setting: Setting, expected: Expectation, options: RunOptions, incidents: Incidents
-) -> Iterator[tuple[Task, TaskResult | CryoboxError]]:
+) -> Iterator[tuple[Group, Results | CryoboxError]]:
     """Work until nothing is left, or the pool as a whole is gone; then what it had is back in the queue."""
     slots = _Slots(pool.executor, options)
     timeout = options.task_timeout
@@ -184,11 +187,11 @@ def _until_broken(
 
 
 class _Queue:
-    """Tasks not done yet, read batch by batch; those that must be tried again come first, one by one."""
+    """Groups not done yet, read batch by batch; those that must be tried again come first, one by one."""
 
-    def __init__(self, todo: list[Task], stop: threading.Event, incidents: Incidents, *, single: bool) -> None:
+    def __init__(self, todo: list[Group], stop: threading.Event, incidents: Incidents, *, single: bool) -> None:
         self._fresh = deque(todo)
-        self._again: deque[Task] = deque()
+        self._again: deque[Group] = deque()
         self._stop, self._incidents, self._single = stop, incidents, single
         self._handed: dict[int, Batch] = {}
         self._tries: Counter[str] = Counter()
@@ -210,12 +213,12 @@ class _Queue:
         if self._stop.is_set() or (self._handed and self._last_try()):
             raise StopIteration
         if self._again:
-            tasks: tuple[Task, ...] = (self._again.popleft(),)
+            groups: tuple[Group, ...] = (self._again.popleft(),)
         elif self._fresh:
-            tasks = tuple(self._fresh.popleft() for _ in range(self._size()))
+            groups = tuple(self._fresh.popleft() for _ in range(self._size()))
         else:
             raise StopIteration
-        batch = Batch(serial=next(self._serial), tasks=tasks)
+        batch = Batch(serial=next(self._serial), groups=groups)
         self._handed[batch.serial] = batch
         self._slots = max(self._slots, len(self._handed))
         return batch
@@ -224,37 +227,38 @@ class _Queue:
         """What was given out and has not come back."""
         return list(self._handed.values())
 
-    def finished(self, batch: Batch, found: BatchResult) -> Iterator[tuple[Task, TaskResult | CryoboxError]]:
+    def finished(self, batch: Batch, found: BatchResult) -> Iterator[tuple[Group, Results | CryoboxError]]:
         """Take a batch that came back."""
         del self._handed[batch.serial]
         self._incidents.workers.add(found.worker)
-        for task, result in zip(batch.tasks, found.results, strict=False):
-            self._seconds += result.read_seconds + result.extract_seconds + result.write_seconds
+        for group, results in zip(batch.groups, found.results, strict=False):
+            self._seconds += sum(one.read_seconds + one.extract_seconds + one.write_seconds for one in results)
             self._done += 1
-            yield task, result
+            yield group, results
         if found.error is not None:
-            left = batch.tasks[len(found.results) :]
+            left = batch.groups[len(found.results) :]
             self._fresh.extendleft(left)
             yield left[0], found.error
 
-    def failed(self, batch: Batch, kind: Counter[str], what: str) -> Iterator[tuple[Task, TaskResult | CryoboxError]]:
-        """Put a batch back that is lost with its worker; a task that had its tries is given up."""
+    def failed(self, batch: Batch, kind: Counter[str], what: str) -> Iterator[tuple[Group, Results | CryoboxError]]:
+        """Put a batch back that is lost with its worker; a group that had its tries is given up."""
         del self._handed[batch.serial]
-        for task in batch.tasks:
-            self._tries[task.id] += 1
-            kind[task.micrograph] += 1
-            if self._tries[task.id] < TRIES:
-                self._again.append(task)
+        for group in batch.groups:
+            self._tries[group[0].id] += 1
+            kind.update(task.micrograph for task in group)
+            if self._tries[group[0].id] < TRIES:
+                self._again.append(group)
             else:
-                yield task, TaskResult(id=task.id, error=f"{task.path}: {what}, in each of {TRIES} tries")
+                why = f"{what}, in each of {TRIES} tries"
+                yield group, tuple(TaskResult(id=task.id, error=f"{task.path}: {why}") for task in group)
 
     def _last_try(self) -> bool:
-        """Whether the task that comes next, or one in flight, has its last try and must be in flight alone."""
-        tasks = [*itertools.islice(self._again, 1), *(batch.tasks[0] for batch in self._handed.values())]
-        return any(self._tries[task.id] == TRIES - 1 for task in tasks)
+        """Whether the group that comes next, or one in flight, has its last try and must be in flight alone."""
+        groups = [*itertools.islice(self._again, 1), *(batch.groups[0] for batch in self._handed.values())]
+        return any(self._tries[group[0].id] == TRIES - 1 for group in groups)
 
     def _size(self) -> int:
-        """Tasks in the next batch: some seconds of work, but not so many that workers idle at the end."""
+        """Groups in the next batch: some seconds of work, but not so many that workers idle at the end."""
         left = len(self._fresh)
         if self._single or not self._done:
             return min(1, left)

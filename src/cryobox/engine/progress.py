@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from cryobox.plan import Task
+from cryobox.plan import Group, Task
 from cryobox.results import TaskResult
 
 __all__ = ["Progress", "ProgressCallback", "Tally"]
@@ -80,12 +80,13 @@ class Tally:
                 self._count(task, finished[task.id])
         self._tell("", "")
 
-    def add(self, task: Task, result: TaskResult) -> None:
-        """Count a task that has just been finished."""
-        self._count(task, result)
-        self.bytes_read += result.bytes_read
-        self.bytes_written += sum(stack.bytes for stack in result.stacks)
-        self._tell(task.micrograph, result.error)
+    def add(self, group: Group, results: Sequence[TaskResult]) -> None:
+        """Count tasks that have just been finished."""
+        self.bytes_written += sum({stack.path: stack.bytes for one in results for stack in one.stacks}.values())
+        for task, result in zip(group, results, strict=True):
+            self._count(task, result)
+            self.bytes_read += result.bytes_read
+            self._tell(task.micrograph, result.error)
 
     def _count(self, task: Task, result: TaskResult) -> None:
         self._micrographs += 1

@@ -21,7 +21,7 @@ from cryobox.errors import OptionError, OutputError
 from cryobox.folder.ledger import is_whole
 from cryobox.folder.run import Run, listed_shards
 from cryobox.inputs import Inputs
-from cryobox.plan import Plan, Task
+from cryobox.plan import Plan, Task, bytes_of, groups_of
 from cryobox.results import TaskResult
 
 __all__ = [
@@ -124,7 +124,7 @@ def _from_environment(count: int | None, environment: Mapping[str, str]) -> tupl
 
 def cost(task: Task) -> int:
     """About how long a task takes, as the bytes that could be read in that time."""
-    written = sum(task.bytes_of(index) for index in range(len(task.outputs)))
+    written = sum(bytes_of((task,), index) for index in range(len(task.outputs)))
     return task.bytes_to_read + written + _PIXEL_COST * len(task.windows) * task.windows.box**2
 
 
@@ -137,18 +137,19 @@ def share(tasks: Sequence[Task], shard: tuple[int, int] | None) -> list[Task]:
 
 
 def shared_out(tasks: Sequence[Task], count: int) -> list[int]:
-    """Which of `count` shards, from 1, has each task.
+    """Which of `count` shards, from 1, has each task; those that share a stack are together.
 
-    The dearest task goes first, always to the shard that has the least: equal plans give equal shares.
+    The dearest goes first, always to the shard that has the least: equal plans give equal shares.
     """
-    loads = [(0, number) for number in range(1, min(count, len(tasks)) + 1)]  # there is nothing for more
-    prices = [cost(task) for task in tasks]
-    owner = [0] * len(tasks)
-    for place in sorted(range(len(tasks)), key=lambda place: (-prices[place], place)):
+    groups = groups_of(tasks)
+    loads = [(0, number) for number in range(1, min(count, len(groups)) + 1)]  # there is nothing for more
+    prices = [sum(map(cost, group)) for group in groups]
+    owner = [0] * len(groups)
+    for place in sorted(range(len(groups)), key=lambda place: (-prices[place], place)):
         load, number = loads[0]
         heapq.heapreplace(loads, (load + prices[place], number))
         owner[place] = number
-    return owner
+    return [number for number, group in zip(owner, groups, strict=True) for _ in group]
 
 
 def run_record(inputs: Inputs, tasks: Sequence[Task]) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""One micrograph: read it, cut its windows, write its stacks. The only place where files and pixels meet in a run."""
+"""Micrographs: read, cut the windows, write the stacks. The only place where files and pixels meet in a run."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ from numpy.typing import NDArray
 
 from cryobox.core import STATISTICS, Status, cut
 from cryobox.engine.devices import CPU, on_a_device
-from cryobox.errors import BackendError, CryoboxError, MicrographError, OutputError
+from cryobox.errors import BackendError, MicrographError, OutputError
 from cryobox.folder.publish import sync_folder, temporary_name
 from cryobox.formats.images import PixelReader, room
 from cryobox.formats.mrc_stack import StackWriter
 from cryobox.gpu import pinned, resident
 from cryobox.particles import Reason
-from cryobox.plan import Output, Task
+from cryobox.plan import Group, Output, Task
 from cryobox.results import StackInfo, TaskResult
 from cryobox.windows import Stored
 
-__all__ = ["Setting", "do_task", "read_token"]
+__all__ = ["Setting", "do_group", "read_token"]
 
 BLOCK_BYTES = 8 << 20  # stacks are written in blocks of about this size: fast, and small beside a micrograph
 GPU_BLOCK_BYTES = 128 << 20  # enough for the particles of most micrographs, so that each crosses the bus once
@@ -85,54 +85,81 @@ def read_token(path: str) -> str:
             time.sleep(0.2)
 
 
-def do_task(task: Task, setting: Setting) -> TaskResult:
-    """Carry out one task on this worker.
+def do_group(group: Group, setting: Setting) -> tuple[TaskResult, ...]:
+    """Carry out tasks that share their stacks, one after the other, on this worker.
 
-    A micrograph that cannot be read gives a result with `error`; a folder that cannot be written raises `OutputError`,
-    since the next micrograph would fare no better.
+    A micrograph that cannot be read gives a result with `error`, and has no images in the stacks; a folder that cannot
+    be written raises `OutputError`, since the next micrograph would fare no better.
     """
-    clock = _Clock()
+    results, notes = on_a_device(
+        setting.devices,
+        fallback=setting.device_fallback,
+        work=lambda device: _do_on(device, group, setting),
+    )
+    if notes:
+        results = (replace(results[0], warnings=(*results[0].warnings, *notes)), *results[1:])
+    return results
+
+
+@dataclass(slots=True, kw_only=True)
+class _Cut:
+    """What became of one task, before its stacks are whole."""
+
+    result: TaskResult
+    statistics: NDArray[np.float64]  # of the kept images: (outputs, kept, columns)
+    clock: _Clock
+
+
+def _do_on(device: str, group: Group, setting: Setting) -> tuple[TaskResult, ...]:
+    """Cut and write on one device; a failure leaves no file."""
+    with _Stacks(group, setting) as stacks:
+        cuts = [_append(device, task, setting, stacks) for task in group]
+        statistics = np.concatenate([cut.statistics for cut in cuts], axis=1)
+        with cuts[-1].clock.time("write"):
+            infos = stacks.publish(statistics) if statistics.shape[1] else ()
+    ended = time.time()
+    return tuple(
+        replace(
+            cut.result,
+            stacks=infos if cut.result.kept else (),
+            read_seconds=cut.clock.seconds["read"],
+            extract_seconds=cut.clock.seconds["extract"],
+            write_seconds=cut.clock.seconds["write"],
+            ended=ended,
+        )
+        for cut in cuts
+    )
+
+
+def _append(device: str, task: Task, setting: Setting, stacks: _Stacks) -> _Cut:
+    """Cut one task's windows, and write their images behind those that are there."""
+    clock, reader = _Clock(), _worker.reader(setting.devices)
     try:
         with clock.time("read"):
-            image = _worker.reader(setting.devices).read(
+            image = reader.read(
                 task.path, task.header, rows=task.windows.rows_needed(task.header.shape[0]), tiff_flip=task.tiff_flip
             )
     except MicrographError as error:
-        return TaskResult(id=task.id, read_seconds=clock.seconds["read"], ended=time.time(), error=str(error))
-    result, notes = on_a_device(
-        setting.devices,
-        fallback=setting.device_fallback,
-        work=lambda device: _do_on(device, task, setting, image, clock),
-    )
-    return replace(result, warnings=(*result.warnings, *notes)) if notes else result
-
-
-def _do_on(device: str, task: Task, setting: Setting, image: NDArray[Any], clock: _Clock) -> TaskResult:
-    """Cut and write on one device; a failure leaves no file."""
-    with _Stacks(task, setting) as stacks:
-        try:
-            status, statistics = _cut(device, task, setting, image, stacks, clock)
-        except MemoryError as error:
-            raise BackendError(f"{task.path}: its particles need more memory than this process can get") from error
-        kept = status == Status.OK
-        with clock.time("write"):
-            infos = stacks.publish(statistics[:, kept]) if kept.any() else ()
+        nothing = np.empty((len(task.outputs), 0, len(STATISTICS)))
+        return _Cut(result=TaskResult(id=task.id, error=str(error)), statistics=nothing, clock=clock)
+    stacks.open()
+    try:
+        status, statistics = _cut(device, task, setting, image, stacks, clock)
+    except MemoryError as error:
+        raise BackendError(f"{task.path}: its particles need more memory than this process can get") from error
+    kept = status == Status.OK
     background = statistics[0, kept]
     measured = bool(kept.any()) and task.steps.normalize
-    return TaskResult(
+    result = TaskResult(
         id=task.id,
         kept=int(kept.sum()),
         refused=tuple((int(i), str(_REASON[Status(int(status[i]))])) for i in np.flatnonzero(~kept)),
-        stacks=infos,
         background_mean=float(background[:, _COLUMN["background_mean"]].mean()) if measured else float("nan"),
         background_sd=float(background[:, _COLUMN["background_sd"]].mean()) if measured else float("nan"),
-        read_seconds=clock.seconds["read"],
-        extract_seconds=clock.seconds["extract"],
-        write_seconds=clock.seconds["write"],
-        ended=time.time(),
-        bytes_read=_worker.reader(setting.devices).bytes_read,
-        warnings=(*_worker.reader(setting.devices).warnings, *_clamp_warning(task, infos)),
+        bytes_read=reader.bytes_read,
+        warnings=(*reader.warnings, *_clamp_warning(task, statistics[:, kept])),
     )
+    return _Cut(result=result, statistics=statistics[:, kept], clock=clock)
 
 
 def _cut(
@@ -172,43 +199,42 @@ def _cut(
     return status, statistics
 
 
-def _clamp_warning(task: Task, stacks: tuple[StackInfo, ...]) -> tuple[str, ...]:
-    clamped = sum(info.clamped for info in stacks)
+def _clamp_warning(task: Task, statistics: NDArray[np.float64]) -> tuple[str, ...]:
+    clamped = int(statistics[:, :, _COLUMN["clamped"]].sum())
     if not clamped:
         return ()
     return (f"{task.micrograph}: {clamped} pixels beyond ±65504 were clamped, the largest number that float16 holds",)
 
 
 class _Stacks:
-    """The stacks of one task while they are made: temporary files that get their names together, or vanish."""
+    """The stacks of a group while they are made: temporary files that get their names together, or vanish."""
 
-    def __init__(self, task: Task, setting: Setting) -> None:
+    def __init__(self, group: Group, setting: Setting) -> None:
         self._setting = setting
-        self._outputs = task.outputs
-        self._expected = len(task.windows)
-        self._final = [Path(setting.folder) / output.path for output in task.outputs]
+        self._outputs = group[0].outputs
+        self._expected = sum(len(task.windows) for task in group)
+        self._final = [Path(setting.folder) / output.path for output in self._outputs]
         self._temporary = [path.with_name(temporary_name(path.name, setting.part)) for path in self._final]
         self.writers: list[StackWriter] = []
 
     def __enter__(self) -> Self:
-        try:
-            for output, path in zip(self._outputs, self._temporary, strict=True):
-                self.writers.append(
-                    StackWriter(
-                        path,
-                        size=output.size,
-                        dtype=np.dtype(output.dtype),
-                        pixel_size=output.pixel_size,
-                        expected=self._expected,
-                    )
-                )
-        except CryoboxError:
-            self._abort()
-            raise
         return self
 
     def __exit__(self, *_: object) -> None:
         self._abort()
+
+    def open(self) -> None:
+        """Begin the files, where that was not done."""
+        for output, path in zip(self._outputs[len(self.writers) :], self._temporary[len(self.writers) :], strict=True):
+            self.writers.append(
+                StackWriter(
+                    path,
+                    size=output.size,
+                    dtype=np.dtype(output.dtype),
+                    pixel_size=output.pixel_size,
+                    expected=self._expected,
+                )
+            )
 
     def publish(self, statistics: NDArray[np.float64]) -> tuple[StackInfo, ...]:
         """Finish the stacks and give them their names. `statistics` are those of the kept particles."""

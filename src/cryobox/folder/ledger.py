@@ -171,12 +171,13 @@ class Ledger:
             for task in replaced:
                 self.finished.pop(task, None)
 
-    def drop_unless_done(self, task: str) -> bool:
-        """Whether a task (its id) is recorded without error and each stack has the recorded size; else forget it."""
-        result = self.finished.get(task)
-        whole = result is not None and is_whole(self._folder, result)
+    def drop_unless_done(self, *tasks: str) -> bool:
+        """Whether tasks, by id, are recorded without error and their stacks are as large as recorded; else forget."""
+        results = [self.finished.get(task) for task in tasks]
+        whole = all(result is not None and is_whole(self._folder, result) for result in results)
         if not whole:
-            self.finished.pop(task, None)
+            for task in tasks:
+                self.finished.pop(task, None)
         return whole
 
     def remove_stacks(self, *, keep: Collection[str] = ()) -> None:
@@ -301,6 +302,9 @@ def check_same(folder: Path, old: Mapping[str, Any], new: Mapping[str, Any], *, 
     for key in sorted(set(old_recipe) | set(new_recipe)):
         before, now = old_recipe.get(key), new_recipe.get(key)
         grown = key == "limit" and isinstance(before, int) and (now is None or now > before)
+        if key == "earlier_limits":  # unknown to older records
+            before, now = before or [], now or []
+            grown = now[: len(before)] == before
         if before == now or (grown and may_grow):
             continue
         raise OutputError(

@@ -14,7 +14,7 @@ from cryobox.folder.records import BITS, FORMAT
 from cryobox.folder.run import Run, read_run
 from cryobox.inputs import Inputs, again
 from cryobox.outcome import outcome_of
-from cryobox.plan import Plan
+from cryobox.plan import Plan, groups_of
 from cryobox.results import TaskResult
 from cryobox.verification.findings import Problems, Verification
 from cryobox.verification.images import Images, Sample
@@ -109,9 +109,10 @@ def _check(run: Run, inputs: Inputs, sample: Sample, problems: Problems) -> Veri
     for rows in tables:
         images.compare(rows)
     images.check_refused(results)
-    for task in plan.tasks:
-        for index, (output, stack) in enumerate(zip(task.outputs, results[task.id].stacks, strict=False)):
-            if sample.everything or (task.id, index) in images.stacks:
+    for group in groups_of(plan.tasks):
+        stacks = next((results[task.id].stacks for task in group if results[task.id].stacks), ())
+        for index, (output, stack) in enumerate(zip(group[0].outputs, stacks, strict=False)):
+            if sample.everything or any((task.id, index) in images.stacks for task in group):
                 check_pixels(out / output.path, stack, problems=problems)
     return Verification(
         rows=sum(len(rows.good) for rows in tables),
@@ -132,12 +133,11 @@ def _check_headers(
     versions: Sequence[str],
     problems: Problems,
 ) -> None:
-    for task in plan.tasks:
-        found = results.get(task.id)
-        if found is None or found.error:
-            continue
-        count = len(task.windows) - len(found.refused)
-        for output, stack in zip(task.outputs, found.stacks, strict=False):
+    for group in groups_of(plan.tasks):
+        made = [(task, results[task.id]) for task in group if task.id in results and not results[task.id].error]
+        count = sum(len(task.windows) - len(found.refused) for task, found in made)
+        stacks = next((found.stacks for _, found in made if found.stacks), ())
+        for output, stack in zip(group[0].outputs, stacks, strict=False):
             if output.path not in removed:
                 check_header(
                     out / output.path, output, count, stack, dtype=output.dtype, versions=versions, problems=problems

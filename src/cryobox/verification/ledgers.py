@@ -17,7 +17,7 @@ from cryobox.folder.records import is_sealed
 from cryobox.folder.run import Run
 from cryobox.inputs import Inputs
 from cryobox.particles import Reason
-from cryobox.plan import Plan, Task
+from cryobox.plan import Plan, Task, groups_of
 from cryobox.results import StackInfo, TaskResult
 from cryobox.verification.findings import Problems
 from cryobox.verification.stacks import HEADER_BYTES
@@ -87,6 +87,11 @@ def check_run(run: Run, inputs: Inputs, problems: Problems) -> None:
 def recorded_results(run: Run, plan: Plan, problems: Problems) -> dict[str, TaskResult]:
     """The result of every task, as far as it is recorded, without what cannot be true."""
     results, recorded = {}, run.results
+    images = {
+        task.id: sum(_images(other, recorded[other.id]) for other in group if other.id in recorded)
+        for group in groups_of(plan.tasks)
+        for task in group
+    }
     for task in plan.tasks:
         found = recorded.get(task.id)
         if found is None:
@@ -96,32 +101,34 @@ def recorded_results(run: Run, plan: Plan, problems: Problems) -> dict[str, Task
                 f"{run.last.path}: missing records",
             )
         else:
-            faults = list(_faults(task, found))
+            faults = list(_faults(task, found, images[task.id]))
             for fault in faults:
                 problems.add(f"{run.last.path}: {task.micrograph}: {fault}", f"{run.last.path}: fields of records")
             results[task.id] = _possible(task, found)
     return results
 
 
-def _faults(task: Task, found: TaskResult) -> Iterator[str]:
-    """What a record says that the plan, or the files, do not."""
+def _images(task: Task, found: TaskResult) -> int:
+    """How many images the stacks should have of a task."""
+    return 0 if found.error else len(task.windows) - len(found.refused)
+
+
+def _faults(task: Task, found: TaskResult, images: int) -> Iterator[str]:
+    """What a record says that the plan, or the files, do not. `images`: of its stacks, those of others included."""
     places = Counter(index for index, _ in found.refused)
     for index, why in found.refused:
         if not 0 <= index < len(task.windows) or places[index] > 1:
             yield f"refused names window {index}; expected each of 0 to {len(task.windows) - 1} at most once"
         if why not in REFUSALS:
             yield f"refused says {why!r} of window {index}, expected {' or '.join(map(repr, REFUSALS))}"
-    if found.error:
-        expected, outputs = 0, task.outputs[:0]
-    else:
-        expected = len(task.windows) - len(found.refused)
-        outputs = task.outputs if expected else task.outputs[:0]
+    expected = _images(task, found)
+    outputs = task.outputs if expected else task.outputs[:0]
     if found.kept != expected:
         yield f"kept is {found.kept}, expected {expected} ({len(task.windows)} windows, {len(found.refused)} refused)"
     if len(found.stacks) != len(outputs):
         yield f"{len(found.stacks)} stacks are recorded, expected {len(outputs)}"
     for number, (output, stack) in enumerate(zip(outputs, found.stacks, strict=False), start=1):
-        size = HEADER_BYTES + expected * output.bytes_per_image
+        size = HEADER_BYTES + images * output.bytes_per_image
         facts = {"path": (stack.path, output.path), "bytes": (stack.bytes, size)}
         if output.dtype == "float32":
             facts["clamped"] = (stack.clamped, 0)
