@@ -28,7 +28,9 @@ __all__ = [
     "edge_status",
     "extract",
     "fourier_crop",
+    "lowpass",
     "normalize",
+    "pad_with_mean",
     "recenter",
     "window",
 ]
@@ -320,3 +322,43 @@ def _extract_one(
             return [], NO_CONTRAST
         made.append(-particle if invert else particle)
     return made, OK
+
+
+def lowpass(image: NDArray[Any], pixel_size: float, resolution: float) -> Floats:
+    """An image without what is finer than a resolution: literally, coefficient by coefficient.
+
+    The radius is that of `resolution`, rounded to a Fourier pixel; from one pixel below it to one above (at most
+    Nyquist) the weight falls from 1 to 0 as half a cosine, as RELION's low-pass filter does, whose edge is two wide.
+
+    Parameters
+    ----------
+    image : ndarray, shape (n, n)
+    pixel_size, resolution : float
+        Å.
+    """
+    size = image.shape[0]
+    radius = math.floor(size * pixel_size / resolution + 0.5)
+    low, high = max(0, radius - 1), min(size / 2, radius + 1)
+    spectrum = np.fft.fft2(image.astype(np.float64))
+    for row in range(size):
+        for column in range(size):
+            y = row - size if row > size // 2 else row
+            x = column - size if column > size // 2 else column
+            distance = math.hypot(y, x)
+            if distance > high:
+                weight = 0.0
+            elif distance < low:
+                weight = 1.0
+            else:
+                weight = 0.5 + 0.5 * math.cos(math.pi * (distance - low) / (high - low))
+            spectrum[row, column] *= weight
+    return np.fft.ifft2(spectrum).real
+
+
+def pad_with_mean(image: NDArray[Any], size: int) -> Floats:
+    """An image in the middle of a larger one, center on center (pixel n / 2), that is its mean elsewhere."""
+    wide = image.astype(np.float64)
+    found = np.full((size, size), wide.mean())
+    begin = size // 2 - len(wide) // 2
+    found[begin : begin + len(wide), begin : begin + len(wide)] = wide
+    return found

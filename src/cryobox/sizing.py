@@ -11,7 +11,7 @@ from cryobox.boxes import crop_for, propose
 from cryobox.declared import IMAGES, option
 from cryobox.errors import OptionError
 
-__all__ = ["Chosen", "Sizing", "choose_sizes"]
+__all__ = ["Chosen", "Sizing", "choose_sizes", "further_size"]
 
 
 @dataclass(frozen=True, kw_only=True, repr=False, eq=False)
@@ -108,11 +108,11 @@ def choose_sizes(asked: Sizing, recorded: Mapping[str, Any], *, dtype: str, pixe
         reached = angstrom * box / fcrop
         why.append(f"stored at {fcrop}: {reached:.4g} Å per pixel, {2 * reached:.3g} Å at best")
     sizes = [box if fcrop is None else fcrop, *([] if small is None else [small]), *others]
-    also = [_further(text, dtype) for text in asked.also] if asked.also else recorded.get("also", ())
+    also = [further_size(text, dtype) for text in asked.also] if asked.also else recorded.get("also", ())
     return Chosen(box=box, sizes=tuple(sizes), also=tuple(map(tuple, also)), why=tuple(why))
 
 
-def _further(text: str, dtype: str) -> tuple[int, str]:
+def further_size(text: str, dtype: str) -> tuple[int, str]:
     """A size and its type from what --also says."""
     size, _, kind = text.partition(":")
     if not re.fullmatch(r"[0-9]{1,6}", size):

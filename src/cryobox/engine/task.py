@@ -22,17 +22,17 @@ from cryobox.formats.images import PixelReader, room
 from cryobox.formats.mrc_stack import StackWriter
 from cryobox.gpu import pinned, resident
 from cryobox.particles import Reason
-from cryobox.plan import Group, Output, Task
+from cryobox.plan import Group, Task
 from cryobox.results import StackInfo, TaskResult
 from cryobox.windows import Stored
 
-__all__ = ["Setting", "do_group", "read_token"]
+__all__ = ["REASON_OF", "Setting", "do_group", "finish_stack", "read_token"]
 
 BLOCK_BYTES = 8 << 20  # stacks are written in blocks of about this size: fast, and small beside a micrograph
 GPU_BLOCK_BYTES = 128 << 20  # enough for the particles of most micrographs, so that each crosses the bus once
 PATIENCE_SECONDS = 5.0  # a network file system may show a new file late
 
-_REASON = {Status.OUTSIDE: Reason.EDGE, Status.NOT_FINITE: Reason.NOT_FINITE, Status.NO_CONTRAST: Reason.NO_CONTRAST}
+REASON_OF = {Status.OUTSIDE: Reason.EDGE, Status.NOT_FINITE: Reason.NOT_FINITE, Status.NO_CONTRAST: Reason.NO_CONTRAST}
 _COLUMN = {name: index for index, name in enumerate(STATISTICS)}
 
 
@@ -153,7 +153,7 @@ def _append(device: str, task: Task, setting: Setting, stacks: _Stacks) -> _Cut:
     result = TaskResult(
         id=task.id,
         kept=int(kept.sum()),
-        refused=tuple((int(i), str(_REASON[Status(int(status[i]))])) for i in np.flatnonzero(~kept)),
+        refused=tuple((int(i), str(REASON_OF[Status(int(status[i]))])) for i in np.flatnonzero(~kept)),
         background_mean=float(background[:, _COLUMN["background_mean"]].mean()) if measured else float("nan"),
         background_sd=float(background[:, _COLUMN["background_sd"]].mean()) if measured else float("nan"),
         bytes_read=reader.bytes_read,
@@ -240,7 +240,7 @@ class _Stacks:
         """Finish the stacks and give them their names. `statistics` are those of the kept particles."""
         infos = []
         for writer, output, of_size in zip(self.writers, self._outputs, statistics, strict=True):
-            infos.append(_finish(writer, output, of_size, fsync=self._setting.fsync))
+            infos.append(finish_stack(writer, output.path, of_size, fsync=self._setting.fsync))
         if self._setting.token and read_token(self._setting.token) != self._setting.secret:
             raise OutputError(
                 f"{self._final[0]}: not written, since the run that asked for it is over; another may be at work here"
@@ -262,7 +262,18 @@ class _Stacks:
         self.writers = []
 
 
-def _finish(writer: StackWriter, output: Output, statistics: NDArray[np.float64], *, fsync: bool) -> StackInfo:
+def finish_stack(writer: StackWriter, path: str, statistics: NDArray[np.float64], *, fsync: bool) -> StackInfo:
+    """Write a stack's header, and say what was written.
+
+    Parameters
+    ----------
+    writer : StackWriter
+    path : str
+        What the stack will be called in the output folder.
+    statistics : ndarray, shape (n, 7)
+        Of its images, columns as `STATISTICS`.
+    fsync : bool
+    """
     mean = statistics[:, _COLUMN["mean"]]
     sd = statistics[:, _COLUMN["sd"]]
     stack_mean = float(mean.mean())
@@ -273,7 +284,7 @@ def _finish(writer: StackWriter, output: Output, statistics: NDArray[np.float64]
         "rms": float(np.sqrt(np.mean(sd**2 + (mean - stack_mean) ** 2))),
     }
     size = writer.finish(**info, fsync=fsync)
-    return StackInfo(path=output.path, bytes=size, clamped=int(statistics[:, _COLUMN["clamped"]].sum()), **info)
+    return StackInfo(path=path, bytes=size, clamped=int(statistics[:, _COLUMN["clamped"]].sum()), **info)
 
 
 class _Clock:

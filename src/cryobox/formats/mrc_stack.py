@@ -39,6 +39,8 @@ class StackWriter:
     dtype : {"float32", "float16"} or numpy.dtype
     pixel_size : float
         Å per pixel; not finite or not positive: unknown, stored as 0.
+    label : str
+        A second label of the header, beside the program's.
     expected : int
         Images that will probably be written; the disk is asked for their room at once, which makes writing faster.
 
@@ -56,11 +58,13 @@ class StackWriter:
         dtype: str | np.dtype[Any],
         pixel_size: float,
         expected: int = 0,
+        label: str = "",
     ) -> None:
         self.path = os.fspath(path)
         self.size = size
         self.dtype = np.dtype(dtype).newbyteorder("<")
         self.pixel_size = pixel_size
+        self.label = label
         self.count = 0
         if self.dtype.name not in _STACK_MODES:
             raise ValueError(f"a stack holds {' or '.join(_STACK_MODES)}; got {self.dtype.name}")
@@ -103,7 +107,8 @@ class StackWriter:
         if self.count == 0:
             raise ValueError(f"{self.path}: a stack needs at least one image")
         statistics = (minimum, maximum, mean, rms)
-        self._write_at(0, memoryview(_stack_header(self.count, self.size, self.dtype, self.pixel_size, statistics)))
+        header = _stack_header(self.count, self.size, self.dtype, self.pixel_size, statistics, self.label)
+        self._write_at(0, memoryview(header))
         if self._reserved > self._bytes(self.count):
             with self._failing("cut to its length"):
                 os.ftruncate(self._descriptor, self._bytes(self.count))
@@ -194,6 +199,7 @@ def _stack_header(
     dtype: np.dtype[Any],
     pixel_size: float,
     statistics: tuple[float, float, float, float],
+    label: str = "",
 ) -> bytes:
     """The 1024 bytes of a stack of images (space group 0), not of a volume: mz is 1."""
     if not (math.isfinite(pixel_size) and pixel_size > 0):
@@ -213,6 +219,8 @@ def _stack_header(
     record["map"] = b"MAP "
     record["machst"] = (0x44, 0x44, 0, 0)
     record["nversion"] = MRC2014
-    record["nlabl"] = 1
-    record["label"][0] = f"cryobox {__version__}".encode()
+    labels = [f"cryobox {__version__}", *([label] if label else [])]
+    record["nlabl"] = len(labels)
+    for place, text in enumerate(labels):
+        record["label"][place] = text.replace("Å", "A").encode("ascii", "replace")[:80]
     return record.tobytes()

@@ -53,7 +53,16 @@ from cryobox.formats.star_text import encode, encode_message, fixed
 from cryobox.micrograph import Micrographs
 from cryobox.particles import Extracted, Particles
 
-__all__ = ["stack_suffix", "suffix", "write_incomplete", "write_particles", "write_rejected"]
+__all__ = [
+    "columns_of",
+    "images_column",
+    "stack_suffix",
+    "suffix",
+    "write_incomplete",
+    "write_optics",
+    "write_particles",
+    "write_rejected",
+]
 
 suffix = ".star"
 stack_suffix = ".mrcs"  # RELION refuses stacks of any other name
@@ -75,7 +84,12 @@ class _Images:
         return [b"%08d%b" % (number, texts[m]) for number, m in pairs]
 
 
-def _columns(
+def images_column(slot: NDArray[np.int64], stack: Codes, stacks: tuple[str, ...]) -> Piece:
+    """The column of image names: each row's number in its stack, and which of `stacks` that is."""
+    return _Images(slot, stack, stacks)
+
+
+def columns_of(
     star: StarTable | None, rows: Codes, made: dict[str, Piece], dropped: frozenset[str] = frozenset()
 ) -> tuple[list[str], list[Piece]]:
     """The input's columns, those in `made` replaced where they stand, the others appended."""
@@ -105,7 +119,8 @@ def _columns(
     return tags, pieces
 
 
-def _write_optics(file: BinaryIO, rows: Sequence[dict[str, str]]) -> None:
+def write_optics(file: BinaryIO, rows: Sequence[dict[str, str]]) -> None:
+    """Write data_optics: a row for each group."""
     tags = list(dict.fromkeys(tag for row in rows for tag in row))
     everyone = np.arange(len(rows), dtype=np.intp)
     # A column that only some groups have: the others get what its absence means.
@@ -147,10 +162,10 @@ def write_particles(path: str | Path, particles: Particles, micrographs: Microgr
     made |= _origin_columns(star, particles, extracted)
     if extracted.drop_alignments and star is not None:
         dropped |= {tag for tag in star.table.tags if is_orientation(tag)}
-    tags, pieces = _columns(star, rows, made, DROPPED | dropped)
+    tags, pieces = columns_of(star, rows, made, DROPPED | dropped)
     with open(path, "wb") as file:
         file.write(VERSION)
-        _write_optics(file, image_optics(groups, box=extracted.box, size=extracted.size))
+        write_optics(file, image_optics(groups, box=extracted.box, size=extracted.size))
         file.writelines(b"\n" + raw.strip() + b"\n\n" for raw in (star.others if star is not None else ()))
         file.write(VERSION)
         write_loop(file, "particles", tags, pieces, len(rows))
@@ -293,7 +308,7 @@ def _numbered_anew(star: StarTable) -> tuple[StarTable, Codes]:
     rows, place = unique_groups(star.optics)
     rows = [row | {GROUP: str(k)} for k, row in enumerate(rows, 1)]
     text = BytesIO()
-    _write_optics(text, rows)
+    write_optics(text, rows)
     number_of = np.array([*(k + 1 for k in place), 0], np.intp)  # the last: rows without a group, -1
     return replace(star, optics=tuple(rows), optics_raw=text.getvalue()), number_of[star.group]
 
@@ -325,7 +340,7 @@ def _write_rows_of(
     made: dict[str, Piece],
 ) -> None:
     """Write rows of the input with its other blocks; no version line, since the columns are those of its version."""
-    tags, pieces = _columns(star, rows, made)
+    tags, pieces = columns_of(star, rows, made)
     with open(path, "wb") as file:
         for raw in (star.optics_raw, *star.others) if star is not None else ():
             if raw:
