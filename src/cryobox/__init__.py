@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from cryobox.job import RunResult, run
     from cryobox.options import Recipe, RunOptions
     from cryobox.reporting import write_report
+    from cryobox.restacking import restack_particles
     from cryobox.source import ParticleSource
 
     __version__: str
@@ -46,6 +47,7 @@ __all__ = [
     "extract",
     "fast_box",
     "fourier_crop",
+    "restack_particles",
     "run",
     "write_report",
 ]
@@ -66,6 +68,7 @@ _HOME = {
     "RunOptions": "options",
     "RunResult": "job",
     "compare_particles": "comparison",
+    "restack_particles": "restacking",
     "convert_particles": "convert",
     "extract": "core",
     "fast_box": "boxes",

@@ -34,7 +34,7 @@ from cryobox.options import Recipe, RunOptions
 from cryobox.plan import Plan, Task, groups_of
 from cryobox.tables import tables_present, withdraw_tables
 
-__all__ = ["as_begun", "begin", "check_inputs_stay", "head_of", "make_folders"]
+__all__ = ["as_begun", "begin", "check_inputs_stay", "head_of", "head_with", "make_folders"]
 
 
 def as_begun(recipe: Recipe, folder: Path, options: RunOptions) -> Recipe:
@@ -57,13 +57,12 @@ def as_begun(recipe: Recipe, folder: Path, options: RunOptions) -> Recipe:
 
 def head_of(plan: Plan) -> dict[str, object]:
     """What all runs in one folder must agree on."""
-    return {
-        "cryobox": __version__,
-        "records": FORMAT,
-        "bits": BITS,
-        "fftw": fftw_version(),
-        "recipe": plan.recipe.as_dict(),
-    }
+    return head_with(plan.recipe.as_dict())
+
+
+def head_with(recipe: dict[str, object]) -> dict[str, object]:
+    """The same, of what was asked for as names and values."""
+    return {"cryobox": __version__, "records": FORMAT, "bits": BITS, "fftw": fftw_version(), "recipe": recipe}
 
 
 def begin(

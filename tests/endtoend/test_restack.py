@@ -43,10 +43,25 @@ def run(tmp_path: Path, request: pytest.FixtureRequest) -> Path:
     return next(path for path in result.tables if path.stem == "particles" and path.suffix in (".star", ".cs"))
 
 
-def restack(table: Path, out: Path, **more: Any) -> Any:
-    execute = {name: more.pop(name) for name in ("options", "stop", "on_progress") if name in more}
-    asked = more.pop("asked", None) or Asked(**more)
-    return restack_particles(table, out, asked=asked, root=table.parents[1], **{"options": FAST} | execute)
+def restack(
+    table: Path,
+    out: Path,
+    *,
+    options: Any = FAST,
+    stop: Any = None,
+    on_progress: Any = None,
+    asked: Any = None,
+    **more: Any,
+) -> Any:
+    return restack_particles(
+        table,
+        out,
+        asked=asked or Asked(**more),
+        root=table.parents[1],
+        options=options,
+        stop=stop,
+        on_progress=on_progress,
+    )
 
 
 def columns(table: Path) -> dict[str, list[Any]]:

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 import cryobox
 from cryobox import reference
+from cryobox.restacking import Asked, restack_particles
 from cryobox.simulate import PARTICLE_BOX, make_dataset
 from golden.make_golden import relion_version
 
@@ -117,6 +118,26 @@ def test_relion_3_1_says_that_it_does_not_read_half_precision(tmp_path: Path) ->
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
     assert done.returncode != 0
     assert "half-precision" in done.stdout + done.stderr
+
+
+@pytest.mark.slow
+def test_restacked_images_are_the_same_to_relion_and_go_through_a_classification(project: Project) -> None:
+    restacked = restack_particles(
+        project.root / TABLE, project.root / "Restack/job011", asked=Asked(particles_per_stack=70), root=project.root
+    )
+    assert restacked.exit_code == 0
+    table = "Restack/job011/particles.star"
+    project.run("relion_stack_create", "--i", table, "--o", "restacked")
+    np.testing.assert_array_equal(mrcfile.read(project.root / "restacked.mrcs"), project.stack)
+    (project.root / "Class2D_restacked").mkdir()
+    options = (
+        f"--o Class2D_restacked/run --i {table} --ctf --K 1 --iter 3 --tau2_fudge 2 --particle_diameter 150 "
+        "--flatten_solvent --zero_mask --oversampling 1 --psi_step 12 --offset_range 5 --offset_step 2 --norm --scale "
+        "--pool 10 --dont_combine_weights_via_disc --j 2 --random_seed 1"
+    )
+    project.run("relion_refine", *options.split())
+    found = mrcfile.read(project.root / "Class2D_restacked/run_it003_classes.mrcs").reshape(SIZE, SIZE)
+    assert best_correlation(true_average(project.root), np.asarray(found, np.float64)) > 0.6
 
 
 @pytest.mark.slow

@@ -115,6 +115,33 @@ def test_merged_stacks_survive_kills_too(bench: Bench) -> None:
         bench.check_ends_as(out, expected, *more)
 
 
+def test_a_restacking_survives_kills_too(bench: Bench) -> None:
+    source = bench.scene.folder / "source"
+    ended = bench.run(source)
+    assert ended.code == 0, ended.output
+    out = bench.fresh()
+    command = ["restack", "source/particles.star", "--out", str(out), "--fcrop", "18", "--small", "10"]
+    command += ["--particles-per-stack", "3", "--workers", "1"]
+
+    def restack(fault: Fault = Fault()) -> Ended:  # noqa: B008
+        return bench.server.run(command, bench.scene.folder, watched=out, fault=fault)
+
+    ended = restack()
+    assert ended.code == 0, ended.output
+    expected, calls = contents(out), ended.calls
+    assert len([name for name in expected if name.startswith("stacks/")]) > 1
+    for at in points(calls):
+        bench.fresh()
+        assert restack(Fault(at, KILL)).code == -9, f"point {at} was not reached"
+        bench.check_whole(out, expected)
+        before = {name: identity for name, identity in identities(out).items() if name in recorded_stacks(out)}
+        assert restack().code == 0
+        assert contents(out) == expected
+        assert leftovers(out) == []
+        assert {name: identities(out)[name] for name in before} == before
+    shutil.rmtree(source)
+
+
 def test_a_run_killed_again_and_again_gets_done(bench: Bench) -> None:
     out = bench.fresh()
     kills = 0

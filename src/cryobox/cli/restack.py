@@ -100,6 +100,8 @@ def restack(
         raise typer.Exit(EXIT_INTERRUPTED)
     written = in_bytes(done.bytes_written)
     print(f"{out}: {done.stored:,} of {done.rows:,} images in {done.stacks:,} stacks, {written} written")
+    if done.bytes_written:
+        print(f"{(done.stored - done.resumed) / done.seconds:,.0f} images/s, {done.seconds:.1f} s")
     for reason, count in done.rejected.items():
         print(f"left out: {count:,} {reason}")
     for path in done.tables:

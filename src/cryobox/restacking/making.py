@@ -8,6 +8,7 @@ import hashlib
 import json
 import os
 import threading
+import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -20,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cryobox import __version__
-from cryobox.core import STATISTICS, Status, fftw_version
+from cryobox.beginning import head_with
 from cryobox.engine.local import available_cores
 from cryobox.engine.task import REASON_OF, finish_stack
 from cryobox.errors import AbortedError, CryoboxError, InputError, OutputError
@@ -29,7 +30,7 @@ from cryobox.folder.ledger import Ledger
 from cryobox.folder.lock import hold
 from cryobox.folder.parts import ledger_path
 from cryobox.folder.publish import publish_file, publish_files, remove_temporary, sync_folder, temporary_name
-from cryobox.folder.records import BITS, FORMAT
+from cryobox.folder.records import BITS
 from cryobox.formats.mrc import Sections, compression_of, read_sections
 from cryobox.formats.mrc_stack import StackWriter
 from cryobox.groups import StoredDtype
@@ -42,6 +43,7 @@ from cryobox.results import StackInfo, TaskResult
 from cryobox.soundness.findings import Findings
 from cryobox.soundness.images_of_table import ImagesOfTable
 from cryobox.tables import stack_text
+from cryobox.windows import STATISTICS, Status
 
 __all__ = ["RESTACKED", "Restacked", "restack_particles"]
 
@@ -65,6 +67,8 @@ class Restacked:
         Of all sizes.
     bytes_written : int
         In this call.
+    seconds : float
+        Of this call.
     tables : tuple of Path
     rejected : dict of str to int
         Rows whose image could not be used, by reason; they stand in a table of their own.
@@ -80,6 +84,7 @@ class Restacked:
     stored: int
     stacks: int
     bytes_written: int
+    seconds: float
     tables: tuple[Path, ...]
     rejected: dict[str, int]
     resumed: int
@@ -164,6 +169,7 @@ def restack_particles(
     AbortedError
         If it began and could not go on.
     """
+    began = time.perf_counter()
     asked, options, stop = asked or Asked(), options or RunOptions(), stop or threading.Event()
     start, folder = Start.here(root), Path(out)
     table = read_table_of_images(os.fspath(source))
@@ -172,13 +178,7 @@ def restack_particles(
     units = _plan(look, asked)
     _check_inputs_stay(folder, source, look, units)
     _make_folders(folder, asked, overwrite=options.overwrite)
-    head = {
-        "cryobox": __version__,
-        "records": FORMAT,
-        "bits": BITS,
-        "fftw": fftw_version(),
-        "recipe": {"restack": os.path.abspath(source), **asked.as_dict()},
-    }
+    head = head_with({"restack": os.path.abspath(source), **asked.as_dict()})
     with hold(folder, "", break_lock=options.break_lock):
         with Ledger(folder, part="", head=head, overwrite=options.overwrite, fsync=options.fsync) as ledger:
             remove_temporary(folder, "")
@@ -191,7 +191,8 @@ def restack_particles(
             done = sum(ledger.finished[unit.id].kept for unit in units if unit.id in ledger.finished)
             written = _carry_out(todo, job, ledger, stop, _Counter(done, look.count, on_progress))
             results = [ledger.finished.get(unit.id) for unit in units]
-        return _finish(table, job, start, units, results, resumed=done, written=written)
+        result = _finish(table, job, start, units, results, resumed=done, written=written)
+        return dataclasses.replace(result, seconds=time.perf_counter() - began)
 
 
 class _Look:
@@ -474,6 +475,7 @@ def _finish(
         "stored": stored,
         "stacks": sum(len(result.stacks) for result in finished),
         "bytes_written": written,
+        "seconds": 0.0,
         "resumed": resumed,
         "warnings": tuple(text for result in finished for text in result.warnings),
         "notes": notes,
@@ -520,7 +522,7 @@ def _finish(
     found = Restacked(
         **told, tables=tuple(tables), rejected=counts, interrupted=False, exit_code=0 if kept.all() else 1
     )
-    said = {key: value for key, value in told.items() if key not in ("bytes_written", "resumed")}
+    said = {key: value for key, value in told.items() if key not in ("bytes_written", "seconds", "resumed")}
     record = {"cryobox": __version__, "asked": asked.as_dict(), "complete": True} | said | {"rejected": counts}
     publish_file(folder / RESTACKED, (json.dumps(record, indent=1) + "\n").encode(), fsync=job.fsync)
     return found
