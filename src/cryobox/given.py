@@ -39,7 +39,7 @@ class Given:
     picks : str or tuple of str
         As given; several tables are a tuple.
     micrographs : str
-        As given.
+        As given; "": those that the picks name.
     root : str, optional
     directory : str
         Where relative ones start.
@@ -54,7 +54,7 @@ class Given:
     def of(
         cls,
         picks: Picks,
-        micrographs: str | os.PathLike[str],
+        micrographs: str | os.PathLike[str] | None,
         root: str | os.PathLike[str] | None = None,
         directory: str | os.PathLike[str] | None = None,
     ) -> Given:
@@ -70,7 +70,7 @@ class Given:
         paths, here = picks_paths(picks), working_directory()
         return cls(
             picks=paths[0] if len(paths) == 1 else paths,
-            micrographs=os.fspath(micrographs),
+            micrographs="" if micrographs is None else os.fspath(micrographs),
             root=None if root is None else os.fspath(root),
             directory=here if directory is None else os.path.realpath(os.path.join(here, directory)),
         )
@@ -83,7 +83,7 @@ class Given:
     @property
     def paths(self) -> tuple[str, ...]:
         """All that was named: picks, then micrographs."""
-        return (*picks_paths(self.picks), self.micrographs)
+        return (*picks_paths(self.picks), *([self.micrographs] if self.micrographs else []))
 
     @property
     def picks_paths(self) -> tuple[str, ...]:

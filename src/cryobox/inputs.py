@@ -170,10 +170,14 @@ def _prepare(
     from cryobox.formats.joining import join_particles  # 26 ms of `from cryobox import run`
 
     paths, start = given.picks_paths, given.start
+    table = None
     with noting() as of_micrographs:
-        table = formats.read_micrographs(given.micrographs, start=start)
+        if given.micrographs:
+            table = formats.read_micrographs(given.micrographs, start=start)
     with noting() as of_picks:
         read = formats.read_several(paths, micrographs=table, recipe=recipe, start=start, ready=ready)
+    if table is None:
+        table = formats.micrographs_of(read, start=start)
     parts = [part for part in read if len(part)] or read[:1]  # what an empty table lacks, no row lacks
     particles = join_particles(parts)
     if len(particles) == 0:
@@ -271,7 +275,7 @@ def again(run: Run, *, same: bool = False, warnings: Sequence[str] = ()) -> Inpu
 def read_pixel_size(given: Given) -> float:
     """Å per pixel of the first micrograph that says it, by its table or else its header; nan where none does."""
     with given.start.telling():
-        table = formats.read_micrographs(given.micrographs, start=given.start)
+        table = _micrographs(given)
     for size, path in zip(table.pixel_size.tolist(), table.paths, strict=True):
         if size > 0:
             return float(size)
@@ -279,6 +283,13 @@ def read_pixel_size(given: Given) -> float:
         if isinstance(header, ImageHeader):
             return header.pixel_size
     return float("nan")
+
+
+def _micrographs(given: Given) -> Micrographs:
+    if given.micrographs:
+        return formats.read_micrographs(given.micrographs, start=given.start)
+    read = formats.read_several(given.picks_paths, recipe=Recipe(box=2, normalize=False), start=given.start)
+    return formats.micrographs_of(read, start=given.start)
 
 
 def _header(path: str, look: Callable[[str], ImageHeader] = read_header) -> ImageHeader | MicrographError:

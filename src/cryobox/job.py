@@ -95,7 +95,7 @@ class RunResult:
 def run(
     picks: Picks,
     *,
-    micrographs: str | os.PathLike[str],
+    micrographs: str | os.PathLike[str] | None = None,
     out: str | os.PathLike[str],
     recipe: Recipe,
     options: RunOptions | None = None,
@@ -115,8 +115,9 @@ def run(
     picks : path, or sequence of paths
         `.star`, `.cs`, `.csg`, `.box`, `.cbox`, `.txt`, `.csv`, `.json` (EMAN2), `.pos`, `.xmd` (Xmipp), `.coord`,
         `.coords`, or a folder of per-micrograph files. Several of one family are appended.
-    micrographs : path
-        `.star`, `.cs`, `.csg`, a folder, a glob or one image.
+    micrographs : path, optional
+        `.star`, `.cs`, `.csg`, a folder, a glob or one image. Default: the files that tables of particles name, with
+        the pixel size that a `.cs` says of them, else their headers, else the recipe.
     out : path
         The output folder; made if it is not there.
     recipe : Recipe
@@ -294,7 +295,7 @@ def merge(folder: str | os.PathLike[str], *, options: RunOptions | None = None) 
 def watch(
     picks: Picks,
     *,
-    micrographs: str | os.PathLike[str],
+    micrographs: str | os.PathLike[str] | None = None,
     out: str | os.PathLike[str],
     recipe: Recipe,
     every: float = 30.0,
@@ -348,7 +349,7 @@ def watch(
         raise OptionError("--watch makes a stack for each micrograph as it comes; leave out --particles-per-stack")
     arrivals, patience = Arrivals(settle), Patience(Path(out), every=every, idle_timeout=idle_timeout, stop=stop)
     given = Given.of(picks, micrographs, root, directory)
-    named = (*given.picks_paths, given.start.whole(given.micrographs))
+    named = tuple(map(given.start.whole, given.paths))
     result: RunResult | None = None
     seen, told = "", set[str]()
     while not stop.is_set():

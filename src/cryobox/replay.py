@@ -49,12 +49,12 @@ def given_of(
     old = Given.from_dict(record["inputs"]) if "inputs" in record else None
     missing = [name for name, value in (("PICKS", picks), ("--micrographs", micrographs)) if not value]
     here = working_directory()
-    if old is None and missing:
-        raise OptionError(f"{' and '.join(missing)} must be given, or --from with the job.json of an earlier run")
+    if old is None and not picks:
+        raise OptionError("PICKS must be given, or --from with the job.json of an earlier run")
     if old is None or not missing:
         return Given(
             picks=_one_or_all(picks or ()),
-            micrographs=str(micrographs),
+            micrographs=micrographs or "",
             root=None if root is None else str(root),
             directory=here,
         )

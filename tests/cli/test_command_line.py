@@ -139,10 +139,10 @@ def test_options_that_cannot_be_honored_are_refused_before_any_work(
     assert not (tmp_path / "o").exists()
 
 
-def test_without_micrographs_it_is_said_what_is_missing(dataset: Dataset, tmp_path: Path) -> None:
-    done = cryobox("extract", "picks.star", "-o", tmp_path, "--box", 64, cwd=dataset.folder)
+def test_without_picks_it_is_said_what_is_missing(dataset: Dataset, tmp_path: Path) -> None:
+    done = cryobox("extract", "-m", "micrographs.star", "-o", tmp_path, "--box", 64, cwd=dataset.folder)
     assert done.returncode == 2
-    assert "--micrographs must be given, or --from with the job.json of an earlier run" in done.stderr
+    assert "PICKS must be given, or --from with the job.json of an earlier run" in done.stderr
 
 
 def test_a_diameter_chooses_the_box_and_a_resolution_the_crop(dataset: Dataset, tmp_path: Path) -> None:

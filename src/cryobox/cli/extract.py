@@ -51,7 +51,12 @@ class Inputs:
     )
     out: Path = option("--out", "-o", help="Output folder", panel=TABLES)
     micrographs: str | None = option(
-        "--micrographs", "-m", default=None, help=".star, .cs, .csg, a folder or a glob", panel=TABLES
+        "--micrographs",
+        "-m",
+        default=None,
+        help=".star, .cs, .csg, a folder or a glob",
+        shown="the files that the picks name",
+        panel=TABLES,
     )
     coord_dir: str | None = option(
         "--coord-dir", default=None, help="PICKS by RELION's word: a job folder, with --coord-suffix", panel=TABLES
@@ -189,8 +194,8 @@ def _what(
         found = float(values["pixel_size"] or read_pixel_size(given))
         if not found > 0:
             raise OptionError(
-                f"{given.micrographs}: neither table nor header says how many Å a pixel has, so sizes in Å mean "
-                f"nothing; give --pixel-size, or --box and --fcrop in pixels"
+                f"{given.micrographs or given.paths[0]}: neither table nor header says how many Å a pixel has, so "
+                f"sizes in Å mean nothing; give --pixel-size, or --box and --fcrop in pixels"
             )
         return found
 

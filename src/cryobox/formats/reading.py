@@ -23,6 +23,7 @@ __all__ = [
     "COORDINATE_SUFFIXES",
     "IMAGE_SUFFIXES",
     "describe",
+    "micrographs_of",
     "plain_stems",
     "read_coordinate_file",
     "read_micrographs",
@@ -333,6 +334,51 @@ def _nearest(path: Path) -> str:
 
 def _is_image(name: str, suffixes: tuple[str, ...]) -> bool:
     return name.lower().endswith(suffixes) and not os.path.basename(name).startswith(".")
+
+
+def micrographs_of(picks: Sequence[Particles], *, start: Start) -> Micrographs:
+    """The micrographs that tables of particles name, without another table of theirs.
+
+    A `.cs` says their shape and pixel size. A STAR file does not: rlnMicrographOriginalPixelSize and rlnImagePixelSize
+    are those of other files (of a movie in super-resolution, of images), so what the headers say counts.
+
+    Raises
+    ------
+    InputError
+        If picks do not say on which file they lie.
+    """
+    from dataclasses import replace
+
+    import numpy as np
+
+    from cryobox.paths import find_file
+
+    names: dict[str, tuple[str, float, tuple[int, int]]] = {}
+    for part in picks:
+        nameless = part.family == "cs" and "location/micrograph_path" not in (part.table.dtype.names or ())
+        if part.family == "plain" or nameless or not all(part.micrograph_names):
+            raise InputError(
+                f"{part.source}: does not say where the files of its micrographs are; name them with --micrographs"
+            )
+        places = start.places(Path(part.source))
+        if part.family == "cs":  # names of exported tables start in their folder
+            places = (Path(part.source).resolve().parent, *places)
+        for number, name in enumerate(part.micrograph_names):
+            size = float("nan") if part.grid_pixel_size is None else float(part.grid_pixel_size[number])
+            shape = (
+                (0, 0)
+                if part.grid_shape is None
+                else (int(part.grid_shape[number, 0]), int(part.grid_shape[number, 1]))
+            )
+            names.setdefault(name, (find_file(name, places), size, shape))
+    source = f"the micrographs that {' and '.join(part.source for part in picks)} names"
+    return replace(
+        _plain_micrographs(source, list(names), start),
+        names=tuple(names),
+        paths=tuple(path for path, _, _ in names.values()),
+        pixel_size=np.array([size if size > 0 else float("nan") for _, size, _ in names.values()]),
+        shape=np.array([shape for _, _, shape in names.values()], np.int64).reshape(-1, 2),
+    )
 
 
 def _plain_micrographs(source: str, given: list[str], start: Start) -> Micrographs:

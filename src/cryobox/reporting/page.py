@@ -125,7 +125,7 @@ def _asked(facts: Facts) -> list[tuple[str, str, bool]]:
     """What was asked: (name, value, whether it differs from the default)."""
     found = [
         ("picks", ", ".join(facts.inputs.given.paths[:-1]), True),
-        ("micrographs", facts.inputs.given.micrographs, True),
+        ("micrographs", facts.inputs.given.micrographs or "those that the picks name", True),
         ("working directory", facts.inputs.given.directory, True),
     ]
     if facts.inputs.given.root is not None:
