@@ -36,6 +36,7 @@ LARGEST_BOX = 32768  # pixels; the core refuses more, since a transform would ne
 MOST_WORKERS = 4096
 MOST_THREADS = 1024  # larger teams OpenMP dies of
 MOST_SHARDS = 1_000_000
+LARGEST_NUMBER = 10**9  # of a class, a group, a seed
 MOST_IN_A_STACK = 2**31 - 1  # images: the number in an MRC header
 MOST_MICROGRAPHS = 1_000_000_000
 LONGEST_WAIT = 1e8  # seconds: three years

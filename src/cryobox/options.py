@@ -86,6 +86,21 @@ class Recipe(Writing, Images, Positions, Selection, Reading):
         that what they wrote stays. `run` finds them in its record.
     min_score : float, optional
         Picks with a lower score are rejected.
+    classes : str, optional
+        Only picks of these classes, as "1,3-5", in the numbers of the table (RELION counts from 1, CryoSPARC from 0).
+    classes_from : {"2d", "3d"}, optional
+        Of which alignment of a `.cs`, where it has both.
+    optics_groups : str, optional
+        Only picks of these optics groups (rlnOpticsGroup, ctf/exp_group_id).
+    selection_type : int, optional
+        Only picks with this rlnParticleSelectionType.
+    sample : str, optional
+        So many of what is then left ("5000"), or a part of it ("10%"), chosen by a hash of uid, else of micrograph and
+        coordinates: the same picks for any order of the table.
+    seed : int
+        Of `sample`.
+    edge_margin : int, optional
+        Pixels between the box and the edge of its micrograph.
     min_separation_angstrom : float, optional
         Of picks closer than this, the best scored stays.
     flip_x, flip_y : bool

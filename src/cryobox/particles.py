@@ -28,6 +28,11 @@ class Reason(StrEnum):
     NOT_FINITE = "pixels that are not finite"
     NO_CONTRAST = "no contrast"
     MICROGRAPH = "micrograph could not be read"
+    CLASS = "of another class"
+    GROUP = "of another optics group"
+    SELECTION = "of another selection type"
+    SAMPLE = "not in the sample"
+    MARGIN = "box within the edge margin"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -25,7 +25,7 @@ from cryobox.matching import micrographs_with_picks
 from cryobox.micrograph import ImageHeader, Micrographs
 from cryobox.options import Recipe, Steps
 from cryobox.particles import Alignment, Particles, Reason
-from cryobox.picks.selecting import left_out
+from cryobox.picks.selecting import left_out, sampled
 from cryobox.windows import Stored, Windows
 
 __all__ = [
@@ -275,7 +275,8 @@ def select(particles: Particles, micrograph: NDArray[np.intp], decided: Decided,
         (np.isin(micrograph, unusable), Reason.MICROGRAPH),
         (~finite, Reason.COORDINATE),
     ]
-    return _rejected(np.full(len(particles), ACCEPTED, dtype=np.int8), *refused, *left_out(particles, recipe))
+    reason = _rejected(np.full(len(particles), ACCEPTED, dtype=np.int8), *refused, *left_out(particles, recipe))
+    return _rejected(reason, (~sampled(particles, reason == ACCEPTED, recipe), Reason.SAMPLE))
 
 
 def place(
@@ -299,6 +300,9 @@ def place(
         reason = _rejected(reason, (alive & ~inside(corner, recipe.box, shape), Reason.EDGE))
     else:
         reason = _rejected(reason, (alive & ~overlaps(corner, recipe.box, shape), Reason.OUTSIDE))
+    if recipe.edge_margin is not None:
+        far = inside(corner - recipe.edge_margin, recipe.box + 2 * recipe.edge_margin, shape)
+        reason = _rejected(reason, (alive & ~far, Reason.MARGIN))
     if recipe.min_separation_angstrom is not None:
         rows = np.flatnonzero(reason == ACCEPTED)
         with np.errstate(over="ignore"):  # farther than any number is far enough
