@@ -48,7 +48,7 @@ def star(folder: Path, order: NDArray[Any] | None = None, *, drop: str = "", **m
         "rlnParticleSelectionType": TYPE.tolist(),
     } | more
     columns.pop(drop, None)
-    optics = {
+    optics: dict[str, list[Any]] = {
         "rlnOpticsGroup": [1, 2, 3], "rlnOpticsGroupName": ["a", "b", "c"], "rlnVoltage": [300] * 3,
         "rlnSphericalAberration": [2.7] * 3, "rlnAmplitudeContrast": [0.1] * 3,
     }  # fmt: skip

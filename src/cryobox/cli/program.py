@@ -11,7 +11,7 @@ import typer
 import typer.core
 
 from cryobox import __version__
-from cryobox.cli import check, compact, compare, convert, extract, merge, restack, tools, trace
+from cryobox.cli import check, compact, compare, convert, extract, merge, restack, select, tools, trace
 from cryobox.cli.patterns import refuse_expanded
 from cryobox.display import error_event
 from cryobox.errors import AbortedError, BackendError, CryoboxError
@@ -91,6 +91,7 @@ for command in (
     tools.info,
     tools.verify,
     restack.restack,
+    select.select,
     compact.compact,
     compact.restore,
     trace.trace,

@@ -62,6 +62,7 @@ __all__ = [
     "write_optics",
     "write_particles",
     "write_rejected",
+    "write_rows",
 ]
 
 suffix = ".star"
@@ -300,6 +301,11 @@ def write_rejected(path: str | Path, particles: Particles, micrographs: Microgra
         made[GROUP] = Lookup(numbers[extracted.rows], [str(k).encode() for k in range(len(star.optics) + 1)])
     made[REJECTED] = _reasons(extracted.reasons or ("",) * len(extracted))
     _write_rows_of(path, star, "particles", extracted.rows, made)
+
+
+def write_rows(path: str | Path, star: StarTable, rows: Codes) -> None:
+    """Write some rows of a table as they are, with its optics groups and other blocks."""
+    _write_rows_of(path, star, "particles", rows, {})
 
 
 def _numbered_anew(star: StarTable) -> tuple[StarTable, Codes]:
