@@ -5,10 +5,11 @@
 #   bench/on_gpu.sh [STEP...]      build info tests run rates sanitize profile; all by default
 #   OUT=FOLDER                     where gpu.tgz goes (default: gpu-logs in the repository, which git ignores)
 #   KIT=FOLDER                     what the machine lacks: wheels (*.whl), Debian packages with FFTW (libfftw3*.deb)
-#   ARCH=90                        the GPU's compute capability; PYTHON=python3; CASES=B,A,K3 of bench/cases.py
+#   PYTHON=python3; CASES=B,A,K3 of bench/cases.py; ARCH=90, the compute capability (default: this GPU's)
 #
 # It needs nvcc 12 or newer, CMake, ninja, and a Python (3.11 or newer) with cryobox's requirements, pytest and
-# hypothesis; PyTorch, CuPy and JAX are used where they are. Nothing is written outside OUT and $TMP.
+# hypothesis; PyTorch, CuPy and JAX are used where they are. Beside OUT and $TMP it writes results to bench/results.
+# Exit code 1 if a step failed.
 set -u
 cd "$(dirname "$0")/.." || exit
 root=$PWD
@@ -20,6 +21,7 @@ site=$tmp/site
 mkdir -p "$out" "$logs" "$site" || exit
 export PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1 PYTEST_DISABLE_PLUGIN_AUTOLOAD=1 XLA_PYTHON_CLIENT_PREALLOCATE=false
 
+failed=()
 say() { echo "== $(date +%T) $*"; }
 
 # limited SECONDS LOG COMMAND...: the command's end is shown, all of it is in the log
@@ -30,6 +32,7 @@ limited() {
     code=$?
     tail -"${SHOW:-12}" "$log" | cut -c1-300
     echo "exit code $code"
+    [ $code -eq 0 ] || failed+=("$(basename "$log" .log)")
     return $code
 }
 
@@ -39,6 +42,11 @@ find_tools() {
     [ -n "$nvcc" ] || { echo "no nvcc: put it on the PATH"; exit 1; }
     cuda=$(dirname "$(dirname "$(readlink -f "$nvcc")")")
     export CUDACXX=$cuda/bin/nvcc PATH=$site/bin:$PATH:$cuda/bin PYTHONPATH=$site
+    # What is built here, not an editable installation of the environment, whose finder would be asked first.
+    cat >"$site/sitecustomize.py" <<'END'
+import sys
+sys.meta_path[:] = [one for one in sys.meta_path if type(one).__name__ != "ScikitBuildRedirectingFinder"]
+END
     # FFTW of the kit, and cuFFT of NVIDIA's wheel where the toolkit comes without.
     fftw=$(ls -d "$tmp"/fftw/usr/lib/*/libfftw3f.so 2>/dev/null | head -1)
     [ -z "$fftw" ] || export LD_LIBRARY_PATH=$(dirname "$fftw")${LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH}
@@ -55,7 +63,9 @@ for root in sorted(pathlib.Path(sysconfig.get_paths()["purelib"], "nvidia").glob
 
 build() {
     say build
-    local package config=()
+    local package config=() arch
+    arch=${ARCH:-$(nvidia-smi --query-gpu=compute_cap --format=csv,noheader 2>/dev/null | head -1 | tr -dc 0-9)}
+    arch=${arch:-90}
     for package in ${KIT:+"$KIT"/*.deb}; do
         [ -e "$package" ] && dpkg -x "$package" "$tmp/fftw"
     done
@@ -64,13 +74,14 @@ build() {
             "$KIT"/*.whl || return 1
     fi
     find_tools
-    [ -z "$fftw" ] || config+=(-C "cmake.define.FFTW3f_INCLUDE_DIR=$tmp/fftw/usr/include" -C "cmake.define.FFTW3f_LIBRARY=$fftw")
-    [ -z "${CuFFT_ROOT:-}" ] || config+=(-C "cmake.define.CuFFT_ROOT=$CuFFT_ROOT")
+    [ -z "$fftw" ] || config+=("--config-settings=cmake.define.FFTW3f_INCLUDE_DIR=$tmp/fftw/usr/include" \
+        "--config-settings=cmake.define.FFTW3f_LIBRARY=$fftw")
+    [ -z "${CuFFT_ROOT:-}" ] || config+=("--config-settings=cmake.define.CuFFT_ROOT=$CuFFT_ROOT")
     # -lineinfo, so that sanitizers and profiler name lines.
     SETUPTOOLS_SCM_PRETEND_VERSION_FOR_CRYOBOX=${VERSION:-0.0+gpu} limited 200 build \
         "$python" -m pip install -v --no-index --no-deps --no-build-isolation --no-cache-dir --upgrade --target "$site" . \
-        -C cmake.define.CRYOBOX_CUDA=ON -C cmake.define.CMAKE_CUDA_ARCHITECTURES="${ARCH:-90}" \
-        -C cmake.define.CMAKE_CUDA_FLAGS=-lineinfo -C build-dir="$tmp/build" "${config[@]}"
+        --config-settings=cmake.define.CRYOBOX_CUDA=ON --config-settings=cmake.define.CMAKE_CUDA_ARCHITECTURES="$arch" \
+        --config-settings=cmake.define.CMAKE_CUDA_FLAGS=-lineinfo --config-settings=build-dir="$tmp/build" "${config[@]}"
 }
 
 info() {
@@ -81,6 +92,12 @@ info() {
     df -h "$ram" "$tmp" | tail -2
     SHOW=20 limited 60 info "$python" -m cryobox info --devices
     "$python" -m cryobox --version --verbose
+    limited 60 device "$python" -c 'import sys, cryobox
+from cryobox.gpu import survey
+found, why = survey()
+if not cryobox.__file__.startswith(sys.argv[1]): sys.exit(f"{cryobox.__file__} is not what was built into {sys.argv[1]}")
+if not found or found[0].problem: sys.exit("no GPU can be used: " + (found[0].problem if found else why))' "$site" ||
+        finish # the rest would be skipped, and look well
 }
 
 tests() {
@@ -109,8 +126,9 @@ rates() {
             runs=(--out "$ram/cryobox-out" --micrographs "${MICROGRAPHS:-384}" --files "${FILES:-96}")
         SHOW=34 limited "${RATES_SECONDS:-150}" "rates-$case" "$python" -m bench.gpu --data "$tmp/data" \
             --case "$case" --rounds "${ROUNDS:-4}" --callers "${CALLERS:-1,2,4,8}" "${runs[@]}"
-        cp bench/results/gpu-*.json "$logs/" 2>/dev/null
+        find bench/results -name 'gpu-*.json' -newer "$logs/started" -exec cp {} "$logs/" \;
     done
+    rm -rf "$ram/cryobox-out"
 }
 
 sanitize() {
@@ -137,19 +155,32 @@ profile() {
         timeout 90 ncu --clock-control none --csv --print-units base --launch-skip "${SKIP:-60}" --launch-count 60 \
             --metrics "$("$python" -m bench.gpu_passes metrics)" \
             "$python" -m bench.gpu_passes call --case "$case" >"$logs/profile-$case.csv" 2>"$logs/profile-$case.log"
-        "$python" -m bench.gpu_passes table "$logs/profile-$case.csv"
+        if grep -q '^"' "$logs/profile-$case.csv"; then
+            "$python" -m bench.gpu_passes table "$logs/profile-$case.csv"
+        else
+            tail -5 "$logs/profile-$case.csv" "$logs/profile-$case.log"
+            failed+=("profile-$case")
+        fi
     done
 }
 
+finish() {
+    tar czf "$out/gpu.tgz" -C "$tmp" logs
+    [ ${#failed[@]} -eq 0 ] || { say "failed: ${failed[*]}"; exit 1; }
+    say done
+    exit 0
+}
+
+touch "$logs/started"
 for step in ${*:-build info tests run rates sanitize profile}; do
     case $step in
-    build) build || { tar czf "$out/gpu.tgz" -C "$tmp" logs; exit 1; } ;;
+    build) build || finish ;;
     info | tests | run | rates | sanitize | profile)
         [ -n "${cuda:-}" ] || find_tools
         "$step"
         ;;
-    *) echo "there is no step $step" ;;
+    *) echo "there is no step $step"; failed+=("$step") ;;
     esac
     tar czf "$out/gpu.tgz" -C "$tmp" logs
 done
-say done
+finish

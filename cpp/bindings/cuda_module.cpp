@@ -40,7 +40,9 @@ struct DeviceArray {
 std::shared_ptr<cuda::Memory> given_back_alone(std::shared_ptr<cuda::Memory> memory) {
     auto* const held = memory.get();
     return {held, [memory = std::move(memory)](cuda::Memory*) mutable {
-                if (PyGILState_Check() != 0) {
+                // Not PyGILState_Check, which says yes where it does not know: after the interpreter's end, say.
+                const PyThreadState* const mine = PyGILState_GetThisThreadState();
+                if (mine != nullptr && mine == py::detail::get_thread_state_unchecked()) {
                     const py::gil_scoped_release released;
                     memory.reset();
                 } else { // of a library that let it go, or whose thread knows no interpreter

@@ -48,7 +48,8 @@ struct ManagedTensorVersioned { // of version 1
     std::uint64_t flags;
     Tensor tensor;
 };
-inline constexpr std::uint64_t read_only = 1; ///< one of the flags
+inline constexpr std::uint64_t read_only = 1; ///< flags
+inline constexpr std::uint64_t is_copied = 2; ///< whoever writes to it writes to nobody's array
 
 /// What a capsule holds, which keeps it alive: we never take it over.
 struct Opened {
@@ -64,7 +65,8 @@ inline Opened open(const py::object& capsule) {
         if (managed->major != 1) {
             throw std::invalid_argument("DLPack version 1 is read; the array offers " + std::to_string(managed->major));
         }
-        return {.tensor = managed->tensor, .versioned = true, .writable = (managed->flags & read_only) == 0};
+        return {
+            .tensor = managed->tensor, .versioned = true, .writable = (managed->flags & (read_only | is_copied)) == 0};
     }
     const auto* managed = static_cast<ManagedTensor*>(PyCapsule_GetPointer(capsule.ptr(), "dltensor"));
     if (managed == nullptr) {

@@ -75,9 +75,10 @@ struct Needs {
     /// Whether nothing would have to be allocated.
     [[nodiscard]] bool are_met_by(const Workspace& workspace) const {
         return windows <= workspace.windows.bytes() && partial <= workspace.partial.bytes() &&
-               results <= workspace.results.bytes() && stacks <= workspace.stacks.bytes() &&
-               spectra <= workspace.spectra.bytes() && columns <= workspace.columns.bytes() &&
-               cropped <= workspace.cropped.bytes() && std::ranges::all_of(transforms, [&](const Transform& one) {
+               results <= workspace.results.bytes() && results <= workspace.staged_results.bytes() &&
+               stacks <= workspace.stacks.bytes() && spectra <= workspace.spectra.bytes() &&
+               columns <= workspace.columns.bytes() && cropped <= workspace.cropped.bytes() &&
+               std::ranges::all_of(transforms, [&](const Transform& one) {
                    return workspace.has_transform(one.kind, one.length, one.batch);
                });
     }
@@ -224,7 +225,7 @@ void extract(const ImageView& image, std::span<const Corner> corners, std::span<
         const Index row_bytes = image.width * bytes_per_pixel(image.type);
         image_bytes = as_size((last_row - first_row) * row_bytes);
         const std::size_t whole = as_size(image.height * row_bytes);
-        reserve_image(*workspace, use.device, image_bytes, use.memory == 0 ? whole : 0);
+        reserve_image(*workspace, use.device, image_bytes, use.memory == 0 ? with_reserve(image_bytes, whole) : 0);
         auto* pixels = workspace->image.as<std::byte>();
         upload_rows(*workspace, image, first_row, last_row, pixels);
         on_device.first_row = first_row;
@@ -234,7 +235,7 @@ void extract(const ImageView& image, std::span<const Corner> corners, std::span<
     const bool stacks_here = use.outputs == Place::host;
     CallPlan plan(options, outputs);
     plan.fit_into(std::numeric_limits<std::size_t>::max(), count);
-    // Asking what is free takes the driver up to milliseconds: only where something must be allocated.
+    // What is free is asked only where something must be allocated: some drivers take milliseconds to say it.
     if (use.memory != 0 || !Needs(plan, plan.span, stacks_here).are_met_by(*workspace)) {
         const std::size_t budget =
             use.memory != 0 ? use.memory : (queue.free_bytes() + workspace->device_bytes()) / 2 + image_bytes;

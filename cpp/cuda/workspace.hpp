@@ -23,6 +23,9 @@ inline std::size_t as_size(Index value) noexcept { return static_cast<std::size_
 
 inline std::string in_megabytes(std::size_t bytes) { return std::to_string((bytes + (1U << 20U) - 1) >> 20U) + " MB"; }
 
+/// What is made of a buffer for `bytes` of something of which a later call may need more, at most `most`: twice of it.
+inline std::size_t with_reserve(std::size_t bytes, std::size_t most) noexcept { return std::min(2 * bytes, most); }
+
 /// Memory that a workspace keeps from call to call and that only grows.
 class KeptMemory {
 public:
@@ -244,7 +247,12 @@ inline void upload_rows(Workspace& workspace, const ImageView& image, Index firs
         return;
     }
     // Each chunk has its own place, so that one is copied while the last one travels.
-    workspace.staged_image.reserve(rows * row_bytes, as_size(image.height) * row_bytes);
+    try {
+        workspace.staged_image.reserve(rows * row_bytes,
+                                       with_reserve(rows * row_bytes, as_size(image.height) * row_bytes));
+    } catch (const OutOfMemory&) {
+        workspace.staged_image.reserve(rows * row_bytes);
+    }
     auto* staged = workspace.staged_image.as<std::byte>();
     const std::size_t step = std::max<std::size_t>(1, upload_chunk_bytes / row_bytes);
     for (std::size_t row = 0; row < rows; row += step) {

@@ -66,7 +66,7 @@ def select_like(
 ) -> Subset:
     """Write the rows of `full` that `like` has, too, with all their columns and in the order of `full`.
 
-    Rows are the same particle by uid, by the particle and number of a symmetry expansion (sym_expand/src_uid and idx), by
+    Rows are the same particle by uid, by particle and number of a symmetry expansion (sym_expand/src_uid and idx), by
     image, or by micrograph and position; one row of `like` stands for one of `full`.
 
     Parameters
@@ -103,8 +103,8 @@ def select_like(
     rows, rules, notes = _same(one, two, within, strip)
     if not len(rows):
         raise InputError(
-            f"{full}: has none of the {len(two)} rows of {like}: no uid, image, or position within {within:g} pixels is "
-            f"the same"
+            f"{full}: has none of the {len(two)} rows of {like}: no uid, image, or position within {within:g} pixels "
+            f"is the same"
         )
     tables = publish_files(
         target.parent, target.name, lambda path: _write(path, one.particles, np.sort(rows)), fsync=True

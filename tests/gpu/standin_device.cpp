@@ -26,10 +26,11 @@ namespace {
 struct Settings {
     std::atomic<int> devices = 1;
     std::atomic<std::size_t> memory = std::size_t{1} << 40U;
-    std::atomic<int> synchronizations_left = -1; ///< then the device fails; -1: never
-    std::atomic<int> failing_device = -1;        ///< -1: each
-    std::atomic<int> order = 0;                  ///< of the threads of a block: 0 upward, 1 downward, 2 mixed
-    std::atomic<std::size_t> used = 0;           ///< bytes of device memory
+    std::atomic<std::size_t> largest_pinned = std::size_t{1} << 40U; ///< bytes of one piece of pinned memory
+    std::atomic<int> synchronizations_left = -1;                     ///< then the device fails; -1: never
+    std::atomic<int> failing_device = -1;                            ///< -1: each
+    std::atomic<int> order = 0;        ///< of the threads of a block: 0 upward, 1 downward, 2 mixed
+    std::atomic<std::size_t> used = 0; ///< bytes of device memory
     std::atomic<std::size_t> most_used = 0;
     std::atomic<std::size_t> uploaded = 0;
     std::atomic<int> synchronizations = 0;
@@ -189,6 +190,9 @@ public:
             set.used += bytes;
             set.most_used = std::max<std::size_t>(set.most_used, set.used);
         }
+        if (where == Where::pinned && bytes > set.largest_pinned) {
+            throw OutOfMemory("allocating pinned memory: out of memory");
+        }
         auto* memory = static_cast<std::byte*>(std::aligned_alloc(256, (bytes + 255) / 256 * 256));
         std::memset(memory, 0xFF, bytes); // NaN as floats
         const std::scoped_lock lock(handed_out().mutex);
@@ -222,10 +226,13 @@ public:
     }
 
     void fill_zero(void* memory, std::size_t bytes) override {
+        require_inside(memory, bytes);
         later([=] { std::memset(memory, 0, bytes); });
     }
     void upload(void* to, const void* from, std::size_t bytes) override {
         settings().uploaded += bytes;
+        require_inside(to, bytes);
+        require_inside(from, bytes);
         later([=] { std::memcpy(to, from, bytes); });
     }
     void upload_rows(void* to, const void* from, std::size_t from_stride, std::size_t bytes,
@@ -242,6 +249,8 @@ public:
         });
     }
     void download(void* to, const void* from, std::size_t bytes) override {
+        require_inside(to, bytes);
+        require_inside(from, bytes);
         later([=] { std::memcpy(to, from, bytes); });
     }
     void copy(void* to, const void* from, std::size_t bytes) override {
@@ -286,6 +295,15 @@ private:
     void require_chosen() const {
         if (current_device != device_) {
             throw std::logic_error("work for a device that the thread does not speak to");
+        }
+    }
+    /// What begins in memory that was handed out must end there.
+    static void require_inside(const void* memory, std::size_t bytes) {
+        const std::scoped_lock lock(handed_out().mutex);
+        const auto* block = handed_out().find(memory);
+        const auto* at = static_cast<const std::byte*>(memory);
+        if (block != nullptr && bytes > 0 && handed_out().find(at + bytes - 1) != block) {
+            throw std::logic_error("a copy beyond the memory that it is for");
         }
     }
     void later(std::function<void()> step) {
@@ -367,7 +385,10 @@ CRYOBOX_STANDIN void standin_set(int devices, std::size_t memory, int order) {
     set.allocations = 0;
     set.looks = 0;
     set.waits = 0;
+    set.largest_pinned = std::size_t{1} << 40U;
 }
+/// No piece of pinned memory may be larger; until `standin_set`.
+CRYOBOX_STANDIN void standin_limit_pinned(std::size_t bytes) { cryobox::cuda::settings().largest_pinned = bytes; }
 /// `device` (-1: each) fails at the synchronization after so many more.
 CRYOBOX_STANDIN void standin_fail_after(int synchronizations, int device) {
     cryobox::cuda::settings().synchronizations_left = synchronizations;

@@ -13,6 +13,7 @@ using cryobox::testing::Made;
 using cryobox::testing::Scene;
 
 extern "C" void standin_set(int devices, std::size_t memory, int order);
+extern "C" void standin_limit_pinned(std::size_t bytes);
 extern "C" void standin_fail_after(int synchronizations, int device);
 extern "C" std::size_t standin_used();
 extern "C" std::size_t standin_most_used();
@@ -175,10 +176,49 @@ void a_few_more_particles_or_rows_allocate_nothing() {
     standin_set(1, plenty, 0);
     auto more = few;
     for (Index i = 0; i < 40; ++i) {
-        more.push_back({.y = 200 + i % 30, .x = i});
+        more.push_back({.y = 60 + i % 9, .x = i});
     }
     on_device(scene, more, {64, 32}, options(64, {24, 12}));
     CHECK(standin_allocations() == 0);
+}
+
+void memory_that_was_short_once_harms_no_later_call() {
+    const Scene small(128, 128);
+    const Scene large(6000, 128);
+    const auto corners = [](Index count, Index rows) {
+        std::vector<Corner> found;
+        found.reserve(static_cast<std::size_t>(count));
+        for (Index i = 0; i < count; ++i) {
+            found.push_back({.y = i * 997 % (rows - 32), .x = i % 90});
+        }
+        return found;
+    };
+    const auto chosen = options(32, {12});
+    cuda::release_idle(0);
+    standin_set(1, 3'500'000, 0); // not for twice what is needed of the large one
+    on_device(small, corners(100, 128), {32}, chosen);
+    on_device(large, corners(140, 2800), {32}, chosen);
+    for (const Index count : {160, 200, 205, 210}) {
+        const auto places = corners(count, 128);
+        CHECK(close(on_device(small, places, {32}, chosen), testing::make(small, places, {32}, chosen)));
+    }
+    cuda::release_idle(0);
+    standin_set(1, plenty, 0);
+}
+
+void a_few_rows_of_a_large_micrograph_take_little_memory() {
+    const Scene scene(4000, 128);
+    const std::vector<Corner> one = {{.y = 1000, .x = 3}};
+    cuda::release_idle(0);
+    standin_set(1, plenty, 0);
+    standin_limit_pinned(100'000);
+    on_device(scene, one, {32}, options(32, {12}));
+    CHECK(standin_most_used() < 1'000'000);
+    standin_limit_pinned(20'000); // 32 rows of 512 bytes, and not twice as many
+    cuda::release_idle(0);
+    on_device(scene, one, {32}, options(32, {12}));
+    standin_set(1, plenty, 0);
+    cuda::release_idle(0);
 }
 
 void a_failed_device_is_an_error_and_leaks_nothing() {
@@ -299,6 +339,8 @@ int main() {
     return testing::run(the_device_makes_what_the_processor_makes, the_order_of_threads_changes_no_bit,
                         little_memory_costs_batches_and_no_bit, too_little_memory_is_an_error_that_says_so,
                         a_second_call_allocates_nothing_and_waits_once, a_few_more_particles_or_rows_allocate_nothing,
+                        memory_that_was_short_once_harms_no_later_call,
+                        a_few_rows_of_a_large_micrograph_take_little_memory,
                         a_failed_device_is_an_error_and_leaks_nothing, images_and_stacks_on_the_device_need_no_copies,
                         callers_in_many_threads_get_the_bits_of_one, many_callers_take_turns_and_no_more_memory,
                         wrong_arguments_are_refused_as_on_the_processor);

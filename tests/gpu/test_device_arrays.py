@@ -215,6 +215,15 @@ def test_an_output_over_dlpack_is_written_to_where_it_says_that_it_may_be(stand_
     np.testing.assert_array_equal(writable, expected)
 
 
+def test_a_copy_is_not_written_to(stand_in: StandIn) -> None:
+    class Copying(Exported):
+        def __dlpack__(self, *, max_version: tuple[int, int] | None = None, **_: Any) -> object:
+            return self._image.__dlpack__(max_version=max_version, copy=True)
+
+    with pytest.raises(OptionError, match="every output must be writable"):
+        cut(micrograph((60, 60), "float32"), np.array([(22, 22)]), [Copying(np.zeros((1, 16, 16), "f4"))], **WINDOWS)
+
+
 def test_an_array_that_its_library_does_not_hand_over_is_refused_with_its_reason(stand_in: StandIn) -> None:
     class Tracked:
         """As PyTorch's, where a gradient is wanted."""

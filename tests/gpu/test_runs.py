@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -243,6 +245,22 @@ def test_a_device_that_cannot_lock_pages_is_used_all_the_same(
     result = cut(dataset, tmp_path, gpus=("cuda:0",), workers=1)
     assert result.warnings == ()
     assert_close(stacks(tmp_path), expected)
+
+
+def test_a_limit_of_memory_does_not_keep_the_fallback_from_a_build_without_cuda(
+    dataset: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "cryobox._cuda", None)
+    result = cut(dataset, tmp_path, gpus=("cuda:0",), gpu_memory=1 << 30, gpu_fallback=True)
+    assert "the CPU did its work" in result.warnings[0]
+    with pytest.raises(BackendError, match="cuda:0 cannot be used"):
+        cut(dataset, tmp_path / "b", gpus=("cuda:0",), gpu_memory=1 << 30)
+
+
+def test_runs_beside_each_other_start_their_devices(stand_in: StandIn, dataset: Any, tmp_path: Path) -> None:
+    with ThreadPoolExecutor(4) as pool:
+        codes = pool.map(lambda number: cut(dataset, tmp_path / str(number), gpus=("cuda:0",)).exit_code, range(12))
+        assert set(codes) == {0}
 
 
 def test_a_device_starts_while_the_run_is_planned(

@@ -66,8 +66,11 @@ def ready_devices(options: RunOptions, engine: object) -> tuple[tuple[str, ...],
         return (CPU,), ()
     if engine is not None and not isinstance(engine, ThreadPoolExecutor):
         raise OptionError("--gpus is for workers that are threads of this process; it does not go with other executors")
-    while _starting:
-        _starting.pop().join()
+    with _lock:
+        starting = _starting[:]
+        _starting.clear()
+    for thread in starting:
+        thread.join()
     devices, about = survey(wanted)  # the others are not touched: they may be somebody else's
     usable = [device.name for device in devices if not device.problem]
     problems = {device.name: device.problem for device in devices if device.problem}
@@ -92,12 +95,13 @@ def warm_up(options: RunOptions, recipe: Recipe) -> None:
     `ready_devices` waits for them, and says where one cannot be used.
     """
     for device in options.gpus:
-        memory = memory_of_a_worker(options, options.gpus)
-        _starting.append(threading.Thread(target=_cut_once, args=(device, memory, recipe), name=f"start of {device}"))
-        _starting[-1].start()
+        thread = threading.Thread(target=_cut_once, args=(device, options, recipe), name=f"start of {device}")
+        thread.start()
+        with _lock:
+            _starting.append(thread)
 
 
-def _cut_once(device: str, memory: int, recipe: Recipe) -> None:
+def _cut_once(device: str, options: RunOptions, recipe: Recipe) -> None:
     """Cut one window with everything that the run's windows need."""
     image = np.zeros((recipe.box, recipe.box), np.uint8)
     outputs = [Stored(size=size, dtype=recipe.dtype, background_radius=0.0) for size in recipe.sizes]
@@ -110,7 +114,7 @@ def _cut_once(device: str, memory: int, recipe: Recipe) -> None:
             steps,
             into=[np.empty((1, output.size, output.size), output.dtype) for output in outputs],
             device=device,
-            device_memory=memory,
+            device_memory=memory_of_a_worker(options, options.gpus),
         )
 
 
