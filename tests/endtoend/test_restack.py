@@ -331,6 +331,7 @@ def test_optics_groups_with_images_of_other_sizes_get_stacks_of_their_own(tmp_pa
     table.write_text(broken)
     with pytest.raises(InputError, match="optics group a has images of several sizes"):
         restack(table, tmp_path / "other", sizes=(8,))
+    assert not (tmp_path / "other").exists()
 
 
 def test_what_cannot_be_done_is_refused_before_any_work(tmp_path: Path) -> None:
@@ -365,17 +366,118 @@ def test_what_cannot_be_done_is_refused_before_any_work(tmp_path: Path) -> None:
         restack(table, here)
 
 
-def test_a_stack_that_changes_meanwhile_ends_the_work(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from cryobox.restacking import making
+def test_nothing_that_is_read_is_removed_or_replaced(run: Path, tmp_path: Path) -> None:
+    anew = cryobox.RunOptions(fsync=False, overwrite=True)
+    before = {path: path.read_bytes() for path in run.parent.rglob("*") if path.is_file()}
+    with pytest.raises(OutputError, match="holds a run of cryobox extract; choose another --out"):
+        restack(run, run.parent, options=anew)
+    assert {path: path.read_bytes() for path in run.parent.rglob("*") if path.is_file()} == before
+    # Its own folder: a table of some rows names stacks that are to be removed.
+    out = run.parents[1] / "B"
+    restack(run, out, particles_per_stack=20)
+    some = selection(out / f"particles{run.suffix}", list(range(45, 55)))
+    kept = {path: path.read_bytes() for path in out.rglob("*") if path.is_file() and not path.name.startswith(".")}
+    with pytest.raises(OutputError, match="is an input and would be replaced"):
+        restack(some, out, options=anew)
+    assert {path: path.read_bytes() for path in kept} == kept
+    # A table that is called as one of the results.
+    table = selection(run, [1, 2, 3])
+    (run.parents[1] / "C").mkdir()
+    named = table.rename(run.parents[1] / "C" / f"particles_16{run.suffix}")
+    with pytest.raises(OutputError, match="is an input and would be replaced"):
+        restack(named, named.parent, options=anew, also=((16, "float32"),))
 
-    original = making._plan
+
+def test_members_of_a_group_are_read_too(run: Path) -> None:
+    if run.suffix != ".cs":
+        pytest.skip("a table of RELION")
+    folder = run.parents[1] / "G"
+    folder.mkdir()
+    write_table(folder / "particles.cs", read_table(run))
+    (folder / "all.csg").write_text((run.with_suffix(".csg")).read_text())
+    with pytest.raises(OutputError, match=r"particles\.cs: is an input and would be replaced"):
+        restack(folder / "all.csg", folder, options=cryobox.RunOptions(fsync=False, overwrite=True))
+
+
+def test_what_another_restacking_left_does_not_stay(run: Path) -> None:
+    out = run.parents[1] / "Restack"
+    restack(run, out, sizes=(SIDE, 16), also=((8, "float16"),), particles_per_stack=20)
+    restack(run, out, options=cryobox.RunOptions(fsync=False, overwrite=True))
+    assert sorted(path.stem for path in out.glob(f"particles*{run.suffix}")) == ["particles"]
+    assert [path for folder in ("stacks_small", "stacks_8") for path in (out / folder).iterdir()] == []
+    # A table that is written anew under the same name, with other rows.
+    table = selection(run, list(range(50)))
+    other = run.parents[1] / "Other"
+    (first, *_) = sorted((run.parent / "stacks").iterdir())
+    good = first.read_bytes()
+    with mrcfile.open(first, "r+") as file:
+        file.data[2, 5, 5] = np.nan
+    assert restack(table, other, particles_per_stack=20).exit_code == 1
+    assert (other / f"rejected{run.suffix}").exists()
+    first.write_bytes(good)
+    selection(run, list(range(30)))
+    assert restack(table, other, particles_per_stack=20).exit_code == 0
+    assert not (other / f"rejected{run.suffix}").exists()
+    assert len(list((other / "stacks").iterdir())) == 2
+
+
+def test_a_pixel_size_that_is_none_is_not_taken_for_one(tmp_path: Path) -> None:
+    stack = np.random.default_rng(8).normal(0, 1, (3, 16, 16)).astype(np.float32)
+    table = small_project(tmp_path, stack, ["1@s.mrcs", "3@s.mrcs"])
+    good = table.read_text()
+    for wrong in ("0.000000", "-1.500000", "abc"):
+        table.write_text(good.replace("1.500000", wrong, 1))
+        restack(table, tmp_path / f"low{wrong}", lowpass=6.0)  # the header says it
+        found = mrcfile.read(tmp_path / f"low{wrong}" / "stacks/particles_000001.mrcs")
+        expected = np.array([reference.lowpass(stack[slot], 1.5, 6.0) for slot in (0, 2)])
+        assert np.abs(found - expected).max() < 2e-6 * np.abs(expected).max()
+        with pytest.raises(InputError, match=f"optics group a: _rlnImagePixelSize is '{wrong}', expected the Å"):
+            restack(table, tmp_path / "crop", sizes=(8,))
+        assert not (tmp_path / "crop").exists()
+
+
+def test_float16_headers_are_those_of_the_stored_pixels(tmp_path: Path) -> None:
+    stack = np.random.default_rng(9).normal(0, 1, (3, 16, 16)).astype(np.float32)
+    table = small_project(tmp_path, stack, ["1@s.mrcs", "3@s.mrcs"])
+    restack(table, tmp_path / "out", float16=True)
+    assert mrcfile.validate(tmp_path / "out/stacks/particles_000001.mrcs")
+    stack[0, 3, 3] = -70000.0
+    write_mrc(tmp_path / "s.mrcs", stack, pixel_size=1.5, stack=True)
+    result = restack(table, tmp_path / "clamped", float16=True)
+    assert "1 pixels beyond ±65504 were clamped" in result.warnings[0]
+    with mrcfile.open(tmp_path / "clamped/stacks/particles_000001.mrcs") as file:
+        assert float(file.header.dmin) == file.data.min() == -65504.0
+
+
+def test_a_narrow_column_of_numbers_is_made_wider(tmp_path: Path) -> None:
+    stack = np.random.default_rng(10).normal(0, 1, (300, 8, 8)).astype(np.float32)
+    write_mrc(tmp_path / "s.mrcs", stack, pixel_size=1.5, stack=True)
+    fields = [
+        ("uid", "<u8"),
+        ("blob/path", "S8"),
+        ("blob/idx", "u1"),
+        ("blob/shape", "<u4", (2,)),
+        ("blob/psize_A", "<f4"),
+    ]
+    table = np.zeros(300, np.dtype(fields))  # type: ignore[arg-type]
+    table["uid"], table["blob/path"], table["blob/idx"] = np.arange(300) + 1, b"s.mrcs", np.arange(300) % 250
+    table["blob/shape"], table["blob/psize_A"] = 8, 1.5
+    write_table(tmp_path / "t.cs", table)
+    restack_particles(tmp_path / "t.cs", tmp_path / "out", root=tmp_path, options=FAST)
+    assert read_table(tmp_path / "out/particles.cs")["blob/idx"].tolist() == list(range(300))
+
+
+def test_a_stack_that_changes_meanwhile_ends_the_work(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from cryobox.restacking import planning
+
+    original = planning.plan
 
     def plan(look: Any, asked: Any) -> Any:
         (first, *_) = sorted((run.parent / "stacks").iterdir())
         first.write_bytes(first.read_bytes() + b"x")
         return original(look, asked)
 
-    monkeypatch.setattr(making, "_plan", plan)
+    monkeypatch.setattr("cryobox.restacking.making.plan", plan)
     with pytest.raises(cryobox.CryoboxError, match="changed since its header was read"):
         restack(run, run.parents[1] / "Restack")
 

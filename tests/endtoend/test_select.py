@@ -18,7 +18,7 @@ from cryobox.simulate import make_dataset
 from cryobox.subset import select_like
 
 FAST = cryobox.RunOptions(fsync=False)
-ROWS = [3, 10, 40, 5, 17]
+ROWS = [3, 10, 30, 5, 17]
 
 
 def run(folder: Path, style: Any) -> Path:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -51,6 +52,23 @@ def test_restored_stacks_are_those_that_were_removed(scene: Scene, tmp_path: Pat
     assert set(contents(out)) == {name for name in before if not name.startswith("stacks")}
     assert restore(out, options=FAST).stacks == 8
     assert contents(out) == before
+    assert not verify(out).problems
+
+
+@pytest.mark.parametrize("merged", [None, 6])
+def test_a_larger_limit_that_is_refused_leaves_the_way_back_open(
+    scene: Scene, tmp_path: Path, merged: int | None
+) -> None:
+    out = tmp_path / "out"
+    recipe = replace(RECIPE, limit=2, particles_per_stack=merged)
+    extract(scene, out, recipe=recipe)
+    before = contents(out)
+    compact(out)
+    with pytest.raises(OutputError, match="were removed by cryobox compact; `cryobox restore` cuts them again"):
+        extract(scene, out, recipe=replace(recipe, limit=None))
+    restore(out, options=FAST)
+    assert contents(out) == before
+    extract(scene, out, recipe=replace(recipe, limit=None))
     assert not verify(out).problems
 
 

@@ -30,6 +30,7 @@ __all__ = ["REASON_OF", "Setting", "do_group", "finish_stack", "read_token"]
 
 BLOCK_BYTES = 8 << 20  # stacks are written in blocks of about this size: fast, and small beside a micrograph
 GPU_BLOCK_BYTES = 128 << 20  # enough for the particles of most micrographs, so that each crosses the bus once
+LARGEST_HALF = 65504.0
 PATIENCE_SECONDS = 5.0  # a network file system may show a new file late
 
 REASON_OF = {Status.OUTSIDE: Reason.EDGE, Status.NOT_FINITE: Reason.NOT_FINITE, Status.NO_CONTRAST: Reason.NO_CONTRAST}
@@ -283,6 +284,9 @@ def finish_stack(writer: StackWriter, path: str, statistics: NDArray[np.float64]
         "mean": stack_mean,
         "rms": float(np.sqrt(np.mean(sd**2 + (mean - stack_mean) ** 2))),
     }
+    if writer.dtype.name == "float16":  # of what is stored; rounding keeps the order
+        for end in ("minimum", "maximum"):
+            info[end] = float(np.float16(min(max(info[end], -LARGEST_HALF), LARGEST_HALF)))
     size = writer.finish(**info, fsync=fsync)
     return StackInfo(path=path, bytes=size, clamped=int(statistics[:, _COLUMN["clamped"]].sum()), **info)
 

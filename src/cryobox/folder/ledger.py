@@ -15,6 +15,7 @@ from cryobox.folder.layout import is_stack_folder
 from cryobox.folder.parts import ledger_path
 from cryobox.folder.publish import sync_folder
 from cryobox.folder.records import is_sealed, sealed, unsealed
+from cryobox.options import Recipe
 from cryobox.results import Removed, StackInfo, TaskResult
 
 __all__ = ["Ledger", "check_same", "is_whole", "read_forgiving", "read_ledger", "remove_recorded"]
@@ -130,8 +131,10 @@ class Ledger:
             self.removed = old_head.get("removed") or {}
         # What is overwritten stays readable until its tables and stacks are gone: see `remove_stacks`.
         self._open(anew=not old_head and not (overwrite and self._path.exists()))
-        if old_head and not overwrite and any(old_head.get(key) != self._head[key] for key in self._head):
-            self._write({"head": self._head})
+        # Written when the run begins: one that is refused before changes nothing.
+        self._head_changed = (
+            bool(old_head) and not overwrite and any(old_head.get(key) != self._head[key] for key in self._head)
+        )
 
     def __enter__(self) -> Self:
         return self
@@ -142,6 +145,9 @@ class Ledger:
 
     def begin(self, run: Mapping[str, Any]) -> None:
         """Record what a run that now works on this ledger says of itself: inputs, host, time."""
+        if self._head_changed:
+            self._write({"head": self._head})
+            self._head_changed = False
         self._write({"run": dict(run)})
 
     def remove(self, stacks: Mapping[str, Removed]) -> None:
@@ -299,18 +305,22 @@ def check_same(folder: Path, old: Mapping[str, Any], new: Mapping[str, Any], *, 
                 f"that version, or start anew with --overwrite"
             )
     old_recipe, new_recipe = old.get("recipe") or {}, new["recipe"]
+    unsaid = {field.name: field.default for field in dataclasses.fields(Recipe)}  # older records lack what was added
     for key in sorted(set(old_recipe) | set(new_recipe)):
-        before, now = old_recipe.get(key), new_recipe.get(key)
+        before, now = _listed(old_recipe.get(key, unsaid.get(key))), _listed(new_recipe.get(key))
         grown = key == "limit" and isinstance(before, int) and (now is None or now > before)
-        if key == "earlier_limits":  # unknown to older records
-            before, now = before or [], now or []
-            grown = now[: len(before)] == before
+        grown |= key == "earlier_limits" and now is not None and now[: len(before or [])] == (before or [])
         if before == now or (grown and may_grow):
             continue
         raise OutputError(
             f"{folder}: holds a run with {key} = {before}, now it is {now}; choose another folder, or start anew with "
             f"--overwrite"
         )
+
+
+def _listed(value: Any) -> Any:
+    """A value as JSON has it."""
+    return list(value) if isinstance(value, tuple) else value
 
 
 def _result(record: dict[str, Any]) -> TaskResult:

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import hashlib
 import json
 import os
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
@@ -24,33 +23,28 @@ from cryobox import __version__
 from cryobox.beginning import head_with
 from cryobox.engine.local import available_cores
 from cryobox.engine.task import REASON_OF, finish_stack
-from cryobox.errors import AbortedError, CryoboxError, InputError, OutputError
+from cryobox.errors import AbortedError, CryoboxError, OutputError
 from cryobox.folder.layout import stack_folder, table_name
-from cryobox.folder.ledger import Ledger
+from cryobox.folder.ledger import Ledger, read_forgiving, remove_recorded
 from cryobox.folder.lock import hold
 from cryobox.folder.parts import ledger_path
 from cryobox.folder.publish import publish_file, publish_files, remove_temporary, sync_folder, temporary_name
-from cryobox.folder.records import BITS
-from cryobox.formats.mrc import Sections, compression_of, read_sections
 from cryobox.formats.mrc_stack import StackWriter
-from cryobox.groups import StoredDtype
+from cryobox.formats.names import check_writable
 from cryobox.options import RunOptions
 from cryobox.paths import Start
-from cryobox.restacking.asked import Asked, Making
-from cryobox.restacking.pixels import Chunk, Made, Source, make
+from cryobox.restacking.asked import Asked
+from cryobox.restacking.pixels import Chunk, Made, make
+from cryobox.restacking.planning import Look, Unit, plan
 from cryobox.restacking.tables import NewImages, TableOfImages, read_table_of_images
 from cryobox.results import StackInfo, TaskResult
-from cryobox.soundness.findings import Findings
-from cryobox.soundness.images_of_table import ImagesOfTable
-from cryobox.tables import stack_text
+from cryobox.tables import stack_text, tables_present, withdraw_tables
 from cryobox.windows import STATISTICS, Status
 
 __all__ = ["RESTACKED", "Restacked", "restack_particles"]
 
 RESTACKED = "restack.json"  # of a finished one: what was asked for, and what came of it
 CHUNK_BYTES = 16 << 20  # of stored images, that a worker reads at a time
-_SUFFIXES = (".star", ".cs", ".csg")
-SAME_PIXEL = 1e-5  # relative: pixel sizes of images that may lie in one stack, whose header has one
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -95,35 +89,10 @@ class Restacked:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _Unit:
-    """Rows that go into one stack (of each size): what is finished, or is not.
-
-    Parameters
-    ----------
-    id : str
-        Hash of what decides the pixels.
-    first, stop : int
-        Rows of the table.
-    making : Making
-    pixel_size : float
-        Å per pixel of the images as they are; nan where nobody says it.
-    paths : tuple of str
-        Of the stacks, relative to the output folder.
-    """
-
-    id: str
-    first: int
-    stop: int
-    making: Making
-    pixel_size: float
-    paths: tuple[str, ...]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class _Job:
     """What all steps share: the images as they are, what is asked, and where and how hard it is worked."""
 
-    look: _Look
+    look: Look
     asked: Asked
     folder: Path
     fsync: bool
@@ -173,10 +142,16 @@ def restack_particles(
     asked, options, stop = asked or Asked(), options or RunOptions(), stop or threading.Event()
     start, folder = Start.here(root), Path(out)
     table = read_table_of_images(os.fspath(source))
-    look = _Look(os.fspath(source), table, start)
+    look = Look(os.fspath(source), table, start)
     job = _Job(look=look, asked=asked, folder=folder, fsync=options.fsync, workers=options.workers or available_cores())
-    units = _plan(look, asked)
-    _check_inputs_stay(folder, source, look, units)
+    units = plan(look, asked)
+    size = np.concatenate([np.full(unit.stop - unit.first, unit.making.outputs[0].size) for unit in units])
+    box = np.concatenate([np.full(unit.stop - unit.first, unit.making.box) for unit in units])
+    table.check(box / size, size)
+    if table.suffix == ".star":
+        text = stack_text(folder, "stacks", table.suffix, start)
+        check_writable([text], f"{folder}: the name of the output folder")
+    _check_inputs_stay(folder, table.files, look, units)
     _make_folders(folder, asked, overwrite=options.overwrite)
     head = head_with({"restack": os.path.abspath(source), **asked.as_dict()})
     with hold(folder, "", break_lock=options.break_lock):
@@ -184,108 +159,39 @@ def restack_particles(
             remove_temporary(folder, "")
             todo = [unit for unit in units if not ledger.drop_unless_done(unit.id)]
             if todo:
-                _withdraw(folder, asked)
+                _withdraw(folder, (), fsync=options.fsync)
             if options.overwrite:
                 ledger.remove_stacks()
             ledger.make_room({unit.id for unit in todo}, {path for unit in todo for path in unit.paths})
+            ledger.begin({"restack": os.path.abspath(source)})
             done = sum(ledger.finished[unit.id].kept for unit in units if unit.id in ledger.finished)
             written = _carry_out(todo, job, ledger, stop, _Counter(done, look.count, on_progress))
             results = [ledger.finished.get(unit.id) for unit in units]
+            if all(results):  # stacks of a table that has changed since
+                used = {path for unit in units for path in unit.paths}
+                remove_recorded(folder, [one for one in ledger.previous.values() if one not in results], keep=used)
         result = _finish(table, job, start, units, results, resumed=done, written=written)
         return dataclasses.replace(result, seconds=time.perf_counter() - began)
 
 
-class _Look:
-    """The rows' images, and the stacks that they are in."""
+def _check_inputs_stay(folder: Path, tables: Sequence[str], look: Look, units: Sequence[Unit]) -> None:
+    """Refuse an output folder in which a file that is read would be replaced or removed, whatever it is called.
 
-    def __init__(self, source: str, table: TableOfImages, start: Start) -> None:
-        self.references = table.references()
-        self.count = len(self.references.slot)
-        if not self.count:
-            raise InputError(f"{source}: has no rows")
-        places = start.beside(Path(source))
-        exported = None if table.suffix == ".star" else (Path(source).resolve().parent, *places)
-        images = ImagesOfTable.of(self.references, places, exported)
-        found = Findings(source)
-        images.check_files(found)
-        images.check_slots(found)
-        for problem in found.found().problems[:1]:
-            raise InputError(problem.text)
-        self.stack = images.stack
-        self.sections: list[Sections] = []
-        self.sources: list[Source] = []
-        for path in images.stacks:
-            if compression_of(path):
-                raise InputError(f"{path}: is compressed; unpack it first, its images are read in any order")
-            sections, status = read_sections(path), os.stat(path)
-            if sections.shape[1] != sections.shape[2]:
-                sides = f"{sections.shape[2]} x {sections.shape[1]}"
-                raise InputError(f"{path}: images of {sides} pixels; expected square ones")
-            self.sections.append(sections)
-            self.sources.append(
-                Source(path=path, offset=sections.offset, bytes=status.st_size, mtime_ns=status.st_mtime_ns)
-            )
-        self.side = np.array([one.shape[1] for one in self.sections], np.int64)[self.stack]
-        of_header = np.array([one.pixel_size for one in self.sections])[self.stack]
-        self.pixel_size = np.where(np.isnan(self.references.pixel_size), of_header, self.references.pixel_size)
-
-    def all_float16(self) -> bool:
-        """Whether all images are stored in half precision."""
-        return all(one.dtype.name == "float16" for one in self.sections)
-
-
-def _plan(look: _Look, asked: Asked) -> list[_Unit]:
-    """Cut the rows into stacks: at most so many images of one size and pixel size."""
-    dtype: StoredDtype = "float16" if asked.float16 or look.all_float16() else "float32"
-    if asked.lowpass is not None and np.isnan(look.pixel_size).any():
-        raise InputError("neither the table nor a header says how many Å a pixel has, so a low-pass in Å means nothing")
-    if asked.lowpass is not None and asked.lowpass < 2 * look.pixel_size.min():
-        raise InputError(
-            f"lowpass must be at least 2 pixels, {2 * look.pixel_size.min():.4g} Å, for images of "
-            f"{look.pixel_size.min():.4g} Å per pixel; got {asked.lowpass:g}"
-        )
-    with np.errstate(invalid="ignore"):
-        other_pixel = np.abs(np.diff(look.pixel_size)) > SAME_PIXEL * look.pixel_size[1:]
-    other_pixel |= np.isnan(look.pixel_size[1:]) != np.isnan(look.pixel_size[:-1])
-    breaks = np.flatnonzero((np.diff(look.side) != 0) | other_pixel) + 1
-    makings = {side: asked.making(side, dtype) for side in np.unique(look.side).tolist()}
-    units: list[_Unit] = []
-    for first, stop in zip([0, *breaks.tolist()], [*breaks.tolist(), look.count], strict=True):
-        for begin in range(first, stop, asked.particles_per_stack):
-            end = min(begin + asked.particles_per_stack, stop)
-            making = makings[int(look.side[begin])]
-            paths = tuple(f"{stack_folder(name)}/particles_{len(units) + 1:06d}.mrcs" for name in asked.names())
-            units.append(
-                _Unit(
-                    id=_identity(look, asked, dtype, begin, end, paths),
-                    first=begin,
-                    stop=end,
-                    making=making,
-                    pixel_size=float(look.pixel_size[begin]),
-                    paths=paths,
-                )
-            )
-    return units
-
-
-def _identity(look: _Look, asked: Asked, dtype: str, first: int, stop: int, paths: tuple[str, ...]) -> str:
-    used = np.unique(look.stack[first:stop])
-    files = [dataclasses.astuple(look.sources[number]) for number in used.tolist()]
-    said = json.dumps([files, asked.as_dict(), dtype, paths, float(look.pixel_size[first]), BITS])
-    places = np.stack([np.searchsorted(used, look.stack[first:stop]), look.references.slot[first:stop]])
-    return hashlib.blake2b(said.encode() + places.astype("<i8").tobytes(), digest_size=16).hexdigest()
-
-
-def _check_inputs_stay(folder: Path, source: str | os.PathLike[str], look: _Look, units: Sequence[_Unit]) -> None:
-    """Refuse an output folder in which a file that is read would be replaced, whatever it is called."""
+    Raises
+    ------
+    OutputError
+    """
     read = {}
-    for path in (os.fspath(source), *(one.path for one in look.sources)):
+    for path in (*tables, *(one.path for one in look.sources)):
         status = os.stat(path)
         read[status.st_dev, status.st_ino] = path
-    names = [path for unit in units for path in unit.paths]
-    stems = ("particles", "particles_small", "rejected")
-    names += [f"{stem}{suffix}" for stem in stems for suffix in _SUFFIXES]
-    for name in names:
+    head, recorded = read_forgiving(ledger_path(folder, ""))
+    if head and "restack" not in (head.get("recipe") or {}):
+        raise OutputError(f"{folder}: holds a run of cryobox extract; choose another --out")
+    names = {path for unit in units for path in unit.paths}
+    names |= {stack.path for result in recorded.values() for stack in result.stacks}
+    names |= set(tables_present(folder, [str(output.size) for unit in units for output in unit.making.outputs]))
+    for name in sorted(names):
         try:
             status = os.stat(folder / name)
         except OSError:
@@ -298,17 +204,10 @@ def _check_inputs_stay(folder: Path, source: str | os.PathLike[str], look: _Look
             )
 
 
-def _tables(folder: Path, asked: Asked) -> list[Path]:
-    """Tables that a restacking may have written there."""
-    stems = [*(table_name(name) for name in asked.names()), "rejected"]
-    places = (folder / f"{stem}{suffix}" for stem in stems for suffix in _SUFFIXES)
-    return [path for path in places if path.exists()]
-
-
 def _make_folders(folder: Path, asked: Asked, *, overwrite: bool) -> None:
-    if not overwrite and not ledger_path(folder, "").exists() and (found := _tables(folder, asked)):
+    if not overwrite and not ledger_path(folder, "").exists() and (found := tables_present(folder, asked.names())):
         raise OutputError(
-            f"{folder}: holds {', '.join(path.name for path in found)}, but no record of what wrote it; choose another "
+            f"{folder}: holds {', '.join(found)}, but no record of what wrote it; choose another "
             f"folder, or start anew with --overwrite"
         )
     try:
@@ -318,14 +217,14 @@ def _make_folders(folder: Path, asked: Asked, *, overwrite: bool) -> None:
         raise OutputError(f"{folder}: cannot be made: {error.strerror}") from error
 
 
-def _withdraw(folder: Path, asked: Asked) -> None:
+def _withdraw(folder: Path, keep: Collection[str], *, fsync: bool) -> None:
     """Before a stack is replaced: no table describes it, and nothing says that all is there."""
-    try:
-        for path in (folder / RESTACKED, *_tables(folder, asked)):
-            path.unlink(missing_ok=True)
-        sync_folder(folder)
-    except OSError as error:
-        raise OutputError(f"{folder}: cannot be cleared: {error.strerror}") from error
+    if not keep:
+        try:
+            (folder / RESTACKED).unlink(missing_ok=True)
+        except OSError as error:
+            raise OutputError(f"{folder / RESTACKED}: cannot be removed: {error.strerror}") from error
+    withdraw_tables(folder, keep=keep, fsync=fsync)
 
 
 class _Counter:
@@ -341,7 +240,7 @@ class _Counter:
             self._callback(self._done, self._total)
 
 
-def _carry_out(todo: Sequence[_Unit], job: _Job, ledger: Ledger, stop: threading.Event, counter: _Counter) -> int:
+def _carry_out(todo: Sequence[Unit], job: _Job, ledger: Ledger, stop: threading.Event, counter: _Counter) -> int:
     """Make the stacks one after the other, each by all workers; returns the bytes that were written."""
     written = 0
     try:
@@ -358,7 +257,7 @@ def _carry_out(todo: Sequence[_Unit], job: _Job, ledger: Ledger, stop: threading
 
 
 def _make_stack(
-    unit: _Unit, job: _Job, pool: ThreadPoolExecutor, stop: threading.Event, counter: _Counter
+    unit: Unit, job: _Job, pool: ThreadPoolExecutor, stop: threading.Event, counter: _Counter
 ) -> TaskResult | None:
     """One stack of each size: images in the order of the rows, those that cannot be used left out; None: stopped."""
     final = [job.folder / path for path in unit.paths]
@@ -412,7 +311,7 @@ def _make_stack(
     )
 
 
-def _chunks(unit: _Unit, job: _Job) -> Iterator[Chunk]:
+def _chunks(unit: Unit, job: _Job) -> Iterator[Chunk]:
     """The rows of a stack in pieces of one type of pixels."""
     look, asked = job.look, job.asked
     first = unit.first
@@ -459,7 +358,7 @@ def _finish(
     table: TableOfImages,
     job: _Job,
     start: Start,
-    units: Sequence[_Unit],
+    units: Sequence[Unit],
     results: Sequence[TaskResult | None],
     *,
     resumed: int,
@@ -519,6 +418,7 @@ def _finish(
         counts = {text: reasons.count(text) for text in dict.fromkeys(reasons)}
         write_rejected = partial(table.write_rejected, rows=left, reasons=reasons)
         tables += publish_files(folder, f"rejected{table.suffix}", write_rejected, fsync=job.fsync)
+    _withdraw(folder, [path.name for path in tables], fsync=job.fsync)  # what is left of an earlier one
     found = Restacked(
         **told, tables=tuple(tables), rejected=counts, interrupted=False, exit_code=0 if kept.all() else 1
     )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,13 +14,14 @@ from cryobox.errors import InputError
 from cryobox.formats.cs_output import REASON
 from cryobox.formats.cs_table import Table, as_bytes, read_table, write_table
 from cryobox.formats.csg import read_group, write_group
+from cryobox.formats.files_read import noting
 from cryobox.formats.references import ImageReferences, references_of_cs, references_of_star
 from cryobox.formats.star import table_with
 from cryobox.formats.star_optics import GROUP, StarTable
 from cryobox.formats.star_output import columns_of, images_column, write_optics
 from cryobox.formats.star_table import Lookup, Numbers, Piece, Run, read_blocks, write_loop
 from cryobox.formats.star_tags import IMAGE, REJECTED
-from cryobox.formats.star_text import encode_message
+from cryobox.formats.star_text import encode_message, number
 
 __all__ = ["NewImages", "TableOfImages", "read_table_of_images"]
 
@@ -66,10 +67,14 @@ class TableOfImages(Protocol):
     """A table of particles that have images."""
 
     suffix: str
+    files: tuple[str, ...]  # that were read
     notes: tuple[str, ...]
 
     def references(self) -> ImageReferences:
         """Which image each row has."""
+
+    def check(self, factor: NDArray[np.float64], size: NDArray[np.int64]) -> None:
+        """Refuse what could not be said of the images of all rows; columns as in `NewImages`."""
 
     def write(self, path: Path, images: NewImages) -> None:
         """Write the rows with their new images."""
@@ -98,12 +103,19 @@ class _Star:
 
     def __init__(self, path: str) -> None:
         self._path = path
+        self.files: tuple[str, ...] = (path,)
         self._star: StarTable = table_with(path, read_blocks(path), ("particles", "images", ""), (IMAGE,))
         tags = [tag for tag in _OTHER_IMAGES if tag in self._star.table]
         self.notes = tuple(f"{path}: {tag[1:]} names images that stay as they are" for tag in tags)
 
     def references(self) -> ImageReferences:
         return references_of_star(self._path, self._star)
+
+    def check(self, factor: NDArray[np.float64], size: NDArray[np.int64]) -> None:
+        star = self._star
+        optics = [dict(row) for row in star.optics]
+        if star.group is not None and optics:
+            self._describe(optics, star.group, factor, size)
 
     def write(self, path: Path, images: NewImages) -> None:
         star, rows = self._star, images.rows
@@ -114,7 +126,7 @@ class _Star:
                 made[tag] = self._scaled(tag, rows, images.factor, changed)
         optics: list[dict[str, str]] = [dict(row) for row in star.optics]
         if star.group is not None and optics:
-            self._describe(optics, star.group[rows], images)
+            self._describe(optics, star.group[rows], images.factor, images.size)
         elif changed.any():
             for tag in _IN_PIXELS:
                 if tag in star.table:
@@ -149,19 +161,27 @@ class _Star:
         values = self._star.table.floats(tag)[rows] * factor
         return Numbers(values, changed, Run(self._star.table, rows, column, column))
 
-    def _describe(self, optics: list[dict[str, str]], group: Rows, images: NewImages) -> None:
+    def _describe(
+        self, optics: list[dict[str, str]], group: Rows, factors: NDArray[np.float64], sizes: NDArray[np.int64]
+    ) -> None:
         """Say of each optics group how large its images and their pixels are now."""
-        for number, row in enumerate(optics):
-            mine = group == number
+        for place, row in enumerate(optics):
+            mine = group == place
             if not mine.any():
                 continue
-            if len(np.unique(np.stack([images.factor[mine], images.size[mine]], axis=1), axis=0)) > 1:
-                name = row.get("_rlnOpticsGroupName", row.get(GROUP, str(number + 1)))
+            name = row.get("_rlnOpticsGroupName", row.get(GROUP, str(place + 1)))
+            if len(np.unique(np.stack([factors[mine], sizes[mine]], axis=1), axis=0)) > 1:
                 raise InputError(f"{self._path}: optics group {name} has images of several sizes; give each its own")
-            factor, size = float(images.factor[mine][0]), int(images.size[mine][0])
+            factor, size = float(factors[mine][0]), int(sizes[mine][0])
             row["_rlnImageSize"] = str(size)
             if "_rlnImagePixelSize" in row and factor != 1:
-                row["_rlnImagePixelSize"] = f"{float(row['_rlnImagePixelSize']) * factor:.6f}"
+                before = number(row["_rlnImagePixelSize"])
+                if not before > 0:
+                    raise InputError(
+                        f"{self._path}: optics group {name}: _rlnImagePixelSize is {row['_rlnImagePixelSize'][:60]!r}, "
+                        f"expected the Å that a pixel has"
+                    )
+                row["_rlnImagePixelSize"] = f"{before * factor:.6f}"
 
 
 class _Cs:
@@ -171,18 +191,23 @@ class _Cs:
         self._path = path
         self._table: Table
         self.notes: tuple[str, ...] = ()
-        if path.lower().endswith(".csg"):
-            self._table, self.notes = read_group(Path(path))
-        else:
-            self._table = read_table(Path(path))
+        with noting() as members:
+            if path.lower().endswith(".csg"):
+                self._table, self.notes = read_group(Path(path))
+            else:
+                self._table = read_table(Path(path))
+        self.files = (path, *members)
 
     def references(self) -> ImageReferences:
         return references_of_cs(self._path, self._table)
 
+    def check(self, factor: NDArray[np.float64], size: NDArray[np.int64]) -> None:
+        """Anything can be said, row by row."""
+
     def write(self, path: Path, images: NewImages) -> None:
         names = [images.stacks[code] for code in images.stack.tolist()]
         table = _with_text(self._table[images.rows], "blob/path", names)
-        table["blob/idx"] = images.slot
+        table = _with_column(table, "blob/idx", images.slot.astype("<u4"))
         table["blob/shape"] = images.size[:, None]
         table["blob/psize_A"] = self._table["blob/psize_A"][images.rows].astype(np.float64) * images.factor
         if "blob/import_sig" in (table.dtype.names or ()):
@@ -197,7 +222,11 @@ class _Cs:
 
 def _with_text(table: Table, name: str, texts: list[str]) -> Table:
     """The table with a column of other strings, where it was or at the end."""
-    column = as_bytes(texts)
+    return _with_column(table, name, as_bytes(texts))
+
+
+def _with_column(table: Table, name: str, column: NDArray[Any]) -> Table:
+    """The table with a column of other values and their type, where it was or at the end."""
     fields = [(field, column.dtype if field == name else table.dtype[field]) for field in table.dtype.names or ()]
     if name not in (table.dtype.names or ()):
         fields.append((name, column.dtype))
