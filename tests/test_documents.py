@@ -32,6 +32,18 @@ def blocks(document: Path) -> list[tuple[str, str, str]]:
 WITH_CODE = [document for document in DOCUMENTS if any(not reason for reason, _, _ in blocks(document))]
 
 
+def refined(particles: Path, out: Path) -> None:
+    """The table with classes and orientations, as a refinement would leave it."""
+    lines = particles.read_text().splitlines()
+    last = max(i for i, line in enumerate(lines) if line.startswith("_rln"))
+    count = int(lines[last].split("#")[1])
+    tags = ("_rlnClassNumber", "_rlnAngleRot", "_rlnAngleTilt", "_rlnAnglePsi")
+    head = [*lines[: last + 1], *(f"{tag} #{count + i}" for i, tag in enumerate(tags, 1))]
+    rows = [f"{line} {i % 5 + 1} {7 * i % 360} {13 * i % 180} {29 * i % 360}" if line.strip() else line
+            for i, line in enumerate(lines[last + 1 :])]  # fmt: skip
+    out.write_text("\n".join([*head, *rows]) + "\n")
+
+
 @pytest.fixture(scope="module")
 def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with the files that the documents speak of."""
@@ -43,7 +55,7 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
     recipe = Recipe(box=128, sizes=(64,))
     run(stars.picks, micrographs=stars.micrographs, out=folder / "Refine3D", recipe=recipe, root=folder,
         options=RunOptions(fsync=False))  # fmt: skip
-    shutil.copy(folder / "Refine3D" / "particles.star", folder / "run_data.star")
+    refined(folder / "Refine3D" / "particles.star", folder / "run_data.star")
     groups = make_dataset(folder / "cs", micrographs=2, shape=(800, 1000), picks=40, style="cryosparc", shifts=True)
     shutil.move(folder / "cs" / "motioncorrected", folder / "motioncorrected")
     for job, group, name in (("J8", groups.picks, "particles"), ("J3", groups.micrographs, "exposures")):

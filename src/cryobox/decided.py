@@ -127,7 +127,7 @@ def _leading_alignment(particles: Particles, recipe: Recipe) -> Alignment | None
         if not chosen:
             raise OptionError(f"{particles.source}: has no {recipe.recenter_from} alignment to recenter from")
     if recipe.flip_x or recipe.flip_y:
-        if not chosen[0].shift.any():
+        if not chosen[0].shift.any() and recipe.recenter_3d is None:
             return None
         raise OptionError(
             f"{particles.source}: picks made on a mirrored copy cannot be recentered, since their shifts are those of "

@@ -71,6 +71,11 @@ class Recipe(Writing, Images, Positions, Selection, Reading):
         Move the box by the shifts of an earlier alignment, where the table has them.
     recenter_from : {"auto", "3d", "2d"}
         Which alignment moves the box; "auto" prefers 3D.
+    recenter_3d : str, optional
+        Center the box on this point of the reference, "X,Y,Z" in Å from its center; "px" behind it: in pixels of the
+        reference; "voxel": in voxels from its corner, as CryoSPARC's Volume Alignment Tools say it.
+    ref_angpix : float, optional
+        Å per pixel of the reference, for "px" and "voxel". Default: that of the particles' images.
     rounding : {"truncate", "nearest"}
         How a fractional pick becomes a pixel; "nearest" concerns only picks without alignments.
     style : {"relion", "cryosparc"}, optional

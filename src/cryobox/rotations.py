@@ -10,7 +10,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["euler_from_pose", "matrix_from_euler", "pose_from_euler"]
+__all__ = ["euler_from_pose", "matrix_from_euler", "matrix_from_pose", "pose_from_euler"]
 
 Floats = NDArray[np.float64]
 
@@ -22,6 +22,18 @@ def matrix_from_euler(angles: Floats) -> Floats:
         [cg * cb * ca - sg * sa, cg * cb * sa + sg * ca, -cg * sb],
         [-sg * cb * ca - cg * sa, -sg * cb * sa + cg * ca, sg * sb],
         [sb * ca, sb * sa, cb],
+    ]
+    matrix: Floats = np.moveaxis(np.array(rows), -1, 0)
+    return matrix
+
+
+def matrix_from_pose(pose: Floats) -> Floats:
+    """RELION's matrices, shape (n, 3, 3), of CryoSPARC's rotation vectors, shape (n, 3) in radians."""
+    w, x, y, z = _quaternion_from_pose(np.asarray(pose, np.float64)).T
+    rows = [  # of exp([v]x)^T
+        [1 - 2 * (y * y + z * z), 2 * (x * y + w * z), 2 * (x * z - w * y)],
+        [2 * (x * y - w * z), 1 - 2 * (x * x + z * z), 2 * (y * z + w * x)],
+        [2 * (x * z + w * y), 2 * (y * z - w * x), 1 - 2 * (x * x + y * y)],
     ]
     matrix: Floats = np.moveaxis(np.array(rows), -1, 0)
     return matrix

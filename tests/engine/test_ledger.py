@@ -109,6 +109,8 @@ def test_another_version_with_the_same_bits_goes_on_and_the_head_says_so(tmp_pat
         ledger.append(result("a"))
     with Ledger(tmp_path, part="", head=HEAD | {"cryobox": "2"}) as newer:
         assert list(newer.finished) == ["a"]
+        assert read_ledger(ledger_path(tmp_path, ""))[0]["cryobox"] == "1"  # until a run begins
+        newer.begin({"content": "x"})
     assert read_ledger(ledger_path(tmp_path, ""))[0] == HEAD | {"cryobox": "2", "run": {"content": "x"}}
 
 
@@ -123,6 +125,7 @@ def test_a_limit_may_grow_or_go_but_not_shrink(tmp_path: Path, limit: int | None
         return
     with Ledger(tmp_path, part="", head=other) as again:
         assert list(again.finished) == ["a"]
+        again.begin({"content": "x"})
     assert read_ledger(ledger_path(tmp_path, ""))[0]["recipe"]["limit"] == limit
     if limit is None:
         with pytest.raises(OutputError, match="holds a run with limit = None, now it is 3"):

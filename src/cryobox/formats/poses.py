@@ -1,0 +1,74 @@
+"""Orientations of particles, and what their reference is measured in, as tables say it."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cryobox.errors import InputError
+from cryobox.formats.star_optics import StarTable, image_pixel_size
+from cryobox.formats.star_text import number
+from cryobox.particles import Particles
+from cryobox.rotations import matrix_from_euler, matrix_from_pose
+
+__all__ = ["image_sides", "image_sizes", "views_of"]
+
+Floats = NDArray[np.float64]
+
+ANGLES = ("_rlnAngleRot", "_rlnAngleTilt", "_rlnAnglePsi")
+POSE = "alignments3D/pose"
+
+
+def views_of(particles: Particles) -> Floats | None:
+    """RELION's matrix of each pick, shape (n, 3, 3), from the reference's frame to the image's; None without angles.
+
+    Raises
+    ------
+    InputError
+        If angles are no numbers.
+    """
+    rows = particles.rows_of(np.arange(len(particles)))
+    if particles.family == "cs":
+        if POSE not in (particles.table.dtype.names or ()) or particles.table.dtype[POSE].shape != (3,):
+            return None
+        angles = particles.table[POSE][rows].astype(np.float64)
+        found = matrix_from_pose(angles)
+    else:
+        star: StarTable | None = particles.table if particles.family == "star" else None
+        if star is None or any(tag not in star.table for tag in ANGLES):
+            return None
+        angles = np.stack([star.table.floats(tag)[rows] for tag in ANGLES], axis=1)
+        found = matrix_from_euler(angles)
+    if not np.isfinite(angles).all():
+        row = int(rows[np.argmin(np.isfinite(angles).all(axis=1))]) + 1
+        raise InputError(
+            f"{particles.source}: row {row}: its orientation is not a number, so no point can be turned by it"
+        )
+    return found
+
+
+def image_sizes(particles: Particles) -> Floats:
+    """Å per pixel of the image of each pick; nan where the table does not say it."""
+    rows = particles.rows_of(np.arange(len(particles)))
+    if particles.family == "cs":
+        for name in ("alignments3D/psize_A", "blob/psize_A"):
+            if name in (particles.table.dtype.names or ()):
+                size = particles.table[name][rows].astype(np.float64)
+                return np.where(size > 0, size, np.nan)
+        return np.full(len(particles), np.nan)
+    size = image_pixel_size(particles.table)[rows] if particles.family == "star" else np.full(len(particles), np.nan)
+    return np.where(size > 0, size, np.nan)
+
+
+def image_sides(particles: Particles) -> Floats:
+    """Pixels of a side of the image of each pick; nan where the table does not say it."""
+    rows = particles.rows_of(np.arange(len(particles)))
+    found = np.full(len(particles), np.nan)
+    if particles.family == "cs" and "blob/shape" in (particles.table.dtype.names or ()):
+        found = particles.table["blob/shape"][rows].max(axis=1).astype(np.float64)
+    elif particles.family == "star":
+        star: StarTable = particles.table
+        if star.group is not None:
+            sides = np.array([*(number(row.get("_rlnImageSize")) for row in star.optics), np.nan])
+            found = sides[star.group[rows]]
+    return np.where(found > 0, found, np.nan)

@@ -1,0 +1,97 @@
+"""Options of which picks are extracted."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from functools import partial
+
+from cryobox.bounds import (
+    LARGEST_NUMBER,
+    MOST_MICROGRAPHS,
+    check_integer,
+    check_number,
+    check_positive,
+)
+from cryobox.declared import POSITIONS, RUNNING, option
+from cryobox.errors import OptionError
+from cryobox.groups.words import ClassesFrom, one_of
+
+__all__ = [
+    "Selection",
+    "numbers_listed",
+]
+
+
+def numbers_listed(text: str) -> tuple[tuple[int, int], ...]:
+    """Ranges, both ends included, from a text such as 1,3-5."""
+    ranges = []
+    for word in text.split(","):
+        first, _, last = word.partition("-")
+        ranges.append((int(first), int(last or first)))
+    return tuple(ranges)
+
+
+def _check_list(name: str, value: object) -> str:
+    text = str(value).replace(" ", "")
+    if not re.fullmatch(r"\d{1,9}(-\d{1,9})?(,\d{1,9}(-\d{1,9})?)*", text):
+        raise OptionError(f"{name} must be whole numbers and ranges of them, as 1,3-5; got {value!r}")
+    for first, last in numbers_listed(text):
+        if first > last:
+            raise OptionError(f"{name}: {first}-{last} holds nothing; the smaller number comes first")
+    return text
+
+
+def _check_sample(name: str, value: object) -> str:
+    text = str(value).replace(" ", "")
+    number = text.removesuffix("%")
+    if not re.fullmatch(r"\d{1,9}(\.\d{1,9})?" if text.endswith("%") else r"\d{1,9}", number) or float(number) == 0:
+        raise OptionError(f"{name} must be a number of picks, as 5000, or a part of them, as 10%; got {value!r}")
+    if text.endswith("%") and float(number) > 100:
+        raise OptionError(f"{name} must be at most 100%; got {value}")
+    return text
+
+
+@dataclass(frozen=True, kw_only=True, repr=False, eq=False)
+class Selection:
+    """Which picks are extracted."""
+
+    min_score: float | None = option(
+        "--min-score", default=None, help="Leave out picks that score lower", panel=POSITIONS, check=check_number
+    )
+    classes: str | None = option(
+        "--classes", default=None, help="Only these, as 1,3-5, in the numbers of the table", panel=POSITIONS,
+        metavar="LIST", check=_check_list,
+    )  # fmt: skip
+    classes_from: ClassesFrom | None = option(
+        "--classes-from", default=None, help="Of which alignment, where there are both", panel=POSITIONS,
+        check=one_of(ClassesFrom),
+    )  # fmt: skip
+    optics_groups: str | None = option(
+        "--optics-groups", default=None, help="Only these, in the numbers of the table", panel=POSITIONS,
+        metavar="LIST", check=_check_list,
+    )  # fmt: skip
+    selection_type: int | None = option(
+        "--selection-type", default=None, help="Only rows with this rlnParticleSelectionType", panel=POSITIONS,
+        check=partial(check_integer, lowest=0, highest=LARGEST_NUMBER),
+    )  # fmt: skip
+    sample: str | None = option(
+        "--sample", default=None, help="So many of them, or a part: 5000, 10%", panel=POSITIONS, metavar="N|PART%",
+        check=_check_sample,
+    )  # fmt: skip
+    seed: int = option(
+        "--seed", default=0, help="Of the sample; another one takes others", panel=POSITIONS,
+        check=partial(check_integer, lowest=0, highest=LARGEST_NUMBER),
+    )  # fmt: skip
+    edge_margin: int | None = option(
+        "--edge-margin", default=None, help="Pixels between a box and the edge of its micrograph", panel=POSITIONS,
+        check=partial(check_integer, lowest=1, highest=LARGEST_NUMBER, unit=" pixel"),
+    )  # fmt: skip
+    min_separation_angstrom: float | None = option(
+        "--min-separation", default=None, help="Å between picks; the better one stays", panel=POSITIONS,
+        check=partial(check_positive, unit=" of Å"),
+    )  # fmt: skip
+    limit: int | None = option(
+        "--limit", default=None, help="Only the first N micrographs with picks", panel=RUNNING,
+        check=partial(check_integer, lowest=1, highest=MOST_MICROGRAPHS, unit=" micrograph"),
+    )  # fmt: skip

@@ -1,0 +1,35 @@
+"""Words that options may be, and the check for them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import Literal, get_args
+
+from cryobox.bounds import (
+    check_choice,
+)
+
+__all__ = [
+    "ClassesFrom",
+    "Edges",
+    "RecenterFrom",
+    "Rounding",
+    "StoredDtype",
+    "Style",
+    "Tables",
+    "one_of",
+]
+
+Edges = Literal["reject", "pad"]
+Rounding = Literal["truncate", "nearest"]
+RecenterFrom = Literal["auto", "3d", "2d"]
+Style = Literal["relion", "cryosparc"]
+Tables = Literal["relion", "cryosparc", "both"]
+StoredDtype = Literal["float32", "float16"]
+ClassesFrom = Literal["2d", "3d"]
+
+
+def one_of(kind: object) -> Callable[[str, object], object]:
+    """A check that a value is one of those of a `Literal`."""
+    return partial(check_choice, allowed=get_args(kind))

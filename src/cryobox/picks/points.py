@@ -1,0 +1,65 @@
+"""Picks whose box is to be centered on another point of the particle than its reference's center."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cryobox.errors import OptionError
+from cryobox.formats.poses import image_sides, image_sizes, views_of
+from cryobox.groups import point_from
+from cryobox.particles import Alignment, Particles
+
+__all__ = ["centered_on"]
+
+Floats = NDArray[np.float64]
+
+
+def centered_on(particles: Particles, leading: Alignment, text: str, ref_pixel_size: float | None) -> Particles:
+    """Picks whose alignment `leading` brings a point of the reference to the center of the box.
+
+    As RELION does: the point, turned by rot, tilt and psi, appears at its x and y in the image; the shift that centers
+    the particle becomes less by that much. CryoSPARC's rotation vector is turned into the same matrix.
+
+    Parameters
+    ----------
+    particles : Particles
+    leading : Alignment
+        One of its alignments.
+    text : str
+        As `groups.point_from`: in Å or pixels from the reference's center, or in voxels from its corner.
+    ref_pixel_size : float, optional
+        Å per pixel of the reference, where `text` counts in pixels or voxels; default: that of the particles' images.
+
+    Raises
+    ------
+    OptionError
+        If the table has no orientations, or does not say what a pixel is.
+    """
+    views = views_of(particles)
+    if views is None or leading.kind != "3d":
+        raise OptionError(f"{particles.source}: has no 3D orientations, so no point of a reference can be centered")
+    angstrom = views @ _in_angstrom(text, particles, ref_pixel_size)[:, :, None]
+    shown = angstrom[:, [1, 0], 0]  # (y, x)
+    moved = replace(leading, shift=leading.shift - shown / leading.pixel_size[:, None])
+    return replace(particles, alignments=tuple(moved if one is leading else one for one in particles.alignments))
+
+
+def _in_angstrom(text: str, particles: Particles, ref_pixel_size: float | None) -> Floats:
+    """The point from the reference's center, in Å, for each pick: shape (n, 3)."""
+    place, unit = point_from(text)
+    vector = np.tile(np.array(place), (len(particles), 1))
+    if unit == "A":
+        return vector
+    size = image_sizes(particles) if ref_pixel_size is None else np.full(len(particles), ref_pixel_size)
+    if unit == "voxel":
+        vector = vector - image_sides(particles)[:, None] / 2
+    found: Floats = vector * size[:, None]
+    if np.isnan(found).any():
+        raise OptionError(
+            f"{particles.source}: does not say how many Å a pixel of its images has, or how many pixels they have; "
+            f"give the point in Å, or --ref-angpix"
+        )
+    return found

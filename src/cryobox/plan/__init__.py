@@ -1,0 +1,26 @@
+"""Decide everything before a pixel is read: windows, files, slots, and which pick is refused and why."""
+
+from __future__ import annotations
+
+from cryobox.plan.building import build_plan
+from cryobox.plan.placing import place
+from cryobox.plan.scheduling import schedule
+from cryobox.plan.selecting import select
+from cryobox.plan.values import ACCEPTED, REASONS, Group, Output, Places, Plan, Task, Work, bytes_of, groups_of
+
+__all__ = [
+    "ACCEPTED",
+    "Group",
+    "Output",
+    "Places",
+    "Plan",
+    "REASONS",
+    "Task",
+    "Work",
+    "build_plan",
+    "bytes_of",
+    "groups_of",
+    "place",
+    "schedule",
+    "select",
+]

@@ -1,0 +1,80 @@
+"""The plan of a run: settle the micrographs, select picks, place boxes, schedule the work."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cryobox.decided import decide, doubts
+from cryobox.errors import MicrographError, OptionError
+from cryobox.grounds import settle
+from cryobox.matching import micrographs_with_picks
+from cryobox.micrograph import ImageHeader, Micrographs
+from cryobox.options import Recipe
+from cryobox.particles import Particles
+from cryobox.picks.points import centered_on
+from cryobox.plan.placing import place
+from cryobox.plan.scheduling import schedule
+from cryobox.plan.selecting import select
+from cryobox.plan.values import Plan
+
+__all__ = [
+    "build_plan",
+]
+
+
+def build_plan(
+    particles: Particles,
+    micrographs: Micrographs,
+    recipe: Recipe,
+    *,
+    match: NDArray[np.intp],
+    headers: Mapping[int, ImageHeader | MicrographError],
+) -> Plan:
+    """Decide what becomes of every pick: settle the micrographs, select picks, place boxes, schedule the work.
+
+    Parameters
+    ----------
+    particles, micrographs, recipe
+    match : ndarray
+        From `match_micrographs`.
+    headers : mapping of int to ImageHeader or MicrographError
+        For every row of `micrographs` that `micrographs_with_picks` gives.
+
+    Raises
+    ------
+    OptionError, InputError
+        If the recipe cannot be honored on this input.
+    """
+    decided = decide(recipe, particles, micrographs)
+    if recipe.recenter_3d is not None:
+        if decided.leading is None:
+            raise OptionError(
+                "--recenter-3d moves the boxes of particles that have an alignment; leave out --no-recenter and "
+                "--drop-alignments"
+            )
+        particles = centered_on(particles, decided.leading, recipe.recenter_3d, recipe.ref_angpix)
+        decided = decide(recipe, particles, micrographs)
+    elif recipe.ref_angpix is not None:
+        raise OptionError("--ref-angpix says what pixels of --recenter-3d are; give both, or neither")
+    grounds = settle(particles, micrographs, recipe, match=match, headers=headers)
+    micrograph = match[particles.micrograph] if len(particles) else np.empty(0, dtype=np.intp)
+    reason = select(particles, micrograph, decided, grounds)
+    places = place(particles, micrograph, reason, decided, grounds)
+    named = micrographs_with_picks(particles, match, None)
+    work = schedule(micrographs, micrograph, places, decided, grounds, named, particles.copy_of)
+    left = len(micrographs) - len(grounds.looked_at)
+    notes = [f"{len(work.tasks)} micrographs have picks to cut; {left} have none or are left out"]
+    if decided.leading is not None:
+        notes.append(f"boxes are recentered by the shifts of {decided.leading.name}")
+    return Plan(
+        decided=decided,
+        grounds=grounds,
+        micrograph=micrograph,
+        places=places,
+        work=work,
+        warnings=(*particles.warnings, *micrographs.warnings, *doubts(recipe), *grounds.warnings),
+        notes=tuple(notes),
+    )

@@ -1,0 +1,134 @@
+"""Where the boxes of the selected picks lie."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cryobox import centering
+from cryobox.centering import corner_of, inside, mirror, overlaps, round_half_away, too_close, truncate
+from cryobox.decided import Decided
+from cryobox.grounds import Grounds
+from cryobox.particles import Alignment, Particles, Reason
+from cryobox.plan.selecting import rejected
+from cryobox.plan.values import ACCEPTED, REASONS, Places
+
+__all__ = [
+    "place",
+]
+
+
+def place(
+    particles: Particles,
+    micrograph: NDArray[np.intp],
+    reason: NDArray[np.int8],
+    decided: Decided,
+    grounds: Grounds,
+) -> Places:
+    """Where the boxes of the selected picks lie, and which of them cannot be cut there."""
+    recipe, leading = decided.recipe, decided.leading
+    center = np.zeros((len(particles), 2), dtype=np.int64)
+    move = np.zeros((len(particles), 2), dtype=np.float64)
+    alive = reason == ACCEPTED
+    base, shift = _bases(particles, micrograph, alive, decided, grounds)
+    placed = centering.place(base, shift)
+    center[alive], move[alive] = placed.center, placed.move
+    corner = corner_of(center, recipe.box)
+    shape = grounds.shape[micrograph]
+    if recipe.edges == "reject":
+        reason = rejected(reason, (alive & ~inside(corner, recipe.box, shape), Reason.EDGE))
+    else:
+        reason = rejected(reason, (alive & ~overlaps(corner, recipe.box, shape), Reason.OUTSIDE))
+    if recipe.edge_margin is not None:
+        far = inside(corner - recipe.edge_margin, recipe.box + 2 * recipe.edge_margin, shape)
+        reason = rejected(reason, (alive & ~far, Reason.MARGIN))
+    if recipe.min_separation_angstrom is not None:
+        rows = np.flatnonzero(reason == ACCEPTED)
+        with np.errstate(over="ignore"):  # farther than any number is far enough
+            distance = recipe.min_separation_angstrom / grounds.pixel_size[micrograph[rows]]
+        near = too_close(
+            (base if shift is None else base - shift)[np.searchsorted(np.flatnonzero(alive), rows)],
+            micrograph[rows],
+            distance,
+            None if particles.score is None else particles.score[rows],
+            None if particles.copy_of is None else particles.copy_of[rows],
+        )
+        reason[rows[near]] = REASONS.index(Reason.SEPARATION)
+    alignments = () if recipe.drop_alignments else particles.alignments
+    if leading is not None:
+        alignments = _moved_alignments(particles, move, grounds.pixel_size[micrograph])
+    return Places(
+        reason=reason,
+        center=center,
+        corner=corner,
+        moved=_moved(particles, alive, center, decided, grounds),
+        alignments=alignments,
+    )
+
+
+def _bases(
+    particles: Particles,
+    micrograph: NDArray[np.intp],
+    alive: NDArray[np.bool_],
+    decided: Decided,
+    grounds: Grounds,
+) -> tuple[NDArray[np.float64], NDArray[np.float64] | None]:
+    """Truncated picks in pixels of the file, and their shifts likewise, for the rows in `alive`."""
+    recipe, leading = decided.recipe, decided.leading
+    position = np.stack([particles.y[alive], particles.x[alive]], axis=1)
+    factor = grounds.scale[particles.micrograph[alive]]
+    extent = grounds.shape[micrograph[alive]] / factor
+    for axis, flipped in ((0, recipe.flip_y), (1, recipe.flip_x)):
+        if flipped:
+            position[:, axis] = mirror(position[:, axis], extent[:, axis])
+    if not particles.from_fractions:
+        # A scale that the user gives says that the numbers themselves are at another binning; only the result is
+        # a position to be read as a pixel.
+        position, factor = position * recipe.coordinate_scale, factor / recipe.coordinate_scale
+    if leading is None and recipe.rounding == "nearest":
+        base = round_half_away(position)
+    else:
+        base = truncate(position, guard=particles.from_fractions)
+    base = base * factor
+    if leading is None:
+        return base, None
+    # First times, then over, as RELION does: 1.2 Å at 0.8 Å per pixel is then just below a pixel and a half for both.
+    shift = leading.shift[alive] * leading.pixel_size[alive][:, None]
+    return base, shift / grounds.pixel_size[micrograph[alive]][:, None]
+
+
+def _moved_alignments(
+    particles: Particles, move: NDArray[np.float64], pixel_size: NDArray[np.float64]
+) -> tuple[Alignment, ...]:
+    """Every alignment after the boxes moved, each in its own unit."""
+    found = []
+    for alignment in particles.alignments:
+        with np.errstate(divide="ignore", invalid="ignore"):  # an alignment without a pixel size stays as it is
+            step = move * (pixel_size / alignment.pixel_size)[:, None]
+        step = np.where(np.isfinite(step), step, 0.0)
+        shift = alignment.shift - (step if alignment.shift.ndim == 2 else step[:, None, :])
+        found.append(replace(alignment, shift=shift))
+    return tuple(found)
+
+
+def _moved(
+    particles: Particles,
+    alive: NDArray[np.bool_],
+    center: NDArray[np.int64],
+    decided: Decided,
+    grounds: Grounds,
+) -> NDArray[np.bool_]:
+    """Rows whose coordinates must be written anew, since a later reader would not find the box in the old ones."""
+    recipe = decided.recipe
+    if decided.leading is not None:
+        return alive.copy()
+    if recipe.flip_x or recipe.flip_y or recipe.coordinate_scale != 1.0:
+        return alive.copy()
+    old = truncate(np.stack([particles.y, particles.x], axis=1), guard=particles.from_fractions)
+    same_grid = (grounds.scale == 1.0).all(axis=1)[particles.micrograph] if len(particles) else alive
+    with np.errstate(invalid="ignore"):
+        stays = (old == center).all(axis=1) & same_grid
+    found: NDArray[np.bool_] = alive & ~stays
+    return found

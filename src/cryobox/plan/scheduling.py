@@ -1,0 +1,162 @@
+"""The accepted picks as tasks, with files and slots."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cryobox.decided import Decided
+from cryobox.folder.layout import stack_folder, stack_names
+from cryobox.folder.records import BITS
+from cryobox.grounds import Grounds
+from cryobox.groups import check_background_radius
+from cryobox.micrograph import Micrographs
+from cryobox.options import Recipe, Steps
+from cryobox.plan.values import ACCEPTED, Output, Places, Task, Work, groups_of
+from cryobox.windows import Windows
+
+__all__ = [
+    "schedule",
+]
+
+
+def schedule(
+    micrographs: Micrographs,
+    micrograph: NDArray[np.intp],
+    places: Places,
+    decided: Decided,
+    grounds: Grounds,
+    named: NDArray[np.intp],
+    copy_of: NDArray[np.int64] | None,
+) -> Work:
+    """Group the accepted picks into one task a micrograph; copies of one particle share a window.
+
+    Stacks are named among all micrographs that have picks, `named`, so that a larger limit leaves names as they are.
+    Merged ones are numbered; what a task is then also depends on who else is in its stack.
+
+    Raises
+    ------
+    OptionError
+        If a background has no room in an image.
+    """
+    rows, window, first_row, task_micrograph, corners = _group(places.reason, micrograph, places.corner, copy_of)
+    if decided.recipe.particles_per_stack is None:
+        all_named = np.union1d(task_micrograph, named).tolist()
+        by_row = dict(zip(all_named, stack_names([micrographs.names[m] for m in all_named]), strict=True))
+        names = [f"{by_row[m]}_particles" for m in task_micrograph.tolist()]
+    else:
+        place = np.searchsorted(named, task_micrograph)
+        names = [f"particles_{number:06d}" for number in _stack_numbers(decided.recipe, corners, place.tolist())]
+    tasks = tuple(
+        _task(decided, micrographs, grounds, m, corners[t], names[t]) for t, m in enumerate(task_micrograph.tolist())
+    )
+    if decided.recipe.particles_per_stack is not None:
+        tasks = tuple(
+            replace(task, id=_hash("".join([task.id, *(other.id for other in group)]).encode()))
+            for group in groups_of(tasks)
+            for task in group
+        )
+    return Work(rows=rows, window=window, first_row=first_row, task_micrograph=task_micrograph, tasks=tasks)
+
+
+def _stack_numbers(recipe: Recipe, corners: list[NDArray[np.int64]], place: list[int]) -> list[int]:
+    """The merged stack of each task, from 1. `place`: how many micrographs with picks come before its own."""
+    numbers: list[int] = []
+    most, held, before = recipe.particles_per_stack or 0, 0, -1
+    for some, at in zip(corners, place, strict=True):
+        full = held > 0 and held + len(some) > most
+        ends = any(before < limit <= at for limit in recipe.earlier_limits)
+        if not numbers or full or ends:
+            numbers.append(numbers[-1] + 1 if numbers else 1)
+            held = 0
+        else:
+            numbers.append(numbers[-1])
+        held, before = held + len(some), at
+    return numbers
+
+
+def _group(
+    reason: NDArray[np.int8],
+    micrograph: NDArray[np.intp],
+    corner: NDArray[np.int64],
+    copy_of: NDArray[np.int64] | None,
+) -> tuple[NDArray[np.intp], NDArray[np.int64], NDArray[np.intp], NDArray[np.intp], list[NDArray[np.int64]]]:
+    """Accepted rows by micrograph, the window of each, and the windows' corners task by task."""
+    accepted = np.flatnonzero(reason == ACCEPTED)
+    rows = accepted[np.argsort(micrograph[accepted], kind="stable")]
+    task_micrograph, first = np.unique(micrograph[rows], return_index=True)
+    first_row = np.append(first, len(rows)).astype(np.intp)
+    owner = rows.copy()  # the row whose window this row uses
+    if copy_of is not None and (copy_of[rows] >= 0).any():
+        key = np.column_stack([micrograph[rows], np.where(copy_of[rows] >= 0, copy_of[rows], -1 - rows), corner[rows]])
+        _, leader, inverse = np.unique(key, axis=0, return_index=True, return_inverse=True)
+        owner = rows[leader[inverse.ravel()]]
+    is_first = owner == rows
+    running = np.cumsum(is_first) - 1  # number of each window over all tasks
+    number_of_row = np.empty(len(reason), dtype=np.int64)
+    number_of_row[rows] = running
+    windows_before = np.concatenate([[0], np.cumsum(is_first)])[first_row]
+    task_of_row = np.repeat(np.arange(len(task_micrograph)), np.diff(first_row))
+    window = number_of_row[owner] - windows_before[task_of_row]
+    all_corners = corner[rows[is_first]]
+    corners = [all_corners[windows_before[t] : windows_before[t + 1]] for t in range(len(task_micrograph))]
+    return rows, window, first_row, task_micrograph, corners
+
+
+def _task(
+    decided: Decided,
+    micrographs: Micrographs,
+    grounds: Grounds,
+    row: int,
+    corners: NDArray[np.int64],
+    name: str,
+) -> Task:
+    recipe, header, pixel_size = decided.recipe, grounds.headers[row], float(grounds.pixel_size[row])
+    outputs = []
+    for asked in recipe.outputs:
+        radius = recipe.radius_in_pixels(asked.size, recipe.box, pixel_size)
+        if recipe.normalize:
+            check_background_radius(radius, asked.size)
+        outputs.append(
+            Output(
+                name=asked.name,
+                path=f"{stack_folder(asked.name)}/{name}{decided.stack_suffix}",
+                size=asked.size,
+                dtype=asked.dtype,
+                pixel_size=pixel_size * recipe.box / asked.size,
+                background_radius=radius,
+            )
+        )
+    path, windows = micrographs.paths[row], Windows(box=recipe.box, pad=recipe.edges == "pad", corner=corners)
+    identity = json.dumps(
+        [
+            micrographs.names[row], os.path.normpath(path), header.file_size, header.mtime_ns, list(header.shape),
+            header.dtype.str, recipe.tiff_flip, windows.box, windows.pad, list(map(_fields, outputs)),
+            _fields(decided.steps), BITS,
+        ]
+    )  # fmt: skip
+    return Task(
+        id=_hash(identity.encode() + corners.astype("<i8").tobytes()),
+        micrograph=micrographs.names[row],
+        path=path,
+        header=header,
+        tiff_flip=recipe.tiff_flip,
+        windows=windows,
+        outputs=tuple(outputs),
+        steps=decided.steps,
+    )
+
+
+def _fields(value: Output | Steps) -> dict[str, Any]:
+    """A value's fields by name: as `asdict`, in a fifth of its time, which was 0.4 s for 10,000 tasks."""
+    return {name: getattr(value, name) for name in value.__dataclass_fields__}
+
+
+def _hash(data: bytes) -> str:
+    return hashlib.blake2b(data, digest_size=16).hexdigest()

@@ -1,0 +1,194 @@
+"""What is decided before a pixel is read, as values: tasks, places of boxes, the plan."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cryobox.decided import Decided
+from cryobox.grounds import Grounds
+from cryobox.micrograph import ImageHeader
+from cryobox.options import Recipe, Steps
+from cryobox.particles import Alignment, Reason
+from cryobox.windows import Stored, Windows
+
+__all__ = [
+    "ACCEPTED",
+    "REASONS",
+    "Group",
+    "Output",
+    "Places",
+    "Plan",
+    "Task",
+    "Work",
+    "bytes_of",
+    "groups_of",
+]
+
+REASONS: tuple[Reason, ...] = tuple(Reason)
+ACCEPTED = -1  # in `Plan.reason`; other values are indices into REASONS
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Output(Stored):
+    """One stack that a task writes.
+
+    Parameters
+    ----------
+    name : str
+        Of the size, as in `StoredSize`.
+    path : str
+        Relative to the output folder.
+    pixel_size : float
+        Å.
+    size, dtype, background_radius
+        As in `Stored`.
+    """
+
+    name: str
+    path: str
+    pixel_size: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Task:
+    """One micrograph to be cut: everything that a worker needs, as data.
+
+    Parameters
+    ----------
+    id : str
+        Hash of what decides the pixels: the micrograph's identity (path, size, change time), the windows, the outputs
+        and the steps.
+    micrograph : str
+        Name, as the table writes it.
+    path : str
+    header : ImageHeader
+    tiff_flip : bool
+        Whether its rows are reversed where it is a TIFF file.
+    windows : Windows
+    outputs : tuple of Output
+        Largest first.
+    steps : Steps
+    """
+
+    id: str
+    micrograph: str
+    path: str
+    header: ImageHeader
+    tiff_flip: bool
+    windows: Windows
+    outputs: tuple[Output, ...]
+    steps: Steps
+
+    @property
+    def stack(self) -> str:
+        """What is written of it first, and of the others that share its stacks."""
+        return self.outputs[0].path
+
+    @property
+    def bytes_to_read(self) -> int:
+        """Bytes of the micrograph's file."""
+        return self.header.file_size
+
+
+Group = tuple[Task, ...]
+"""Tasks that share their stacks, in the order of the images there: one task, unless stacks are merged."""
+
+
+def groups_of(tasks: Iterable[Task]) -> list[Group]:
+    """Tasks of a plan, in its order, by their stacks."""
+    return [tuple(some) for _, some in itertools.groupby(tasks, key=lambda task: task.stack)]
+
+
+def bytes_of(group: Group, index: int) -> int:
+    """Bytes of the stack of output number `index` if no particle is refused for its pixels."""
+    return 1024 + sum(len(task.windows) for task in group) * group[0].outputs[index].bytes_per_image
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Places:
+    """Where every pick's box lies: columns, one entry a pick; those without a place hold zeros.
+
+    Parameters
+    ----------
+    reason : ndarray, shape (picks,), int8
+        -1: accepted, else an index into `REASONS`.
+    center, corner : ndarray, shape (picks, 2), int64
+        (y, x) of the box's center, and of its first pixel.
+    moved, alignments
+        As in `Extracted`, for all picks.
+    """
+
+    reason: NDArray[np.int8]
+    center: NDArray[np.int64]
+    corner: NDArray[np.int64]
+    moved: NDArray[np.bool_]
+    alignments: tuple[Alignment, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Work:
+    """The accepted picks as tasks.
+
+    Parameters
+    ----------
+    rows : ndarray, intp
+        The accepted picks, grouped by task, in the order of the input within each.
+    window : ndarray, int64
+        For each of `rows` the window of its task that holds it (copies of one particle may share one).
+    first_row : ndarray, shape (tasks + 1,), intp
+        `rows[first_row[t]:first_row[t + 1]]` belong to task t.
+    task_micrograph : ndarray, shape (tasks,), intp
+    tasks : tuple of Task
+    """
+
+    rows: NDArray[np.intp]
+    window: NDArray[np.int64]
+    first_row: NDArray[np.intp]
+    task_micrograph: NDArray[np.intp]
+    tasks: tuple[Task, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """What will be done with every pick.
+
+    Parameters
+    ----------
+    decided : Decided
+    grounds : Grounds
+    micrograph : ndarray, shape (picks,), intp
+        Index into the micrographs' table; -1: none.
+    places : Places
+    work : Work
+    warnings, notes : tuple of str
+        Notes are decisions worth telling only to those who ask (`-v`).
+    """
+
+    decided: Decided
+    grounds: Grounds
+    micrograph: NDArray[np.intp]
+    places: Places
+    work: Work
+    warnings: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+
+    @property
+    def recipe(self) -> Recipe:
+        """The recipe, with style and contrast decided."""
+        return self.decided.recipe
+
+    @property
+    def tasks(self) -> tuple[Task, ...]:
+        """One for each micrograph that has windows to cut."""
+        return self.work.tasks
+
+    def counts(self) -> dict[str, int]:
+        """How many picks are rejected before a pixel is read, by reason."""
+        refused = self.places.reason[self.places.reason >= 0]
+        numbers = np.bincount(refused, minlength=len(REASONS))
+        return {str(reason): int(n) for reason, n in zip(REASONS, numbers, strict=True) if n}

@@ -1,0 +1,50 @@
+"""The work of the numerical core in float64: literal and slow, and what the tests and `verify` believe.
+
+NumPy only, nothing of this package, and no FFT: Fourier cropping is the separable real operator of docs/conventions.md
+("Intensity"), so that an error in a transform, a layout or an index cannot hide on both sides of a comparison.
+Positions are (y, x) in pixels; pixel (0, 0) is the center of the first stored pixel.
+"""
+
+from __future__ import annotations
+
+from cryobox.reference.geometry import (
+    EDGE,
+    NO_CONTRAST,
+    NOT_FINITE,
+    OK,
+    OUTSIDE,
+    Recentered,
+    edge_status,
+    point_in_image,
+    recenter,
+    window,
+)
+from cryobox.reference.images import (
+    background_mask,
+    crop_matrix,
+    extract,
+    fourier_crop,
+    lowpass,
+    normalize,
+    pad_with_mean,
+)
+
+__all__ = [
+    "EDGE",
+    "NOT_FINITE",
+    "NO_CONTRAST",
+    "OK",
+    "OUTSIDE",
+    "Recentered",
+    "background_mask",
+    "crop_matrix",
+    "edge_status",
+    "extract",
+    "fourier_crop",
+    "lowpass",
+    "normalize",
+    "pad_with_mean",
+    "point_in_image",
+    "recenter",
+    "window",
+]
