@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import Any, Literal
@@ -96,6 +97,9 @@ class Particles:
         Rows with equal values are copies of one particle (symmetry expansion); int64 codes, -1: a particle of its own.
     lacks_ctf : ndarray, shape (rows of the table,), bool, optional
         Rows of joined `.cs` tables that have no CTF, where others have one.
+    columns : mapping of str to ndarray, shape (n, ...)
+        Columns that are written of each pick in place of its table's, or beside them, by their names in
+        `formats.columns.MADE`: numbers in the unit of the STAR tag, or texts. A nan leaves the row as its table has it.
     table : object
         What the format keeps for writing every other column back; only the format's module looks inside.
     row : ndarray, shape (n,), intp, optional
@@ -122,6 +126,7 @@ class Particles:
     alignments: tuple[Alignment, ...] = ()
     copy_of: NDArray[np.int64] | None = None
     lacks_ctf: NDArray[np.bool_] | None = None
+    columns: Mapping[str, NDArray[Any]] = field(default_factory=dict)
     table: Any = None
     row: NDArray[np.intp] | None = None
     rows_in_table: int | None = None
@@ -150,6 +155,7 @@ class Particles:
             score=None if self.score is None else self.score[picks],
             tube=None if self.tube is None else self.tube[picks],
             copy_of=None if self.copy_of is None else self.copy_of[picks],
+            columns={name: values[picks] for name, values in self.columns.items()},
             alignments=tuple(alignment.take(picks) for alignment in self.alignments),
             row=self.rows_of(picks),
             rows_in_table=self.table_length,
@@ -183,6 +189,8 @@ class Extracted:
     moved : ndarray, shape (n,), bool
         Coordinates must be rewritten from `center` (recentering, flips, another binning, rounding, padding of plain
         corners) and alignments from `alignments`. Where False the table's own columns stay as they are.
+    columns : mapping of str to ndarray, shape (n, ...)
+        As in `Particles`, for these rows.
     alignments : tuple of Alignment
         The alignments after the move, for these rows, in the order and the units of `Particles.alignments`.
     steps : Steps
@@ -208,6 +216,7 @@ class Extracted:
     pixel_size: NDArray[np.float64]
     moved: NDArray[np.bool_]
     steps: Steps
+    columns: Mapping[str, NDArray[Any]] = field(default_factory=dict)
     alignments: tuple[Alignment, ...] = ()
     refresh_ctf: bool = False
     mirrored: tuple[bool, bool] = (False, False)

@@ -40,18 +40,30 @@ class Windows:
         Repeat the nearest pixel of the edge where a window hangs over, instead of refusing it.
     corner : ndarray, shape (n, 2), int64
         First pixel (y, x) of each; may lie outside the micrograph.
+    residual : ndarray, shape (n, 2), float64, optional
+        (y, x) in pixels by which each image is moved to be centered, beyond whole pixels.
+    angle : ndarray, shape (n,), float64, optional
+        Psi of the tube through each, degrees, as rlnAnglePsiPrior.
     """
 
     box: int
     pad: bool
     corner: NDArray[np.int64]
+    residual: NDArray[np.float64] | None = None
+    angle: NDArray[np.float64] | None = None
 
     def __len__(self) -> int:
         return len(self.corner)
 
     def take(self, rows: Any) -> Windows:
         """Some of them: `rows` is a slice, a mask or an array of indices."""
-        return replace(self, corner=self.corner[rows])
+        columns = {name: values[rows] for name, values in self.columns().items()}
+        return replace(self, corner=self.corner[rows], **columns)
+
+    def columns(self) -> dict[str, NDArray[np.float64]]:
+        """What this run knows of each window beside its place."""
+        every = {"residual": self.residual, "angle": self.angle}
+        return {name: values for name, values in every.items() if values is not None}
 
     def rows_needed(self, ny: int) -> tuple[int, int]:
         """First row that any window touches of a micrograph of `ny` rows, and one past the last."""

@@ -18,7 +18,7 @@ from cryobox.matching import match_micrographs, micrographs_with_picks
 from cryobox.micrograph import ImageHeader, Micrographs
 from cryobox.options import Recipe
 from cryobox.particles import Alignment, Particles, Reason
-from cryobox.plan import REASONS, Plan, build_plan
+from cryobox.plan import REASONS, Plan, build_plan, schedule
 
 
 def header(shape: tuple[int, int] = (400, 500), pixel_size: float = float("nan")) -> ImageHeader:
@@ -143,6 +143,19 @@ def test_copies_of_one_particle_are_not_too_close_and_share_a_window() -> None:
     assert made.tasks[0].windows.corner.tolist() == [[68, 68], [168, 168], [68, 68]]
     apart = plan(picks, Recipe(box=64, min_separation_angstrom=5.0))
     assert reasons(apart) == ["", "", "", Reason.SEPARATION]
+
+
+def test_copies_share_a_window_only_where_its_columns_are_equal() -> None:
+    picks, table = particles([(100, 100)] * 4, copy_of=np.array([4, 4, 4, 4])), micrographs()
+    made = plan(picks, table=table)
+    ids = [made.tasks[0].id]
+    for name, values in (("residual", [[0.25, 0], [0.25, 0], [0, 0.25], [0, 0.25]]), ("angle", [1.0, 2.0, 1.0, 2.0])):
+        places = replace(made.places, columns={name: np.array(values)})
+        work = schedule(table, made.micrograph, places, made.decided, made.grounds, np.array([0]), picks.copy_of)
+        assert work.window.tolist() == ([0, 0, 1, 1] if name == "residual" else [0, 1, 0, 1])
+        assert work.tasks[0].windows.columns()[name].tolist() == values[::2] if name == "residual" else [1.0, 2.0]
+        ids.append(work.tasks[0].id)
+    assert len(set(ids)) == 3
 
 
 def test_3d_shifts_win_and_every_alignment_moves_along_in_its_own_unit() -> None:

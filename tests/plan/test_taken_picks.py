@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -10,9 +12,11 @@ from numpy.typing import NDArray
 
 from cryobox import Recipe, formats
 from cryobox.formats import table_writer
+from cryobox.formats.cs_table import read_table
 from cryobox.formats.star_table import read_blocks
 from cryobox.micrograph import Micrographs
 from cryobox.particles import Extracted, Particles
+from cryobox.rotations import pose_from_euler
 from cryobox.simulate import make_dataset
 
 CHOSEN = np.array([7, 2, 2, 11, 0])
@@ -68,3 +72,52 @@ def test_picks_of_picks_know_their_rows_in_the_table(tables: tuple[Particles, Mi
     assert (len(taken), taken.table_length) == (2, len(whole))
     assert taken.x.tolist() == whole.x[[11, 2]].tolist()
     assert taken.alignments[0].shift.tolist() == whole.alignments[0].shift[[11, 2]].tolist()
+
+
+MADE: dict[str, NDArray[Any]] = {
+    "rot_degrees": np.array([10.0, 20, np.nan, 40, 50]),
+    "tilt_degrees": np.array([11.0, 21, np.nan, 41, 51]),
+    "psi_degrees": np.array([12.0, 22, np.nan, 42, 52]),
+    "half_set": np.array([1, 2, 1, 2, 1]),
+    "source_uid": np.array([2**63 + 1, 2, 3, 4, 5], np.uint64),
+    "original_particle": np.array(["000001@a b.mrcs", "2@b", "2@b", "3@c", "4@d"]),
+}
+
+
+def with_made(whole: Particles, micrographs: Micrographs) -> tuple[Particles, Extracted]:
+    taken = replace(whole.take(CHOSEN), columns=MADE)
+    picks = np.array([4, 2, 0])  # columns go along with the picks
+    of_picks = extracted(taken, micrographs, picks, moved=False)
+    return taken, replace(of_picks, columns={name: values[picks] for name, values in taken.columns.items()})
+
+
+def test_what_the_plan_says_of_picks_stands_in_both_families_tables(
+    tables: tuple[Particles, Micrographs], tmp_path: Path
+) -> None:
+    whole, micrographs = tables
+    taken, of_picks = with_made(whole, micrographs)
+    writer = table_writer(whole.family)
+    for rejected in (False, True):
+        path = tmp_path / f"{rejected}{writer.suffix}"
+        write = writer.write_rejected if rejected else writer.write_particles
+        write(path, taken, micrographs, replace(of_picks, reasons=("a",) * 3) if rejected else of_picks)
+        if whole.family == "star":
+            table = read_blocks(path)["particles"].table()
+            assert list(table.raw("_rlnAngleRot")) == [b"50.000000", b"0.000000", b"10.000000"]
+            assert list(table.raw("_rlnRandomSubset")) == [b"1", b"1", b"1"]
+            assert [table.texts("_rlnOriginalParticleName")[i] for i in (0, 2)] == ["4@d", "000001@a b.mrcs"]
+            continue
+        cs = read_table(path)
+        assert cs["sym_expand/src_uid"].tolist() == [5, 3, 2**63 + 1]
+        assert cs["alignments3D/split"].tolist() == [0, 0, 0]
+        angles = np.array([[50.0, 51, 52], [10, 11, 12]])
+        np.testing.assert_allclose(cs["alignments3D/pose"][[0, 2]], pose_from_euler(angles), atol=1e-6)
+        old = whole.table["alignments3D/pose"][2] if "alignments3D/pose" in whole.table.dtype.names else 0
+        np.testing.assert_array_equal(cs["alignments3D/pose"][1], old)
+
+
+def test_picks_taken_from_picks_keep_what_is_said_of_them(tables: tuple[Particles, Micrographs]) -> None:
+    whole, _ = tables
+    taken = replace(whole.take(CHOSEN), columns=MADE).take(np.array([3, 1]))
+    assert taken.columns["half_set"].tolist() == [2, 2]
+    assert taken.columns["original_particle"].tolist() == ["3@c", "2@b"]

@@ -26,6 +26,7 @@ __all__ = [
     "DETECTOR",
     "DIVISOR_FIELD",
     "IMAGE_FLAGS",
+    "MADE",
     "MICROSCOPE",
     "OPTICS_NEUTRAL",
     "QUANTITIES",
@@ -64,9 +65,9 @@ class Quantity:
     name : str
         The neutral name, with its unit.
     tag : str
-        STAR column. Its unit is that of `name`.
+        STAR column. Its unit is that of `name`. "": RELION has none.
     field : str
-        `.cs` field; `*` stands for the alignment that leads.
+        `.cs` field; `*` stands for the alignment that leads. "": CryoSPARC has none.
     kind : str
         NumPy type of one number of the field.
     unit : float
@@ -121,6 +122,36 @@ QUANTITIES = (
         topic=Topic.FILAMENT,
     ),
 )
+
+# What the plan makes of picks (`Particles.columns`): none of it is converted by its name alone. A family that has no
+# word for a quantity leaves it out. "POSE" stands for CryoSPARC's rotation vector, made of the three angles together.
+POSE = "alignments3D/pose"
+ANGLES = ("rot_degrees", "tilt_degrees", "psi_degrees")
+MADE = {
+    quantity.name: quantity
+    for quantity in (
+        Quantity(name="rot_degrees", tag="_rlnAngleRot", field=POSE, topic=Topic.ALIGNMENT),
+        Quantity(name="tilt_degrees", tag="_rlnAngleTilt", field=POSE, topic=Topic.ALIGNMENT),
+        Quantity(name="psi_degrees", tag="_rlnAnglePsi", field=POSE, topic=Topic.ALIGNMENT),
+        Quantity(
+            name="half_set", tag="_rlnRandomSubset", field="alignments3D/split", kind="<u4", offset=1,
+            topic=Topic.ALIGNMENT,
+        ),
+        Quantity(name="tube_id", tag="_rlnHelicalTubeID", field="", kind="<i8", topic=Topic.FILAMENT),
+        Quantity(
+            name="track_length_angstrom", tag="_rlnHelicalTrackLengthAngst", field="filament/position_A",
+            topic=Topic.FILAMENT,
+        ),
+        Quantity(name="tilt_prior_degrees", tag="_rlnAngleTiltPrior", field="", topic=Topic.ALIGNMENT),
+        Quantity(name="psi_prior_degrees", tag="_rlnAnglePsiPrior", field="", topic=Topic.ALIGNMENT),
+        Quantity(name="psi_flip_ratio", tag="_rlnAnglePsiFlipRatio", field="", topic=Topic.ALIGNMENT),
+        Quantity(name="filament_uid", tag="", field="filament/filament_uid", kind="<u8", topic=Topic.FILAMENT),
+        Quantity(name="original_particle", tag="_rlnOriginalParticleName", field="", kind="S", topic=Topic.PARTICLE),
+        Quantity(name="source_uid", tag="", field="sym_expand/src_uid", kind="<u8", topic=Topic.PARTICLE),
+        Quantity(name="copy_number", tag="", field="sym_expand/idx", kind="<u4", topic=Topic.PARTICLE),
+        Quantity(name="uid", tag="", field="uid", kind="<u8", topic=Topic.PARTICLE),
+    )
+}  # fmt: skip
 
 MICROSCOPE = ("_rlnVoltage", "_rlnSphericalAberration", "_rlnAmplitudeContrast")
 _BEAM_TILT = ("_rlnBeamTiltX", "_rlnBeamTiltY")

@@ -12,13 +12,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cryobox.errors import OptionError
-from cryobox.formats.columns import CTF_FIELDS, CTF_NEUTRAL, DIVISOR_FIELD, to_field
+from cryobox.formats.columns import ANGLES, CTF_FIELDS, CTF_NEUTRAL, DIVISOR_FIELD, MADE, POSE, to_field
 from cryobox.formats.cs_table import Table, as_bytes, as_text, write_table
 from cryobox.formats.csg import write_group
 from cryobox.formats.ctf import NEUTRAL_DEFOCUS, own_ctf
 from cryobox.formats.mirroring import is_orientation_field, mirrored_fields
 from cryobox.micrograph import Micrographs
 from cryobox.particles import Extracted, Particles
+from cryobox.rotations import pose_from_euler
 
 __all__ = [
     "build_particles",
@@ -71,6 +72,7 @@ def write_rejected(path: Path, particles: Particles, micrographs: Micrographs, e
         columns.put("cryobox/center_y", "<f8", center[:, 0])
         columns.put("cryobox/center_x", "<f8", center[:, 1])
         _put_filaments(columns, particles, extracted.picks)
+    _put_made(columns, extracted)
     columns.put_text(REASON, as_bytes([str(reason) for reason in extracted.reasons]))
     write_table(path, columns.table())
 
@@ -122,6 +124,7 @@ def build_particles(particles: Particles, micrographs: Micrographs, extracted: E
     if particles.family == "plain" and particles.score is not None:
         columns.put("pick_stats/ncc_score", "<f4", particles.score[extracted.picks])
     _put_filaments(columns, particles, extracted.picks)
+    _put_made(columns, extracted)
     return columns.table()
 
 
@@ -134,6 +137,7 @@ def _some_rows(extracted: Extracted, mask: NDArray[np.bool_]) -> Extracted:
         slot=extracted.slot[mask],
         center=extracted.center[mask],
         moved=extracted.moved[mask],
+        columns={name: values[mask] for name, values in extracted.columns.items()},
         alignments=tuple(alignment.take(mask) for alignment in extracted.alignments),
     )
 
@@ -382,6 +386,26 @@ def _put_alignments(columns: _Columns, extracted: Extracted) -> None:
         return
     for alignment in extracted.alignments:
         columns.put(f"{alignment.name}/shift", "<f4", alignment.shift[..., ::-1], extracted.moved)
+
+
+def _put_made(columns: _Columns, extracted: Extracted) -> None:
+    """What the plan says of the rows, under the fields of `MADE`."""
+    given = extracted.columns
+    if all(name in given for name in ANGLES):
+        angles = np.stack([given[name] for name in ANGLES], axis=1)
+        known = np.isfinite(angles).all(axis=1)
+        columns.put(POSE, ("<f4", (3,)), pose_from_euler(np.where(known[:, None], angles, 0.0)), known)
+    for name, values in given.items():
+        quantity = MADE[name]
+        if not quantity.field or quantity.field == POSE:
+            continue
+        if values.dtype.kind == "f":
+            known = np.isfinite(values)
+            columns.put(quantity.field, quantity.kind, np.where(known, to_field(quantity, values), 0.0), known)
+        elif values.dtype.kind in "iu":
+            columns.put(quantity.field, quantity.kind, values - values.dtype.type(quantity.offset))
+        else:
+            columns.put_text(quantity.field, as_bytes([str(value) for value in values.tolist()]))
 
 
 def _group_ids(micrographs: Micrographs, micrograph: NDArray[np.intp]) -> NDArray[np.int64]:

@@ -17,6 +17,7 @@ from cryobox.formats.columns import (
     CTF_FILES,
     CTF_NEUTRAL,
     CTF_RESET,
+    MADE,
     MICROSCOPE,
     OPTICS_NEUTRAL,
     TILT_CLASS,
@@ -161,6 +162,7 @@ def write_particles(path: str | Path, particles: Particles, micrographs: Microgr
     made |= ctf
     made[GROUP] = Lookup(groups.index, [row[GROUP].encode() for row in groups.rows])
     made |= _origin_columns(star, particles, extracted)
+    made |= _made_columns(star, extracted)
     if extracted.drop_alignments and star is not None:
         dropped |= {tag for tag in star.table.tags if is_orientation(tag)}
     tags, pieces = columns_of(star, rows, made, DROPPED | dropped)
@@ -213,6 +215,33 @@ def _plain_columns(particles: Particles, picks: Codes) -> dict[str, Piece]:
         tubes, code = np.unique(particles.tube[picks], return_inverse=True)
         made[TUBE] = Lookup(code.astype(np.intp), [b"%d" % tube for tube in tubes.tolist()])
     return made
+
+
+def _made_columns(star: StarTable | None, extracted: Extracted) -> dict[str, Piece]:
+    """What the plan says of the rows, under the tags of `MADE`."""
+    made: dict[str, Piece] = {}
+    for name, values in extracted.columns.items():
+        quantity = MADE[name]
+        if not quantity.tag:
+            continue
+        if values.dtype.kind == "f":
+            known, kept = np.isfinite(values), None
+            if not known.all():
+                kept = _kept(star, quantity.tag, extracted.rows)
+            made[quantity.tag] = Numbers(np.where(known, np.round(values, 6) + 0.0, 0.0), known, kept)
+            continue
+        words, codes = np.unique(values, return_inverse=True)
+        texts = [b"%d" % word if values.dtype.kind in "iu" else encode(str(word)) for word in words.tolist()]
+        made[quantity.tag] = Lookup(codes.astype(np.intp), texts)
+    return made
+
+
+def _kept(star: StarTable | None, tag: str, rows: Codes) -> Piece:
+    """The column of the table as it is; 0 where it has none."""
+    if star is None or tag not in star.table:
+        return Lookup(np.zeros(len(rows), np.intp), [b"0.000000"])
+    column = star.table.tags.index(tag)
+    return Run(star.table, rows, column, column)
 
 
 def _origin_columns(star: StarTable | None, particles: Particles, extracted: Extracted) -> dict[str, Piece]:
@@ -299,6 +328,7 @@ def write_rejected(path: str | Path, particles: Particles, micrographs: Microgra
     if star is not None and star.group is not None and star.in_rows is not None:
         star, numbers = _numbered_anew(star)
         made[GROUP] = Lookup(numbers[extracted.rows], [str(k).encode() for k in range(len(star.optics) + 1)])
+    made |= _made_columns(star, extracted)
     made[REJECTED] = _reasons(extracted.reasons or ("",) * len(extracted))
     _write_rows_of(path, star, "particles", extracted.rows, made)
 

@@ -45,16 +45,19 @@ def schedule(
     OptionError
         If a background has no room in an image.
     """
-    rows, window, first_row, task_micrograph, corners = _group(places.reason, micrograph, places.corner, copy_of)
+    rows, window, first_row, task_micrograph, cut = _group(places, micrograph, copy_of)
     if decided.recipe.particles_per_stack is None:
         all_named = np.union1d(task_micrograph, named).tolist()
         by_row = dict(zip(all_named, stack_names([micrographs.names[m] for m in all_named]), strict=True))
         names = [f"{by_row[m]}_particles" for m in task_micrograph.tolist()]
     else:
         place = np.searchsorted(named, task_micrograph)
-        names = [f"particles_{number:06d}" for number in _stack_numbers(decided.recipe, corners, place.tolist())]
+        names = [f"particles_{number:06d}" for number in _stack_numbers(decided.recipe, cut, place.tolist())]
+    box, pad = decided.recipe.box, decided.recipe.edges == "pad"
+    every = Windows(box=box, pad=pad, corner=places.corner, **places.columns)
     tasks = tuple(
-        _task(decided, micrographs, grounds, m, corners[t], names[t]) for t, m in enumerate(task_micrograph.tolist())
+        _task(decided, micrographs, grounds, m, every.take(cut[t]), names[t])
+        for t, m in enumerate(task_micrograph.tolist())
     )
     if decided.recipe.particles_per_stack is not None:
         tasks = tuple(
@@ -65,11 +68,11 @@ def schedule(
     return Work(rows=rows, window=window, first_row=first_row, task_micrograph=task_micrograph, tasks=tasks)
 
 
-def _stack_numbers(recipe: Recipe, corners: list[NDArray[np.int64]], place: list[int]) -> list[int]:
+def _stack_numbers(recipe: Recipe, cut: list[NDArray[np.intp]], place: list[int]) -> list[int]:
     """The merged stack of each task, from 1. `place`: how many micrographs with picks come before its own."""
     numbers: list[int] = []
     most, held, before = recipe.particles_per_stack or 0, 0, -1
-    for some, at in zip(corners, place, strict=True):
+    for some, at in zip(cut, place, strict=True):
         full = held > 0 and held + len(some) > most
         ends = any(before < limit <= at for limit in recipe.earlier_limits)
         if not numbers or full or ends:
@@ -82,31 +85,33 @@ def _stack_numbers(recipe: Recipe, corners: list[NDArray[np.int64]], place: list
 
 
 def _group(
-    reason: NDArray[np.int8],
-    micrograph: NDArray[np.intp],
-    corner: NDArray[np.int64],
-    copy_of: NDArray[np.int64] | None,
-) -> tuple[NDArray[np.intp], NDArray[np.int64], NDArray[np.intp], NDArray[np.intp], list[NDArray[np.int64]]]:
-    """Accepted rows by micrograph, the window of each, and the windows' corners task by task."""
-    accepted = np.flatnonzero(reason == ACCEPTED)
+    places: Places, micrograph: NDArray[np.intp], copy_of: NDArray[np.int64] | None
+) -> tuple[NDArray[np.intp], NDArray[np.int64], NDArray[np.intp], NDArray[np.intp], list[NDArray[np.intp]]]:
+    """Accepted rows by micrograph, the window of each, and task by task the rows whose windows are cut.
+
+    Copies of one particle share a window if it has the same place and the same columns.
+    """
+    accepted = np.flatnonzero(places.reason == ACCEPTED)
     rows = accepted[np.argsort(micrograph[accepted], kind="stable")]
     task_micrograph, first = np.unique(micrograph[rows], return_index=True)
     first_row = np.append(first, len(rows)).astype(np.intp)
     owner = rows.copy()  # the row whose window this row uses
     if copy_of is not None and (copy_of[rows] >= 0).any():
-        key = np.column_stack([micrograph[rows], np.where(copy_of[rows] >= 0, copy_of[rows], -1 - rows), corner[rows]])
+        alike = [values[rows].reshape(len(rows), -1).view(np.int64) for values in places.columns.values()]
+        copies = np.where(copy_of[rows] >= 0, copy_of[rows], -1 - rows)
+        key = np.column_stack([micrograph[rows], copies, places.corner[rows], *alike])
         _, leader, inverse = np.unique(key, axis=0, return_index=True, return_inverse=True)
         owner = rows[leader[inverse.ravel()]]
     is_first = owner == rows
     running = np.cumsum(is_first) - 1  # number of each window over all tasks
-    number_of_row = np.empty(len(reason), dtype=np.int64)
+    number_of_row = np.empty(len(places.reason), dtype=np.int64)
     number_of_row[rows] = running
     windows_before = np.concatenate([[0], np.cumsum(is_first)])[first_row]
     task_of_row = np.repeat(np.arange(len(task_micrograph)), np.diff(first_row))
     window = number_of_row[owner] - windows_before[task_of_row]
-    all_corners = corner[rows[is_first]]
-    corners = [all_corners[windows_before[t] : windows_before[t + 1]] for t in range(len(task_micrograph))]
-    return rows, window, first_row, task_micrograph, corners
+    owners = rows[is_first]
+    cut = [owners[windows_before[t] : windows_before[t + 1]] for t in range(len(task_micrograph))]
+    return rows, window, first_row, task_micrograph, cut
 
 
 def _task(
@@ -114,7 +119,7 @@ def _task(
     micrographs: Micrographs,
     grounds: Grounds,
     row: int,
-    corners: NDArray[np.int64],
+    windows: Windows,
     name: str,
 ) -> Task:
     recipe, header, pixel_size = decided.recipe, grounds.headers[row], float(grounds.pixel_size[row])
@@ -133,16 +138,20 @@ def _task(
                 background_radius=radius,
             )
         )
-    path, windows = micrographs.paths[row], Windows(box=recipe.box, pad=recipe.edges == "pad", corner=corners)
+    path, columns = micrographs.paths[row], windows.columns()
     identity = json.dumps(
         [
             micrographs.names[row], os.path.normpath(path), header.file_size, header.mtime_ns, list(header.shape),
             header.dtype.str, recipe.tiff_flip, windows.box, windows.pad, list(map(_fields, outputs)),
-            _fields(decided.steps), BITS,
+            _fields(decided.steps), BITS, *columns,
         ]
     )  # fmt: skip
     return Task(
-        id=_hash(identity.encode() + corners.astype("<i8").tobytes()),
+        id=_hash(
+            identity.encode()
+            + windows.corner.astype("<i8").tobytes()
+            + b"".join(values.astype("<f8").tobytes() for values in columns.values())
+        ),
         micrograph=micrographs.names[row],
         path=path,
         header=header,

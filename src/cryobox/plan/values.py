@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
@@ -121,6 +121,8 @@ class Places:
         (y, x) of the box's center, and of its first pixel.
     moved, alignments
         As in `Extracted`, for all picks.
+    columns : mapping of str to ndarray, shape (picks, ...), float64
+        What a window of each pick needs beside its place, by the names of `Windows`; empty where nothing is needed.
     """
 
     reason: NDArray[np.int8]
@@ -128,6 +130,7 @@ class Places:
     corner: NDArray[np.int64]
     moved: NDArray[np.bool_]
     alignments: tuple[Alignment, ...]
+    columns: Mapping[str, NDArray[np.float64]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
