@@ -36,7 +36,7 @@ VOLTAGE, CS, CONTRAST = 300.0, 2.7, 0.1
 SIGNAL, NOISE = 1.0, 2.0  # sd of the micrograph without noise, and of the noise
 ANGLE_ERROR, PICK_ERROR = 4.0, 1.5  # sd of the degrees and of the pixels by which the first alignment is off
 START = 20.0  # Å: resolution of the map from which refinements start
-ITERATIONS = 5
+ITERATIONS = 8
 
 OPTICS = (
     "OpticsGroup",
@@ -64,7 +64,7 @@ def main() -> None:
     """Parse the arguments, simulate, extract, refine, print, save."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--data", type=Path, required=True, help="folder for everything; emptied first")
-    parser.add_argument("--micrographs", type=int, default=18)
+    parser.add_argument("--micrographs", type=int, default=12)
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--threads", type=int, default=2)
     arguments = parser.parse_args()
