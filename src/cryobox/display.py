@@ -5,9 +5,11 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
+import shlex
 import sys
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol, TextIO
 
 if TYPE_CHECKING:
@@ -16,6 +18,8 @@ if TYPE_CHECKING:
     from cryobox.engine.progress import Progress
     from cryobox.job import RunResult
     from cryobox.plan import Plan
+
+    Steps = Callable[[RunResult], list[str]]  # what a user does now
 
 __all__ = [
     "EVENT_VERSION",
@@ -51,10 +55,13 @@ def choose_display(
     verbose: bool = False,
     root: str | None = None,
     told: Iterable[str] = (),
+    steps: Steps | None = None,
+    lines: TextIO | None = None,
 ) -> Display:
     """JSON lines if asked for, nothing if asked for; else a bar on a terminal, and lines where there is none.
 
-    `root` is where paths in the tables start, if not in the working directory; `told` are warnings that were shown.
+    `root` is where paths in the tables start, if not in the working directory; `told` are warnings that were shown;
+    `steps` says what comes next, where a user would not import the tables; `lines` is where lines go, else stderr.
     """
     if json_events:
         return _JsonLines(told)
@@ -62,8 +69,8 @@ def choose_display(
         return _Quiet(told)
     # A terminal that cannot move its cursor, or says that it is none.
     if sys.stderr.isatty() and os.environ.get("TERM", "") not in ("dumb", ""):
-        return _Bar(told, verbose=verbose, root=root)
-    return _Lines(told, verbose=verbose, root=root)
+        return _Bar(told, verbose=verbose, steps=steps or partial(next_steps, root=root))
+    return _Lines(told, verbose=verbose, steps=steps or partial(next_steps, root=root), lines=lines or sys.stderr)
 
 
 # Texts ---------------------------------------------------------------------------------------------------------------
@@ -136,7 +143,7 @@ def explain_plan(plan: Plan) -> list[str]:
 _ROUNDED = {"truncate": "truncated", "nearest": "rounded to the nearest pixel"}
 
 
-def summary_rows(result: RunResult, plan: Plan | None, root: str | None = None) -> list[tuple[str, str]]:
+def summary_rows(result: RunResult, plan: Plan | None, steps: Steps | None = None) -> list[tuple[str, str]]:
     """The summary of a run: (label, text); an empty label continues the one above."""
     rows = [("picks", f"{result.picks:,} in {result.micrographs:,} micrographs")]
     share = f" ({100 * result.extracted / result.picks:.1f} %)" if result.picks else ""
@@ -153,7 +160,7 @@ def summary_rows(result: RunResult, plan: Plan | None, root: str | None = None) 
         rows += _stored_rows(plan, result)
     rows += _speed_rows(result)
     rows += [("tables" if i == 0 else "", str(path)) for i, path in enumerate(result.tables)]
-    return rows + [("next" if i == 0 else "", text) for i, text in enumerate(next_steps(result, root))]
+    return rows + [("next" if i == 0 else "", text) for i, text in enumerate((steps or next_steps)(result))]
 
 
 def _stored_rows(plan: Plan, result: RunResult) -> list[tuple[str, str]]:
@@ -185,9 +192,11 @@ def next_steps(result: RunResult, root: str | None = None) -> list[str]:
         table = next((path.name for path in result.tables if path.stem == "micrographs_incomplete"), "")
         steps.append(f"repair what {table or 'micrographs_incomplete'} lists, then the same command again")
     mains = [path for path in result.tables if path.stem == "particles" and path.suffix != ".csg"]
-    if not mains:
-        if not result.incomplete:
-            steps.append(f"nothing was extracted; {result.out}/rejected.* says why, pick by pick")
+    if not mains and not result.incomplete:
+        steps.append(_nothing(result))
+    if result.shard:  # its tables are a part of the whole: nobody goes on with them
+        count = result.shard.rpartition("-")[2]
+        steps.append(f"when all {count} shards are done: cryobox merge {shlex.quote(str(result.out))}")
         return steps
     for main in mains:
         if main.suffix == ".star":
@@ -198,6 +207,15 @@ def next_steps(result: RunResult, root: str | None = None) -> list[str]:
         else:
             steps.append(f"CryoSPARC: job 'Import Result Group', path {main.with_suffix('.csg').resolve()}")
     return steps
+
+
+def _nothing(result: RunResult) -> str:
+    """That there are no particles, and where it is said why, if anywhere."""
+    of_shard = f"nothing of shard {result.shard}" if result.shard else "nothing"
+    if not result.picks:
+        return f"{of_shard} was extracted: it has no picks"
+    rejected = next((path for path in result.tables if path.stem == "rejected"), None)
+    return f"{of_shard} was extracted" + (f"; {rejected} says why, pick by pick" if rejected else "")
 
 
 # Displays ------------------------------------------------------------------------------------------------------------
@@ -233,7 +251,7 @@ class _Quiet(_Told):
         if result.interrupted:
             print(f"cryobox: {_interrupted(result)}", file=sys.stderr)
         elif not result.extracted:
-            print(f"cryobox: nothing was extracted; {result.out}/rejected.* says why, pick by pick", file=sys.stderr)
+            print(f"cryobox: {_nothing(result)}", file=sys.stderr)
 
     def close(self) -> None:
         pass
@@ -242,9 +260,9 @@ class _Quiet(_Told):
 class _Lines(_Told):
     """Lines with the time of day, for logs."""
 
-    def __init__(self, told: Iterable[str], *, verbose: bool, root: str | None) -> None:
+    def __init__(self, told: Iterable[str], *, verbose: bool, steps: Steps, lines: TextIO) -> None:
         super().__init__(told)
-        self._verbose, self._root = verbose, root
+        self._verbose, self._steps, self._lines = verbose, steps, lines
         self._last = time.monotonic()
         self._plan: Plan | None = None
         self._first: Progress | None = None
@@ -271,24 +289,24 @@ class _Lines(_Told):
         if result.interrupted:
             print(_interrupted(result))
             return
-        _print_rows(summary_rows(result, self._plan, self._root))
+        _print_rows(summary_rows(result, self._plan, self._steps))
 
     def close(self) -> None:
         pass
 
     def _say(self, text: str) -> None:
-        print(f"{time.strftime('%H:%M:%S')} {text}", file=sys.stderr, flush=True)
+        print(f"{time.strftime('%H:%M:%S')} {text}", file=self._lines, flush=True)
 
 
 class _Bar(_Told):
     """A bar and the numbers under it, redrawn in place; the summary as a table."""
 
-    def __init__(self, told: Iterable[str], *, verbose: bool, root: str | None) -> None:
+    def __init__(self, told: Iterable[str], *, verbose: bool, steps: Steps) -> None:
         from rich.console import Console
         from rich.live import Live
 
         super().__init__(told)
-        self._verbose, self._root = verbose, root
+        self._verbose, self._steps = verbose, steps
         self._console: Console = Console(stderr=True, highlight=False)
         self._live: Live | None = None
         self._plan: Plan | None = None
@@ -321,7 +339,7 @@ class _Bar(_Told):
         if result.interrupted:
             self._console.print(_interrupted(result), style="yellow", markup=False)
             return
-        rows = summary_rows(result, self._plan, self._root)
+        rows = summary_rows(result, self._plan, self._steps)
         if not sys.stdout.isatty():
             _print_rows(rows)
             return

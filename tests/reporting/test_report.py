@@ -15,6 +15,7 @@ import pytest
 from conftest import chromium
 from cryobox import InputError, MissingExtraError, Recipe, RunOptions, RunResult, run
 from cryobox.formats.mrc import read_images
+from cryobox.job import merge
 from cryobox.simulate import make_dataset
 
 pytest.importorskip("matplotlib")
@@ -257,3 +258,17 @@ def test_shards_have_a_report_though_one_has_only_begun(tmp_path: Path) -> None:
     for begun in (head, b""):
         (out / "ledger.2-of-2.jsonl").write_bytes(begun)
         assert "Not finished: 1 of 2 micrographs are left" in write_report(out).read_text()
+
+
+def test_the_report_of_shards_names_the_merge_and_no_table_before_it(tmp_path: Path) -> None:
+    data = make_dataset(tmp_path, micrographs=2, picks=20)
+    out = tmp_path / "out"
+    for index, wanted in ((1, "Not finished: 1 of 2 micrographs are left. When all shards are done,"),
+                          (2, "All micrographs are cut. Now")):  # fmt: skip
+        run(data.picks, micrographs=data.micrographs, out=out, recipe=RECIPE, root=tmp_path,
+            options=RunOptions(fsync=False, shard=(index, 2)))  # fmt: skip
+        html = write_report(out).read_text()
+        assert f"{wanted} cryobox merge {out} writes the tables." in html
+        assert "beside this file lists each of them" not in html
+    merge(out, options=RunOptions(fsync=False))
+    assert "<code>rejected.star</code> beside this file lists each of them" in write_report(out).read_text()

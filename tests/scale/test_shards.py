@@ -16,6 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import cryobox
+from cryobox.display import next_steps, summary_rows
 from cryobox.engine.shards import cost, parse_shard, share
 from cryobox.errors import LockError, OptionError, OutputError
 from cryobox.folder.ledger import read_ledger
@@ -69,6 +70,24 @@ def test_the_tables_of_shards_together_tell_of_every_pick_once(project: Path, ex
     }
     assert len(images) == whole.extracted
     assert all(result.tables[0].parent.parent == project / "out" / "shards" for result in results)
+
+
+def test_the_next_step_of_a_shard_is_the_merge_and_of_the_merge_an_import(project: Path) -> None:
+    results = [run_shard(project, index, 20) for index in range(1, 21)]
+    merging = f"when all 20 shards are done: cryobox merge {project / 'out'}"
+    assert {next_steps(result)[-1] for result in results} == {merging}
+    assert not any("Import" in text for result in results for _, text in summary_rows(result, None))
+    assert "Import" in " ".join(next_steps(merge(project / "out", options=FAST)))
+
+
+def test_a_shard_without_particles_points_at_no_file_that_is_not_there(project: Path) -> None:
+    results = [run_shard(project, index, 20) for index in range(1, 21)]
+    empty = [result for result in results if not result.extracted and not result.incomplete]
+    told = [next_steps(result)[0] for result in empty]
+    assert f"nothing of shard {empty[-1].shard} was extracted: it has no picks" in told
+    named = [text.partition("; ")[2].removesuffix(" says why, pick by pick") for text in told if ";" in text]
+    assert named  # the blank micrograph's picks are all refused
+    assert all(Path(name).is_file() for name in named)
 
 
 def test_after_a_merge_the_whole_run_has_nothing_left_to_do(project: Path, expected: dict[str, bytes]) -> None:

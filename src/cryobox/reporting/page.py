@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import shlex
 import time
 from pathlib import Path
 from typing import Any
@@ -33,6 +34,7 @@ from cryobox.reporting.facts import (
     sample_images,
 )  # fmt: skip
 from cryobox.reporting.pictures import gray, montage, read_thumbnail, spread
+from cryobox.tables import tables_present
 
 __all__ = ["write_page"]
 
@@ -76,6 +78,7 @@ def _context(facts: Facts) -> dict[str, Any]:
         "version": __version__,
         "written": time.strftime("%Y-%m-%d %H:%M"),
         "state": _state(facts),
+        "rejected": next((name for name in tables_present(facts.run.folder) if name.startswith("rejected.")), ""),
         "picks": len(facts.outcome.fate),
         "extracted": extracted,
         "counts": list(facts.counts().items()),
@@ -104,7 +107,12 @@ def _number(value: float, digits: int = 4) -> str:
 def _state(facts: Facts) -> dict[str, str]:
     if not facts.run.complete:
         left = len(facts.plan.tasks) - len(facts.results)
-        return {"kind": "open", "text": f"Not finished: {left:,} of {len(facts.plan.tasks):,} micrographs are left."}
+        text = f"Not finished: {left:,} of {len(facts.plan.tasks):,} micrographs are left."
+        if any(part.shard is not None for part in facts.run.parts):
+            merge = f"cryobox merge {shlex.quote(str(facts.run.folder))}"
+            wait = f"{text} When all shards are done," if left else "All micrographs are cut. Now"
+            text = f"{wait} {merge} writes the tables."
+        return {"kind": "open", "text": text}
     incomplete = facts.run.job.get("incomplete") or {}
     if not facts.run.job.get("extracted"):
         return {"kind": "bad", "text": "Finished, but nothing was extracted."}
