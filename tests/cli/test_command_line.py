@@ -37,7 +37,7 @@ EXTRACT = ("extract", "picks.star", "-m", "micrographs.star", "--box", 128, "--f
 
 
 def test_an_interrupt_before_the_command_has_begun_is_no_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
-    def interrupted(_: object) -> None:
+    def interrupted(_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
     monkeypatch.setattr(program, "app", interrupted)

@@ -30,9 +30,11 @@ from cryobox.sizing import Sizing, choose_sizes
 if TYPE_CHECKING:
     from concurrent.futures import Executor
 
+    from cryobox.engine.progress import Progress
     from cryobox.given import Given
     from cryobox.inputs import Recorded
     from cryobox.job import RunResult
+    from cryobox.peers.host import Host
 
 __all__ = ["EXIT_INTERRUPTED", "Clusters", "Devices", "Inputs", "Messages", "extract", "stop_on_signal"]
 
@@ -124,7 +126,7 @@ class Messages:
 
 @takes(Inputs, Sizing, Recipe, RunOptions, Devices, Clusters, Messages)
 def extract(
-    _: typer.Context,
+    context: typer.Context,
     of_inputs: Asked,
     of_sizes: Asked,
     of_recipe: Asked,
@@ -161,7 +163,10 @@ def extract(
     if messages.dry_run:
         _dry_run(given, recipe, recorded, warnings, verbose=messages.verbose, as_json=messages.json_events)
         return
-    result = _run(given, recorded, recipe, options, inputs.out, warnings, clusters, messages)
+    host: Host | None = context.obj
+    result = _run(given, recorded, recipe, options, inputs.out, warnings, clusters, messages, host)
+    if host is not None:
+        host.ended(result)
     if result.tables and messages.report is not False and not result.shard:
         written = write_report(result.out, asked=bool(messages.report), say=messages.say)
         if written is not None and messages.say:
@@ -233,18 +238,25 @@ def _run(
     warnings: Sequence[str],
     clusters: Clusters,
     messages: Messages,
+    host: Host | None,
 ) -> RunResult:
     from cryobox import job
 
     display = choose_display(
         json_events=messages.json_events, quiet=messages.quiet, verbose=messages.verbose, root=_where(given),
-        told=warnings,
+        told=warnings, steps=host.next_steps if host else None, lines=sys.stdout if host else None,
     )  # fmt: skip
     with stop_on_signal() as stop, _executor(clusters, options) as executor:
+
+        def progress(now: Progress) -> None:
+            display.progress(now)
+            if host is not None:
+                host.progress(now, stop)
+
         task: dict[str, Any] = {
             "micrographs": given.micrographs, "out": out, "recipe": recipe, "options": options, "root": given.root,
             "directory": given.directory, "warnings": warnings, "executor": executor,
-            "on_progress": display.progress, "stop": stop,
+            "on_progress": progress, "stop": stop,
         }  # fmt: skip
         try:
             if clusters.watch:

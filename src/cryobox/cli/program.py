@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import os
 import sys
-from typing import Annotated, Any, NoReturn
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 import typer.core
@@ -15,6 +15,9 @@ from cryobox.cli import check, compact, compare, convert, extract, merge, restac
 from cryobox.cli.patterns import refuse_expanded
 from cryobox.display import error_event
 from cryobox.errors import AbortedError, BackendError, CryoboxError
+
+if TYPE_CHECKING:
+    from cryobox.peers.host import Host
 
 __all__ = ["app", "main"]
 
@@ -100,14 +103,14 @@ for command in (
     app.command(cls=_Command)(command)
 
 
-def main(arguments: list[str] | None = None) -> NoReturn:
-    """Run the command line and leave with its exit code."""
+def main(arguments: list[str] | None = None, host: Host | None = None) -> NoReturn:
+    """Run the command line, as the job of another program where there is a `host`; leave with its exit code."""
     as_json = "--json" in (sys.argv[1:] if arguments is None else arguments)
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # names of files may hold bytes that are no text
     try:
         refuse_expanded(sys.argv[1:] if arguments is None else arguments)
-        app(arguments)
+        app(arguments, obj=host)
     except BrokenPipeError:
         # Whoever read the output has gone; nothing more can be said, and Python must not try when it ends.
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
