@@ -29,7 +29,7 @@ from cryobox.folder.lock import lock_files
 from cryobox.folder.parts import ledger_path, part_name, parts_present
 from cryobox.folder.publish import remove_temporary
 from cryobox.folder.records import BITS, FORMAT
-from cryobox.inputs import Inputs
+from cryobox.inputs import TABLES, Inputs
 from cryobox.options import Recipe, RunOptions
 from cryobox.plan import Plan, Task, groups_of
 from cryobox.tables import tables_present, withdraw_tables
@@ -161,7 +161,7 @@ def check_inputs_stay(
     if not ours:
         return
     read = {}
-    named = map(inputs.given.start.whole, (*inputs.files["picks"], *inputs.files["micrographs"]))
+    named = map(inputs.given.start.whole, (path for what in TABLES for path in inputs.files.get(what, ())))
     for path in (*named, *inputs.micrographs.paths):
         if (file := _identity(path)) is not None:
             read[file] = path

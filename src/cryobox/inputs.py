@@ -18,6 +18,7 @@ from cryobox.folder.layout import RECORD
 from cryobox.folder.run import Run
 from cryobox.formats.files_read import noting
 from cryobox.formats.images import read_header
+from cryobox.formats.masks import find_masks
 from cryobox.given import Given
 from cryobox.matching import check_strip, match_micrographs, micrographs_with_picks
 from cryobox.micrograph import ImageHeader, Micrographs
@@ -25,9 +26,9 @@ from cryobox.options import Recipe
 from cryobox.particles import Particles
 from cryobox.plan import Plan, build_plan
 
-__all__ = ["Inputs", "Recorded", "again", "prepare", "read_pixel_size"]
+__all__ = ["TABLES", "Inputs", "Recorded", "again", "prepare", "read_pixel_size"]
 
-TABLES = ("picks", "micrographs")  # what was read for which, in `Inputs.files`
+TABLES = ("picks", "micrographs", "masks")  # what was read for which, in `Inputs.files`
 HEADER_THREADS = 16  # reading headers waits for the file system, not for the processor
 
 
@@ -42,9 +43,9 @@ class Inputs:
     micrographs : Micrographs
     plan : Plan
     files : dict
-        Every file that was read, by its path from the directory on: for "picks" and "micrographs" the digest of the
-        content (tables, members of a `.csg`, coordinate files), for "images" the bytes and the time of change (ns) of
-        each micrograph with picks.
+        Every file that was read, by its path from the directory on: for "picks", "micrographs" and, where masks are
+        asked for, "masks" the digest of the content (tables, members of a `.csg`, coordinate files, masks), for
+        "images" the bytes and the time of change (ns) of each micrograph with picks.
     said : tuple of str
         Warnings of the caller, the first of the plan's.
     """
@@ -61,7 +62,7 @@ class Inputs:
         """A hash of the content of all tables, wherever they lie now; the plan tells of the micrographs."""
         found = hashlib.blake2b(digest_size=16)
         for what in TABLES:
-            for path, digest in self.files[what].items():
+            for path, digest in self.files.get(what, {}).items():
                 name = os.path.basename(path)
                 found.update(f"{what}\0{name}\0{digest}\0".encode("utf-8", "surrogateescape"))
         return found.hexdigest()
@@ -77,7 +78,7 @@ class Recorded:
         The `job.json`, for messages.
     files : mapping
         As in `Inputs`.
-    picks, micrographs : bool
+    picks, micrographs, masks : bool
         Whether these are the recorded ones; the others were given anew.
     remedy : str
         What a user is told to do about a file that differs.
@@ -87,6 +88,7 @@ class Recorded:
     files: Mapping[str, Mapping[str, str]]
     picks: bool
     micrographs: bool
+    masks: bool = True
     remedy: str = (
         "--from repeats a run on its own files: bring that file back, or name the picks and micrographs that are meant "
         "now"
@@ -101,7 +103,7 @@ class Recorded:
         ------
         InputError
         """
-        for what, wanted in zip(TABLES, (self.picks, self.micrographs), strict=True):
+        for what, wanted in (("picks", self.picks), ("micrographs", self.micrographs)):
             if not wanted:
                 continue
             old, new = self.files.get(what, {}), files[what]
@@ -117,6 +119,19 @@ class Recorded:
             if was is not None and was != now:
                 found = "cannot be read any more" if now is None else f"has {_size_and_time(now)}"
                 raise self._differs(path, f"{found}, expected {_size_and_time(was)}")
+
+    def check_masks(self, masks: Mapping[str, str], there: Callable[[str], bool]) -> None:
+        """The same of masks, which are read once it is known which picks there are. `there`: whether a file exists.
+
+        Raises
+        ------
+        InputError
+        """
+        for path, digest in self.files.get("masks", {}).items() if self.masks else ():
+            if path not in masks and not there(path):
+                raise self._differs(path, "was read by that run, and is not found now")
+            if masks.get(path, digest) != digest:
+                raise self._differs(path, "has another content than that run read")
 
     def _differs(self, path: str, why: str) -> InputError:
         return InputError(f"{path}: {why} ({self.source}); {self.remedy}")
@@ -198,7 +213,16 @@ def _prepare(
     files = {what: {start.name(path): how for path, how in of.items()} for what, of in read_files.items()}
     if recorded is not None:
         recorded.check(files, [start.name(table.paths[row]) for row in headers])
-    plan = build_plan(particles, table, recipe, match=match, headers=headers)
+    with noting() as of_masks:
+        masks = None
+        if recipe.junk_masks is not None:
+            strip = formats.strip_of(recipe)
+            masks = find_masks(recipe.junk_masks, table, start=start, strip=strip, ready=ready)
+        plan = build_plan(particles, table, recipe, match=match, headers=headers, masks=masks)
+    if masks is not None:
+        files["masks"] = {start.name(path): how for path, how in sorted(of_masks.items())}
+        if recorded is not None:
+            recorded.check_masks(files["masks"], there=lambda path: os.path.exists(start.whole(path)))
     checks = formats.check_tables(
         particles,
         table,

@@ -155,12 +155,14 @@ def match_names(
     picks_source: str,
     micrographs_source: str,
     strip: Strip = NO_STRIP,
+    whose: str = "picks",
 ) -> tuple[NDArray[np.intp], str]:
     """Find for each name in `picks` its index in `micrographs`; -1 where there is none.
 
     Tries exact names, then folders and stem, then basenames, then stems, then stems without CryoSPARC's uid prefix,
     never substrings. Each step looks at the names that the steps before it left, and must be unique for every one of
     them on both sides. A name in another folder than the micrograph that a stricter step has given away has none.
+    `whose` names are compared, for messages.
 
     Returns
     -------
@@ -175,7 +177,7 @@ def match_names(
     """
     found, words = _find(picks, micrographs, picks_source, micrographs_source, strip)
     if len(picks) and not (found >= 0).any():
-        raise InputError(_no_match(picks, micrographs, picks_source, micrographs_source, strip))
+        raise InputError(_no_match(picks, micrographs, picks_source, micrographs_source, strip, whose))
     return found, words
 
 
@@ -284,7 +286,12 @@ def match_uids(picks: NDArray[np.uint64], micrographs: NDArray[np.uint64]) -> ND
 
 
 def _no_match(
-    picks: Sequence[str], micrographs: Sequence[str], picks_source: str, micrographs_source: str, strip: Strip
+    picks: Sequence[str],
+    micrographs: Sequence[str],
+    picks_source: str,
+    micrographs_source: str,
+    strip: Strip,
+    whose: str,
 ) -> str:
     if not micrographs:
         return f"{micrographs_source}: holds no micrographs"
@@ -293,7 +300,7 @@ def _no_match(
     nearest = f"; nearest: {near[0]!r}" if near else ""
     return (
         f"{picks_source}: none of its {len(picks)} micrograph names matches one of the {len(micrographs)} in "
-        f"{micrographs_source}; picks say for example {sample!r}, micrographs {micrographs[0]!r}{nearest}"
+        f"{micrographs_source}; {whose} say for example {sample!r}, micrographs {micrographs[0]!r}{nearest}"
         f"{'' if strip else _remedy(picks, micrographs)}"
     )
 

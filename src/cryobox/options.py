@@ -106,6 +106,15 @@ class Recipe(Writing, Images, Positions, Selection, Reading):
         Of `sample`.
     edge_margin : int, optional
         Pixels between the box and the edge of its micrograph.
+    exclude : tuple of (int, int, int, int)
+        Rectangles (x0, y0, x1, y1) of the detector that no box may touch: pixels of the micrograph as it is read, from
+        0, both corners included. On the command line "x0,y0,x1,y1".
+    junk_masks : str, optional
+        A folder of masks, or a pattern of their names, from the run's directory: MRC masks of MicrographCleaner (1 is
+        bad), or `.npy` label maps of CryoSPARC's junk detector (0 is clean), of any size, matched by name.
+    junk_threshold : float, optional
+        With MRC masks a pick is left out where the mean over its box is not below this. Default 0.2. A label map
+        leaves out what has a label at the pixel of its center.
     min_separation_angstrom : float, optional
         Of picks closer than this, the best scored stays.
     flip_x, flip_y : bool
@@ -139,6 +148,7 @@ class Recipe(Writing, Images, Positions, Selection, Reading):
             object.__setattr__(self, "sizes", (self.box,))  # frozen for others
         self.check_with(self.box)
         self.check_together()
+        self.check_masks()
 
     def steps(self) -> Steps:
         """The steps that this recipe asks for; a contrast that is not decided counts as not inverted."""
@@ -153,6 +163,7 @@ class Recipe(Writing, Images, Positions, Selection, Reading):
             "sizes": list(self.sizes),
             "also": [list(one) for one in self.also],
             "earlier_limits": list(self.earlier_limits),
+            "exclude": [list(one) for one in self.exclude],
         }
 
     @classmethod

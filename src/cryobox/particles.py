@@ -34,6 +34,8 @@ class Reason(StrEnum):
     SELECTION = "of another selection type"
     SAMPLE = "not in the sample"
     MARGIN = "box within the edge margin"
+    EXCLUDED = "box over an excluded rectangle"
+    JUNK = "junk in the mask"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

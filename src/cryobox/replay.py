@@ -16,7 +16,7 @@ from cryobox.inputs import Recorded
 from cryobox.options import Recipe
 from cryobox.paths import working_directory
 
-__all__ = ["given_of", "holds", "read_record", "recorded_of"]
+__all__ = ["given_of", "holds", "masks_from", "read_record", "recorded_of"]
 
 
 def read_record(path: Path) -> dict[str, Any]:
@@ -90,19 +90,37 @@ def given_of(
     )
 
 
+def masks_from(record: Mapping[str, Any], given: Given, asked: str | None, *, anew: bool) -> str | None:
+    """The masks as `given.directory` sees them: named `anew` in the working directory, or in that of the record."""
+    if asked is None or "inputs" not in record:
+        return asked
+    named_in = working_directory() if anew else Given.from_dict(record["inputs"]).directory
+    if os.path.realpath(named_in) == os.path.realpath(given.directory) or os.path.isabs(asked):
+        return asked
+    pattern = glob.has_magic(asked) and not os.path.exists(os.path.join(named_in, asked))
+    return os.path.join(glob.escape(named_in) if pattern else named_in, asked)
+
+
 def _one_or_all(names: Iterable[str]) -> str | tuple[str, ...]:
     found = tuple(names)
     return found[0] if len(found) == 1 else found
 
 
 def recorded_of(
-    record: Mapping[str, Any], source: Path | None, picks: Sequence[str] | None, micrographs: str | None
+    record: Mapping[str, Any],
+    source: Path | None,
+    picks: Sequence[str] | None,
+    micrographs: str | None,
+    *,
+    masks: bool = True,
 ) -> tuple[Recorded | None, tuple[str, ...]]:
-    """What the recorded run had read, as far as its files are used again; and warnings."""
+    """What the recorded run had read, as far as its files are used again (`masks`: its masks are); and warnings."""
     if source is None or (picks and micrographs):
         return None, ()
     source = source / RECORD if source.is_dir() else source
     if not isinstance(record.get("files"), dict):
         told = "does not say what that run read, so its files cannot be compared with those that are there now"
         return None, (f"{source}: {told}",)
-    return Recorded(source=str(source), files=record["files"], picks=not picks, micrographs=not micrographs), ()
+    return Recorded(
+        source=str(source), files=record["files"], picks=not picks, micrographs=not micrographs, masks=masks
+    ), ()

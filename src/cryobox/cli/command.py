@@ -95,7 +95,8 @@ def _plain(kind: Any) -> Any:
     if isinstance(kind, types.UnionType) or typing.get_origin(kind) is typing.Union:
         parts = [_plain(part) for part in typing.get_args(kind)]
         return typing.Union[tuple(parts)]  # noqa: UP007 -- made of parts that are not known here
-    return list[str] if getattr(typing.get_origin(kind), "__name__", "") == "Sequence" else kind
+    several = getattr(typing.get_origin(kind), "__name__", "") == "Sequence" or typing.get_args(kind)[1:] == (...,)
+    return list[str] if several else kind
 
 
 def _asked(context: typer.Context, fields: dict[str, Flag], values: dict[str, Any]) -> Asked:

@@ -178,7 +178,7 @@ def _what(
     inputs: Inputs, of_sizes: Asked, of_recipe: Asked, *, say: bool
 ) -> tuple[Given, Recorded | None, Recipe, tuple[str, ...]]:
     """What is to be made, and of what: as asked, else as the record of --from has it; and warnings."""
-    from cryobox.replay import given_of, holds, read_record, recorded_of
+    from cryobox.replay import given_of, holds, masks_from, read_record, recorded_of
 
     if inputs.coord_dir is not None:
         if inputs.picks:
@@ -187,11 +187,13 @@ def _what(
     refuse_images(inputs.picks or ())
     record = read_record(inputs.replay) if inputs.replay is not None else {}
     given = given_of(record, inputs.picks, inputs.micrographs, inputs.root)
-    recorded, warnings = recorded_of(record, inputs.replay, inputs.picks, inputs.micrographs)
-    if inputs.replay is not None and holds(inputs.out, inputs.replay):
-        raise OptionError(f"{inputs.replay}: would be replaced by the record of this run; choose another --out")
     old = record.get("recipe", {})
     values = of_recipe.values | {name: old[name] for name in old.keys() & of_recipe.values.keys() - of_recipe.given}
+    anew = "junk_masks" in of_recipe.given
+    values["junk_masks"] = masks_from(record, given, values["junk_masks"], anew=anew)
+    recorded, warnings = recorded_of(record, inputs.replay, inputs.picks, inputs.micrographs, masks=not anew)
+    if inputs.replay is not None and holds(inputs.out, inputs.replay):
+        raise OptionError(f"{inputs.replay}: would be replaced by the record of this run; choose another --out")
 
     def pixel_size() -> float:
         from cryobox.inputs import read_pixel_size

@@ -184,7 +184,7 @@ def _check_beside_shard(
     name = "the merge" if other is None else f"shard {other[0]} of {other[1]}"
     check_same_inputs(folder, (name, before), ("this one", run))
     for key, what in (
-        ("content", "the tables or coordinate files have another content now"),
+        ("content", "the tables, coordinate files or masks have another content now"),
         ("plan", "a micrograph changed since (its size or time), or cannot be read as it could"),
     ):
         if before.get(key) != run[key]:

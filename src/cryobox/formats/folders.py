@@ -24,7 +24,15 @@ from cryobox.matching import NO_STRIP, Strip, shared_folders, stem, without_uid
 from cryobox.micrograph import Micrographs
 from cryobox.paths import Start, find_file
 
-__all__ = ["Found", "coordinate_suffix_of", "find_picks", "names_of_files", "split_suffix", "without_extension"]
+__all__ = [
+    "Found",
+    "coordinate_suffix_of",
+    "files_below",
+    "find_picks",
+    "names_of_files",
+    "split_suffix",
+    "without_extension",
+]
 
 # Between a micrograph's name and the file type, as RELION's jobs write it: nothing to be told of.
 RELION_SUFFIXES = ("_autopick", "_manualpick", "_topazpick", "_extract")
@@ -111,7 +119,7 @@ def find_picks(
     InputError
         If there are none, or several kinds.
     """
-    paths = [path for path in _walk(folder) if path.name.lower().endswith(tuple(types))]
+    paths = [path for path in files_below(folder) if path.name.lower().endswith(tuple(types))]
     paths = [path for path in paths if coordinate_suffix_of(path) is None and _may_be_picks(path, suffix)]
     if suffix is not None:
         text, kind = split_suffix(suffix, types)
@@ -245,8 +253,11 @@ def names_of_files(
     micrographs: Micrographs | None,
     suffix: str | None,
     strip: Strip = NO_STRIP,
+    what: str = "coordinate files",
 ) -> tuple[list[str], tuple[str, ...]]:
     """The micrographs that coordinate files belong to: stems, with the folders below `folder`; and warnings.
+
+    Other files that are named by micrographs are found in the same way; `what` they are, for messages.
 
     Raises
     ------
@@ -287,7 +298,7 @@ def names_of_files(
         _check_folders(folder, names, files, [strip(name) for name in micrographs.names], strip)
     if not taken or suffix or taken in RELION_SUFFIXES:
         return names, ()
-    return names, (f"{source}: {taken!r} taken off the names of the coordinate files to find their micrographs",)
+    return names, (f"{source}: {taken!r} taken off the names of the {what} to find their micrographs",)
 
 
 def _check_one_kind(source: str, files: Sequence[Path], types: Sequence[str], known: frozenset[str]) -> None:
@@ -351,7 +362,7 @@ def _kinds_by_type(paths: Sequence[Path], types: Sequence[str]) -> dict[str, lis
     return kinds
 
 
-def _walk(folder: Path) -> Iterator[Path]:
+def files_below(folder: Path) -> Iterator[Path]:
     """The files of a folder and those below it, in order; nothing hidden, no folder twice."""
     seen: set[str] = set()
 

@@ -15,18 +15,20 @@ from cryobox.groups.images import (
 )
 from cryobox.groups.positions import Positions, point_from
 from cryobox.groups.reading import Reading
-from cryobox.groups.selection import Selection, numbers_listed
+from cryobox.groups.selection import DEFAULT_JUNK_THRESHOLD, Rectangle, Selection, numbers_listed
 from cryobox.groups.words import ClassesFrom, Edges, RecenterFrom, Rounding, StoredDtype, Style, Tables
 from cryobox.groups.writing import Writing
 
 __all__ = [
     "ClassesFrom",
     "DEFAULT_BACKGROUND_FRACTION",
+    "DEFAULT_JUNK_THRESHOLD",
     "Edges",
     "Images",
     "Positions",
     "Reading",
     "RecenterFrom",
+    "Rectangle",
     "Rounding",
     "Selection",
     "StoredDtype",

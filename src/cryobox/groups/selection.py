@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -18,9 +19,15 @@ from cryobox.errors import OptionError
 from cryobox.groups.words import ClassesFrom, one_of
 
 __all__ = [
+    "DEFAULT_JUNK_THRESHOLD",
+    "Rectangle",
     "Selection",
     "numbers_listed",
 ]
+
+DEFAULT_JUNK_THRESHOLD = 0.2  # MicrographCleaner's own
+Rectangle = tuple[int, int, int, int]
+"""x0, y0, x1, y1: the pixels of two corners, both included."""
 
 
 def numbers_listed(text: str) -> tuple[tuple[int, int], ...]:
@@ -50,6 +57,38 @@ def _check_sample(name: str, value: object) -> str:
     if text.endswith("%") and float(number) > 100:
         raise OptionError(f"{name} must be at most 100%; got {value}")
     return text
+
+
+def _check_masks(name: str, value: object) -> str:
+    text = str(value)
+    if not text or "\0" in text:
+        raise OptionError(f"{name} must be a folder of masks, or a pattern of their names; got {value!r}")
+    return text
+
+
+def _check_part(name: str, value: object) -> float:
+    part = check_positive(name, value, "")
+    if part > 1:
+        raise OptionError(f"{name} must be a part of the box, more than 0 and at most 1; got {part:g}")
+    return part
+
+
+def _check_rectangles(name: str, value: object) -> tuple[Rectangle, ...]:
+    if isinstance(value, str) or not isinstance(value, Sequence):
+        raise OptionError(f"{name} must be a list of rectangles, each x0,y0,x1,y1; got {value!r}")
+    return tuple(_rectangle(name, one) for one in value)
+
+
+def _rectangle(name: str, value: object) -> Rectangle:
+    words = value.replace(" ", "").split(",") if isinstance(value, str) else value
+    if isinstance(words, Sequence) and len(words) == 4:
+        sides = [int(w) if isinstance(w, str) and re.fullmatch(r"\d{1,9}", w) else w for w in words]
+        whole = [check_integer(f"{name}: each of x0,y0,x1,y1", side, 0, LARGEST_NUMBER, " pixel") for side in sides]
+        x0, y0, x1, y1 = whole
+        if x0 > x1 or y0 > y1:
+            raise OptionError(f"{name}: {x0},{y0},{x1},{y1} holds no pixel; the smaller x and y come first")
+        return x0, y0, x1, y1
+    raise OptionError(f"{name} must be x0,y0,x1,y1, pixels of the micrograph from 0; got {value!r}")
 
 
 @dataclass(frozen=True, kw_only=True, repr=False, eq=False)
@@ -87,6 +126,18 @@ class Selection:
         "--edge-margin", default=None, help="Pixels between a box and the edge of its micrograph", panel=POSITIONS,
         check=partial(check_integer, lowest=1, highest=LARGEST_NUMBER, unit=" pixel"),
     )  # fmt: skip
+    exclude: tuple[Rectangle, ...] = option(
+        "--exclude", default=(), help="Defects of the detector: no box over these pixels; may be repeated",
+        panel=POSITIONS, metavar="X0,Y0,X1,Y1", check=_check_rectangles,
+    )  # fmt: skip
+    junk_masks: str | None = option(
+        "--junk-masks", default=None, help="Masks of MicrographCleaner, or CryoSPARC's junk labels (.npy)",
+        panel=POSITIONS, metavar="DIR|GLOB", check=_check_masks,
+    )  # fmt: skip
+    junk_threshold: float | None = option(
+        "--junk-threshold", default=None, help="Part of a box that a mask of MRC may call bad",
+        panel=POSITIONS, shown=f"below {DEFAULT_JUNK_THRESHOLD}", check=_check_part,
+    )  # fmt: skip
     min_separation_angstrom: float | None = option(
         "--min-separation", default=None, help="Å between picks; the better one stays", panel=POSITIONS,
         check=partial(check_positive, unit=" of Å"),
@@ -95,3 +146,13 @@ class Selection:
         "--limit", default=None, help="Only the first N micrographs with picks", panel=RUNNING,
         check=partial(check_integer, lowest=1, highest=MOST_MICROGRAPHS, unit=" micrograph"),
     )  # fmt: skip
+
+    def check_masks(self) -> None:
+        """Refuse a threshold without masks.
+
+        Raises
+        ------
+        OptionError
+        """
+        if self.junk_threshold is not None and self.junk_masks is None:
+            raise OptionError("--junk-threshold is of --junk-masks; give both, or neither")

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
 
 from cryobox.decided import decide, doubts
 from cryobox.errors import MicrographError, OptionError
+from cryobox.formats.masks import FoundMasks
 from cryobox.grounds import settle
 from cryobox.matching import micrographs_with_picks
 from cryobox.micrograph import ImageHeader, Micrographs
 from cryobox.options import Recipe
 from cryobox.particles import Particles
+from cryobox.picks.masking import on_junk
 from cryobox.picks.points import centered_on
 from cryobox.plan.placing import place
 from cryobox.plan.scheduling import schedule
@@ -32,6 +35,7 @@ def build_plan(
     *,
     match: NDArray[np.intp],
     headers: Mapping[int, ImageHeader | MicrographError],
+    masks: FoundMasks | None = None,
 ) -> Plan:
     """Decide what becomes of every pick: settle the micrographs, select picks, place boxes, schedule the work.
 
@@ -42,6 +46,8 @@ def build_plan(
         From `match_micrographs`.
     headers : mapping of int to ImageHeader or MicrographError
         For every row of `micrographs` that `micrographs_with_picks` gives.
+    masks : FoundMasks, optional
+        Of micrographs, where the recipe has junk masks: each is read once, here.
 
     Raises
     ------
@@ -62,7 +68,13 @@ def build_plan(
     grounds = settle(particles, micrographs, recipe, match=match, headers=headers)
     micrograph = match[particles.micrograph] if len(particles) else np.empty(0, dtype=np.intp)
     reason = select(particles, micrograph, decided, grounds)
-    places = place(particles, micrograph, reason, decided, grounds)
+    junk = None
+    if masks is not None:
+        junk = partial(
+            on_junk, micrograph=micrograph, shape=grounds.shape, box=recipe.box, micrographs=micrographs, masks=masks,
+            threshold=recipe.junk_threshold,
+        )  # fmt: skip
+    places = place(particles, micrograph, reason, decided, grounds, junk)
     named = micrographs_with_picks(particles, match, None)
     work = schedule(micrographs, micrograph, places, decided, grounds, named, particles.copy_of)
     left = len(micrographs) - len(grounds.looked_at)
@@ -75,6 +87,6 @@ def build_plan(
         micrograph=micrograph,
         places=places,
         work=work,
-        warnings=(*particles.warnings, *micrographs.warnings, *doubts(recipe), *grounds.warnings),
+        warnings=(*particles.warnings, *micrographs.warnings, *doubts(recipe), *grounds.warnings, *places.warnings),
         notes=tuple(notes),
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
@@ -12,6 +13,7 @@ from cryobox.centering import corner_of, inside, mirror, overlaps, round_half_aw
 from cryobox.decided import Decided
 from cryobox.grounds import Grounds
 from cryobox.particles import Alignment, Particles, Reason
+from cryobox.picks.masking import Junk, over_rectangles
 from cryobox.plan.selecting import rejected
 from cryobox.plan.values import ACCEPTED, REASONS, Places
 
@@ -26,8 +28,12 @@ def place(
     reason: NDArray[np.int8],
     decided: Decided,
     grounds: Grounds,
+    junk: Callable[[NDArray[np.int64], NDArray[np.bool_]], Junk] | None = None,
 ) -> Places:
-    """Where the boxes of the selected picks lie, and which of them cannot be cut there."""
+    """Where the boxes of the selected picks lie, and which of them cannot be cut there.
+
+    `junk` tells of the first pixels of all boxes, and of which it is asked, which of them lie on junk.
+    """
     recipe, leading = decided.recipe, decided.leading
     center = np.zeros((len(particles), 2), dtype=np.int64)
     move = np.zeros((len(particles), 2), dtype=np.float64)
@@ -44,6 +50,10 @@ def place(
     if recipe.edge_margin is not None:
         far = inside(corner - recipe.edge_margin, recipe.box + 2 * recipe.edge_margin, shape)
         reason = rejected(reason, (alive & ~far, Reason.MARGIN))
+    if recipe.exclude:
+        reason = rejected(reason, (alive & over_rectangles(corner, recipe.box, recipe.exclude), Reason.EXCLUDED))
+    found = Junk(picks=~alive) if junk is None else junk(corner, reason == ACCEPTED)
+    reason = rejected(reason, (alive & found.picks, Reason.JUNK))
     if recipe.min_separation_angstrom is not None:
         rows = np.flatnonzero(reason == ACCEPTED)
         with np.errstate(over="ignore"):  # farther than any number is far enough
@@ -65,6 +75,7 @@ def place(
         corner=corner,
         moved=_moved(particles, alive, center, decided, grounds),
         alignments=alignments,
+        warnings=found.warnings,
     )
 
 

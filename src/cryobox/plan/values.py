@@ -123,6 +123,7 @@ class Places:
         As in `Extracted`, for all picks.
     columns : mapping of str to ndarray, shape (picks, ...), float64
         What a window of each pick needs beside its place, by the names of `Windows`; empty where nothing is needed.
+    warnings : tuple of str
     """
 
     reason: NDArray[np.int8]
@@ -131,6 +132,7 @@ class Places:
     moved: NDArray[np.bool_]
     alignments: tuple[Alignment, ...]
     columns: Mapping[str, NDArray[np.float64]] = field(default_factory=dict)
+    warnings: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -28,6 +28,7 @@ from cryobox.reference.images import (
     normalize,
     pad_with_mean,
 )
+from cryobox.reference.masks import bad_part, label_at, touches
 
 __all__ = [
     "EDGE",
@@ -37,14 +38,17 @@ __all__ = [
     "OUTSIDE",
     "Recentered",
     "background_mask",
+    "bad_part",
     "crop_matrix",
     "edge_status",
     "extract",
     "fourier_crop",
+    "label_at",
     "lowpass",
     "normalize",
     "pad_with_mean",
     "point_in_image",
     "recenter",
+    "touches",
     "window",
 ]
