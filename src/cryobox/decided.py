@@ -117,6 +117,7 @@ def _leading_alignment(particles: Particles, recipe: Recipe) -> Alignment | None
     if (
         not recipe.recenter
         or recipe.drop_alignments
+        or recipe.reset_offsets
         or (recipe.recenter_from == "auto" and not any(candidates.values()))
     ):
         return None

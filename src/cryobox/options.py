@@ -76,6 +76,9 @@ class Recipe(Writing, Images, Positions, Selection, Reading):
         reference; "voxel": in voxels from its corner, as CryoSPARC's Volume Alignment Tools say it.
     ref_angpix : float, optional
         Å per pixel of the reference, for "px" and "voxel". Default: that of the particles' images.
+    reset_offsets : bool
+        Make the shifts of all alignments 0, as RELION does: boxes stay where the coordinates are, whatever `recenter`
+        says, and orientations stay as they are.
     rounding : {"truncate", "nearest"}
         How a fractional pick becomes a pixel; "nearest" concerns only picks without alignments.
     style : {"relion", "cryosparc"}, optional
@@ -148,6 +151,7 @@ class Recipe(Writing, Images, Positions, Selection, Reading):
             object.__setattr__(self, "sizes", (self.box,))  # frozen for others
         self.check_with(self.box)
         self.check_together()
+        self.check_offsets()
         self.check_masks()
 
     def steps(self) -> Steps:

@@ -202,6 +202,8 @@ class Extracted:
         The picks, and the CTF values that come with them, are those of a copy mirrored in (y, x).
     drop_alignments : bool
         Orientations, shifts and priors of the picks are left out.
+    reset_offsets : bool
+        Shifts are rewritten from `alignments` in all rows, whether they moved or not.
     reasons : tuple of str, optional
         One per row, for the table of rejected picks; such a table has no image columns.
     """
@@ -223,7 +225,13 @@ class Extracted:
     refresh_ctf: bool = False
     mirrored: tuple[bool, bool] = (False, False)
     drop_alignments: bool = False
+    reset_offsets: bool = False
     reasons: tuple[str, ...] | None = field(default=None)
 
     def __len__(self) -> int:
         return len(self.rows)
+
+    @property
+    def realigned(self) -> NDArray[np.bool_]:
+        """Rows whose shifts must be written anew."""
+        return np.ones_like(self.moved) if self.reset_offsets else self.moved

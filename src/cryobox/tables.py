@@ -204,4 +204,5 @@ def _extracted(
         refresh_ctf=recipe.refresh_ctf,
         mirrored=(recipe.flip_y, recipe.flip_x),
         drop_alignments=recipe.drop_alignments,
+        reset_offsets=recipe.reset_offsets,
     )

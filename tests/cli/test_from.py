@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 
 import mrcfile
+import numpy as np
 import pytest
 
 import synth
@@ -210,3 +211,45 @@ def test_several_tables_of_picks_are_repeated_and_compared_each(tmp_path: Path) 
     done = cryobox(other, "--from", "../A/out", "-o", "third")
     assert done.returncode == 2
     assert "p1.star: has another content than that run read" in done.stderr
+
+
+def test_masks_of_the_record_are_those_of_its_folder(two: tuple[Path, Path]) -> None:
+    one, other = two
+    for project_folder, bad in ((one, 1), (other, 0)):
+        (project_folder / "masks").mkdir()
+        for name in ("m0", "m1"):
+            mask = np.full((24, 24), bad, np.float32)
+            mask[12:] = 0
+            with mrcfile.new(project_folder / "masks" / f"{name}.mrc") as file:
+                file.set_data(mask)
+    asked = (
+        "-m",
+        "mics.star",
+        "--box",
+        "32",
+        "--junk-masks",
+        "masks",
+        "--exclude",
+        "0,80,90,90",
+        "--exclude",
+        "1,1,2,2",
+    )
+    done = cryobox(one, "list.star", "-o", "clean", *asked)
+    assert done.returncode == 1, done.stderr  # nothing extracted: all picks lie on the upper half
+    record = json.loads((one / "clean/job.json").read_bytes())
+    assert record["rejected"] == {"junk in the mask": 4}
+    assert record["recipe"]["exclude"] == [[0, 80, 90, 90], [1, 1, 2, 2]]
+    again = cryobox(other, "--from", "../A/clean/job.json", "-o", "again")
+    assert json.loads((other / "again/job.json").read_bytes())["rejected"] == {"junk in the mask": 4}, again.stderr
+    done = cryobox(other, "--from", "../A/clean/job.json", "-o", "mine", "--junk-masks", "masks")
+    assert done.returncode == 0, done.stderr
+    (one / "masks/m0.mrc").unlink()
+    done = cryobox(other, "--from", "../A/clean/job.json", "-o", "gone")
+    assert done.returncode == 2
+    assert "masks/m0.mrc: was read by that run, and is not found now" in done.stderr
+
+
+def test_shifts_are_reset_or_followed(two: tuple[Path, Path]) -> None:
+    done = cryobox(two[0], "list.star", "-m", "mics.star", "-o", "x", "--box", "32", "--reset-offsets", "--recenter")
+    assert done.returncode == 2
+    assert "--reset-offsets makes the shifts 0, --recenter moves boxes by them" in done.stderr

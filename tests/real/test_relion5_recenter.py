@@ -19,6 +19,7 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
     "recenter_3d_noref": ("refined_4A.star", {"recenter_3d": "3,-4,5px"}),
     "recenter_3d_2A": ("refined_2A.star", {"recenter_3d": "-7.5,6,11px", "ref_angpix": 1.3}),
     "norecenter": ("refined_4A.star", {"recenter": False}),
+    "reset_offsets": ("refined_4A.star", {"reset_offsets": True}),
     "center_without_recenter": ("refined_4A.star", {"recenter": False}),
 }
 
@@ -46,6 +47,9 @@ def test_boxes_and_origins_are_those_of_relion_5(
     )
     ours, theirs = Path("out/particles.star"), golden / case / "particles.star"
     one, two = (numbers(path, "CoordinateX", "CoordinateY", "OriginXAngst", "OriginYAngst") for path in (ours, theirs))
+    if case == "reset_offsets":
+        assert not one[:, 2:].any()
+        np.testing.assert_array_equal(one[:, :2], two[:, :2])
     # RELION keeps the fraction of a coordinate, we write the whole pixel that was cut: the box is the same.
     differ = ~(np.trunc(one[:, :2]) == np.trunc(two[:, :2])).all(axis=1)
     # An exact half: RELION moves the box, and would move it back the next time; we leave it (docs/conventions.md).

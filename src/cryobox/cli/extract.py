@@ -189,6 +189,8 @@ def _what(
     given = given_of(record, inputs.picks, inputs.micrographs, inputs.root)
     old = record.get("recipe", {})
     values = of_recipe.values | {name: old[name] for name in old.keys() & of_recipe.values.keys() - of_recipe.given}
+    if values["reset_offsets"] and values["recenter"] and "recenter" in of_recipe.given:
+        raise OptionError("--reset-offsets makes the shifts 0, --recenter moves boxes by them; give one of them")
     anew = "junk_masks" in of_recipe.given
     values["junk_masks"] = masks_from(record, given, values["junk_masks"], anew=anew)
     recorded, warnings = recorded_of(record, inputs.replay, inputs.picks, inputs.micrographs, masks=not anew)

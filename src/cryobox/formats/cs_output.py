@@ -382,10 +382,10 @@ def _fraction(center: NDArray[Any], extent: NDArray[np.int64]) -> NDArray[np.flo
 
 
 def _put_alignments(columns: _Columns, extracted: Extracted) -> None:
-    if not extracted.moved.any():
+    if not extracted.realigned.any():
         return
     for alignment in extracted.alignments:
-        columns.put(f"{alignment.name}/shift", "<f4", alignment.shift[..., ::-1], extracted.moved)
+        columns.put(f"{alignment.name}/shift", "<f4", alignment.shift[..., ::-1], extracted.realigned)
 
 
 def _put_made(columns: _Columns, extracted: Extracted) -> None:

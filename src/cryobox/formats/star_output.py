@@ -254,7 +254,7 @@ def _origin_columns(star: StarTable | None, particles: Particles, extracted: Ext
         angstrom = after.shift * after.pixel_size[:, None]
     else:
         angstrom = (before.shift * before.pixel_size[:, None])[extracted.picks]
-    if in_angstrom and not extracted.moved.any():
+    if in_angstrom and not extracted.realigned.any():
         return {}
     made: dict[str, Piece] = {}
     for axis, tag in reversed(list(enumerate(ORIGINS))):
@@ -262,7 +262,7 @@ def _origin_columns(star: StarTable | None, particles: Particles, extracted: Ext
         if in_angstrom:
             column = star.table.tags.index(tag)
             kept = Run(star.table, extracted.rows, column, column)
-        made[tag] = Numbers(np.round(angstrom[:, axis], 6) + 0.0, extracted.moved, kept)  # + 0.0: no "-0.000000"
+        made[tag] = Numbers(np.round(angstrom[:, axis], 6) + 0.0, extracted.realigned, kept)  # + 0.0: no "-0.000000"
     return made
 
 

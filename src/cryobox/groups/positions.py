@@ -78,9 +78,33 @@ class Positions:
         shown="of the images",
         check=partial(check_positive, unit=" of Å per pixel", lowest=PIXEL_SIZES[0], highest=PIXEL_SIZES[1]),
     )  # fmt: skip
+    reset_offsets: bool = option(
+        "--reset-offsets", default=False, help="Shifts become 0 and move nothing; orientations stay", panel=POSITIONS
+    )
     rounding: Rounding = option(
         "--rounding", default="truncate", help="Fractional picks", panel=POSITIONS, check=one_of(Rounding)
     )
     drop_alignments: bool = option(
         "--drop-alignments", default=False, help="Leave out orientations and shifts", panel=POSITIONS
     )
+
+    def check_offsets(self) -> None:
+        """Refuse shifts that are to be forgotten and used.
+
+        Raises
+        ------
+        OptionError
+        """
+        if not self.reset_offsets:
+            return
+        used = [
+            flag
+            for flag, asked in (
+                ("--recenter-3d", self.recenter_3d is not None),
+                ("--recenter-from", self.recenter_from != "auto"),
+                ("--drop-alignments", self.drop_alignments),
+            )
+            if asked
+        ]
+        if used:
+            raise OptionError(f"--reset-offsets makes the shifts 0 and recenters nothing; leave it out, or {used[0]}")

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from cryobox import centering
 from cryobox.centering import corner_of, inside, mirror, overlaps, round_half_away, too_close, truncate
 from cryobox.decided import Decided
+from cryobox.errors import OptionError
 from cryobox.grounds import Grounds
 from cryobox.particles import Alignment, Particles, Reason
 from cryobox.picks.masking import Junk, over_rectangles
@@ -67,6 +68,12 @@ def place(
         )
         reason[rows[near]] = REASONS.index(Reason.SEPARATION)
     alignments = () if recipe.drop_alignments else particles.alignments
+    if recipe.reset_offsets:
+        if not alignments:
+            raise OptionError(
+                f"{particles.source}: has no shifts, so there is nothing for --reset-offsets; leave it out"
+            )
+        alignments = tuple(replace(one, shift=np.zeros_like(one.shift)) for one in alignments)
     if leading is not None:
         alignments = _moved_alignments(particles, move, grounds.pixel_size[micrograph])
     return Places(
