@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cryobox import formats
+from cryobox.decided import decide
 from cryobox.errors import InputError, MicrographError, OptionError, OutputError
 from cryobox.folder.layout import RECORD
 from cryobox.folder.run import Run
@@ -24,6 +25,7 @@ from cryobox.matching import check_strip, match_micrographs, micrographs_with_pi
 from cryobox.micrograph import ImageHeader, Micrographs
 from cryobox.options import Recipe
 from cryobox.particles import Particles
+from cryobox.picks.subparticles import subparticles_of, with_origins
 from cryobox.plan import Plan, build_plan
 
 __all__ = ["TABLES", "Inputs", "Recorded", "again", "prepare", "read_pixel_size"]
@@ -199,6 +201,7 @@ def _prepare(
         blank = all(os.path.isfile(path) and not Path(path).read_bytes().strip() for path in paths)
         raise InputError(f"{particles.source}: holds no picks" + (": the file is empty" if blank else ""))
     _check_options_apply(particles, table, recipe)
+    particles, made = _subparticles(particles, table, recipe)
     match, step = _match(parts, table, recipe)
     rows = micrographs_with_picks(particles, match, recipe.limit)
     with ThreadPoolExecutor(HEADER_THREADS) as pool:
@@ -234,13 +237,22 @@ def _prepare(
         pixel_size=plan.grounds.pixel_size,
     )
     empty = tuple(f"{part.source}: holds no picks" for part in read if len(parts) < len(read) and not len(part))
-    notes = tuple(map(start.told, (f"micrographs are matched to picks by {step}", *plan.notes)))
+    notes = tuple(map(start.told, (f"micrographs are matched to picks by {step}", *made, *plan.notes)))
     told = tuple(map(start.told, (*warnings, *empty, *plan.warnings, *checks)))
     incomplete = {row: start.told(why) for row, why in plan.grounds.incomplete.items()}
     plan = replace(plan, grounds=replace(plan.grounds, incomplete=incomplete), warnings=told, notes=notes)
     return Inputs(
         given=given, particles=particles, micrographs=table, plan=plan, files=files, said=told[: len(warnings)]
     )
+
+
+def _subparticles(particles: Particles, table: Micrographs, recipe: Recipe) -> tuple[Particles, tuple[str, ...]]:
+    """The picks, or the sub-particles that are to be made of them; and what is worth telling."""
+    if recipe.subparticles is None:
+        return particles, ()
+    particles = with_origins(particles)
+    leading = decide(recipe, particles, table).leading
+    return subparticles_of(particles, leading, recipe, recipe.ref_angpix)
 
 
 def _match(parts: Sequence[Particles], table: Micrographs, recipe: Recipe) -> tuple[NDArray[np.intp], str]:

@@ -12,7 +12,7 @@ from typing import Any, Literal, Self
 from cryobox.bounds import MOST_THREADS, MOST_WORKERS, check_choice, check_integer, check_seconds, check_shard
 from cryobox.declared import CLUSTERS, RUNNING, check_fields, checked, option
 from cryobox.errors import InputError, OptionError
-from cryobox.groups import Images, Positions, Reading, Selection, Writing
+from cryobox.groups import Images, Positions, Reading, Selection, SubParticles, Writing
 
 __all__ = ["Recipe", "RunOptions", "Steps"]
 
@@ -39,7 +39,7 @@ class Steps:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Recipe(Writing, Images, Positions, Selection, Reading):
+class Recipe(Writing, Images, SubParticles, Positions, Selection, Reading):
     """What is made of the picks. Two runs with equal recipes on equal inputs make equal bytes.
 
     Parameters
@@ -79,6 +79,17 @@ class Recipe(Writing, Images, Positions, Selection, Reading):
     reset_offsets : bool
         Make the shifts of all alignments 0, as RELION does: boxes stay where the coordinates are, whatever `recenter`
         says, and orientations stay as they are.
+    subparticles : str, optional
+        Make a particle of each of these points of the reference, "X,Y,Z;X,Y,Z", each as `recenter_3d`; or a `.cmm` of
+        ChimeraX, of which the first marker is the center and which is replaced by its points.
+    symmetry : str, optional
+        Of the reference: "C7", "D2", "T", "O", "I1" to "I4" ("I": RELION's, I2). Each point is where the group's
+        rotations bring it. Default: "C1", the points alone.
+    symmetry_axes : {"relion", "cryosparc"}, optional
+        Whose axes the reference has: those of D with an odd number differ by 90 degrees. Default: of the picks' family.
+    unique_angle : float, optional
+        Of sub-particles of one particle whose directions from its center are less than so many degrees apart, the first
+        stays: on an axis of symmetry several are in one place.
     rounding : {"truncate", "nearest"}
         How a fractional pick becomes a pixel; "nearest" concerns only picks without alignments.
     style : {"relion", "cryosparc"}, optional
@@ -153,6 +164,7 @@ class Recipe(Writing, Images, Positions, Selection, Reading):
         self.check_together()
         self.check_offsets()
         self.check_masks()
+        self.check_points(recentered=self.recenter_3d is not None)
 
     def steps(self) -> Steps:
         """The steps that this recipe asks for; a contrast that is not decided counts as not inverted."""

@@ -10,7 +10,15 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["euler_from_pose", "matrix_from_euler", "matrix_from_pose", "pose_from_euler"]
+__all__ = [
+    "euler_from_matrix",
+    "euler_from_pose",
+    "matrix_from_euler",
+    "matrix_from_pose",
+    "pose_from_euler",
+    "products",
+    "seen",
+]
 
 Floats = NDArray[np.float64]
 
@@ -51,11 +59,18 @@ def euler_from_pose(pose: Floats) -> Floats:
 
     Tilt lies between 0 and 180; where it is 0 or 180, rot is 0 and psi has the whole turn.
     """
-    w, x, y, z = _quaternion_from_pose(np.asarray(pose, np.float64)).T
-    # Entries of exp([v]x)^T; its third column and row give the angles.
-    r02, r12 = 2 * (x * z - w * y), 2 * (y * z + w * x)
-    r20, r21, r22 = 2 * (x * z + w * y), 2 * (y * z - w * x), 1 - 2 * (x * x + y * y)
-    r00, r10 = 1 - 2 * (y * y + z * z), 2 * (x * y - w * z)
+    return euler_from_matrix(matrix_from_pose(pose))
+
+
+def euler_from_matrix(matrix: Floats) -> Floats:
+    """RELION's rot, tilt and psi in degrees, shape (n, 3), of its matrices, shape (n, 3, 3).
+
+    Tilt lies between 0 and 180; where it is 0 or 180, rot is 0 and psi has the whole turn.
+    """
+    # The third column and row give the angles.
+    r02, r12 = matrix[:, 0, 2], matrix[:, 1, 2]
+    r20, r21, r22 = matrix[:, 2, 0], matrix[:, 2, 1], matrix[:, 2, 2]
+    r00, r10 = matrix[:, 0, 0], matrix[:, 1, 0]
     sine = np.hypot(r02, r12)
     general = sine > 1e-12
     rot = np.where(general, np.arctan2(r21, r20), 0.0)
@@ -93,3 +108,24 @@ def pose_from_euler(angles: Floats) -> Floats:
     factor = np.where(sine > 1e-12, angle / np.where(sine > 1e-12, sine, 1.0), 2.0)
     found: Floats = quaternion[:, 1:] * factor[:, None]
     return found
+
+
+def products(first: Floats, second: Floats) -> Floats:
+    """Each matrix of `first`, shape (n, 3, 3), times each of `second`, shape (m, 3, 3): shape (n, m, 3, 3).
+
+    Written out: a library's product may round a row by where it stands, and plans must not depend on how many picks
+    there are.
+    """
+    found = np.empty((len(first), len(second), 3, 3))
+    for i in range(3):
+        for j in range(3):
+            terms = [first[:, i, k, None] * second[None, :, k, j] for k in range(3)]
+            found[:, :, i, j] = terms[0] + terms[1] + terms[2]
+    return found
+
+
+def seen(views: Floats, vectors: Floats) -> Floats:
+    """x, y and depth z, shape (..., 3), at which views, shape (..., 3, 3), show vectors, shape (..., 3)."""
+    parts = [sum(views[..., i, k] * vectors[..., k] for k in range(3)) for i in range(3)]
+    shown: Floats = np.stack(parts, axis=-1)
+    return shown

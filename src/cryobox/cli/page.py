@@ -38,7 +38,8 @@ def _command(command: Callable[..., Any]) -> Iterator[str]:
 
 
 def _row(parameter: inspect.Parameter, kind: Any, about: Any) -> str:
-    names, value = _names(parameter, about), about.metavar if about.metavar is not None else _value(kind)
+    names = _names(parameter, about)
+    value = about.metavar.replace("|", "\\|") if about.metavar is not None else _value(kind)
     shown = f"{', '.join(names)} {value}".strip() if names else (about.metavar or parameter.name).upper()
     text = (about.help or "").replace("|", "\\|")
     return f"| `{shown}` | {text} | {_default(parameter, names, about)} |"

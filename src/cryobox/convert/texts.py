@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cryobox.errors import InputError
+from cryobox.formats.columns import UID
 from cryobox.formats.cs_table import as_text
 from cryobox.formats.star_optics import GROUP, GROUP_NAME, group_of_rows
 from cryobox.formats.star_table import read_blocks, write_loop
@@ -37,7 +38,6 @@ Floats = NDArray[np.float64]
 Texts = list[str]
 Mask = NDArray[np.bool_]
 
-UID = "_cryosparcUid"
 CARRIED = "_cryosparc."  # then a field, with a dot for the slash, and the index of a component
 DIGEST = "_cryosparcDigest"  # what each row said when the table was made of a `.cs`; first, of which alignment
 DIGITS = 10  # a float32 in another unit comes back as it was: half a step of it is 3e-8 of its size

@@ -32,6 +32,7 @@ __all__ = [
     "QUANTITIES",
     "TILT_CLASS",
     "UNRELATED_FIELDS",
+    "UID",
     "UNRELATED_TAGS",
     "Quantity",
     "Topic",
@@ -126,6 +127,7 @@ QUANTITIES = (
 # What the plan makes of picks (`Particles.columns`): none of it is converted by its name alone. A family that has no
 # word for a quantity leaves it out. "POSE" stands for CryoSPARC's rotation vector, made of the three angles together.
 POSE = "alignments3D/pose"
+UID = "_cryosparcUid"  # in STAR tables that were made of a `.cs`
 ANGLES = ("rot_degrees", "tilt_degrees", "psi_degrees")
 MADE = {
     quantity.name: quantity
@@ -149,7 +151,7 @@ MADE = {
         Quantity(name="original_particle", tag="_rlnOriginalParticleName", field="", kind="S", topic=Topic.PARTICLE),
         Quantity(name="source_uid", tag="", field="sym_expand/src_uid", kind="<u8", topic=Topic.PARTICLE),
         Quantity(name="copy_number", tag="", field="sym_expand/idx", kind="<u4", topic=Topic.PARTICLE),
-        Quantity(name="uid", tag="", field="uid", kind="<u8", topic=Topic.PARTICLE),
+        Quantity(name="uid", tag=UID, field="uid", kind="<u8", topic=Topic.PARTICLE),
     )
 }  # fmt: skip
 

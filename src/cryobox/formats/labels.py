@@ -1,4 +1,4 @@
-"""Whole numbers by which tables sort particles: class, optics group, selection type. As the table writes them."""
+"""Whole numbers by which tables sort particles: class, optics group, half-set. As the table writes them."""
 
 from __future__ import annotations
 
@@ -13,18 +13,20 @@ from cryobox.particles import Particles
 
 __all__ = ["Label", "labels_of", "uids_of"]
 
-Label = Literal["2d class", "3d class", "optics group", "selection type"]
+Label = Literal["2d class", "3d class", "optics group", "selection type", "half-set"]
 
 _TAGS: dict[Label, str] = {
     "2d class": "_rlnClassNumber",
     "3d class": "_rlnClassNumber",
     "optics group": GROUP,
     "selection type": "_rlnParticleSelectionType",
+    "half-set": "_rlnRandomSubset",
 }
 _FIELDS: dict[Label, str] = {
     "2d class": "alignments2D/class",
     "3d class": "alignments3D/class",
     "optics group": "ctf/exp_group_id",
+    "half-set": "alignments3D/split",
 }
 
 

@@ -230,9 +230,10 @@ def _made_columns(star: StarTable | None, extracted: Extracted) -> dict[str, Pie
                 kept = _kept(star, quantity.tag, extracted.rows)
             made[quantity.tag] = Numbers(np.where(known, np.round(values, 6) + 0.0, 0.0), known, kept)
             continue
-        words, codes = np.unique(values, return_inverse=True)
-        texts = [b"%d" % word if values.dtype.kind in "iu" else encode(str(word)) for word in words.tolist()]
-        made[quantity.tag] = Lookup(codes.astype(np.intp), texts)
+        index: dict[int | str, int] = {}  # sorting a million texts would take seconds
+        codes = np.fromiter((index.setdefault(word, len(index)) for word in values.tolist()), np.intp, len(values))
+        texts = [b"%d" % word if isinstance(word, int) else encode(str(word)) for word in index]
+        made[quantity.tag] = Lookup(codes, texts)
     return made
 
 

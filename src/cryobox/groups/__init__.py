@@ -1,4 +1,4 @@
-"""What a recipe consists of: five groups of options, each field declared once, with its flag and what it may be.
+"""What a recipe consists of: six groups of options, each field declared once, with its flag and what it may be.
 
 What they mean is said in `cryobox.options.Recipe`, which is all of them. A function that needs one
 group says so in its type. The groups are parts of a recipe, never made alone: only a recipe is compared and printed.
@@ -13,13 +13,15 @@ from cryobox.groups.images import (
     check_background_radius,
     default_background_radius,
 )
-from cryobox.groups.positions import Positions, point_from
+from cryobox.groups.positions import Positions, Unit, point_from
 from cryobox.groups.reading import Reading
 from cryobox.groups.selection import DEFAULT_JUNK_THRESHOLD, Rectangle, Selection, numbers_listed
-from cryobox.groups.words import ClassesFrom, Edges, RecenterFrom, Rounding, StoredDtype, Style, Tables
+from cryobox.groups.subparticles import SubParticles, points_from
+from cryobox.groups.words import Axes, ClassesFrom, Edges, RecenterFrom, Rounding, StoredDtype, Style, Tables
 from cryobox.groups.writing import Writing
 
 __all__ = [
+    "Axes",
     "ClassesFrom",
     "DEFAULT_BACKGROUND_FRACTION",
     "DEFAULT_JUNK_THRESHOLD",
@@ -34,10 +36,13 @@ __all__ = [
     "StoredDtype",
     "StoredSize",
     "Style",
+    "SubParticles",
     "Tables",
+    "Unit",
     "Writing",
     "check_background_radius",
     "default_background_radius",
     "numbers_listed",
     "point_from",
+    "points_from",
 ]

@@ -20,14 +20,17 @@ from cryobox.groups.words import Edges, RecenterFrom, Rounding, one_of
 
 __all__ = [
     "Positions",
+    "Unit",
     "point_from",
 ]
+
+Unit = Literal["A", "px", "voxel"]
 
 _NUMBER = r"[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?"
 _POINT = re.compile(rf"({_NUMBER}),({_NUMBER}),({_NUMBER})(A|Å|px|voxel)?")
 
 
-def point_from(text: str) -> tuple[tuple[float, float, float], Literal["A", "px", "voxel"]]:
+def point_from(text: str) -> tuple[tuple[float, float, float], Unit]:
     """x, y, z and their unit, from what a user wrote: "10,20,5", "10,20,5px", "120,96,88voxel".
 
     Raises
@@ -37,7 +40,7 @@ def point_from(text: str) -> tuple[tuple[float, float, float], Literal["A", "px"
     found = _POINT.fullmatch(text.replace(" ", ""))
     if found is None:
         raise OptionError(f"recenter_3d must be X,Y,Z, with A (the default), px or voxel behind; got {text!r}")
-    unit: Literal["A", "px", "voxel"] = "px" if found[4] == "px" else "voxel" if found[4] == "voxel" else "A"
+    unit: Unit = "px" if found[4] == "px" else "voxel" if found[4] == "voxel" else "A"
     return (float(found[1]), float(found[2]), float(found[3])), unit
 
 

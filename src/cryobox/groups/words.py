@@ -11,6 +11,7 @@ from cryobox.bounds import (
 )
 
 __all__ = [
+    "Axes",
     "ClassesFrom",
     "Edges",
     "RecenterFrom",
@@ -28,6 +29,7 @@ Style = Literal["relion", "cryosparc"]
 Tables = Literal["relion", "cryosparc", "both"]
 StoredDtype = Literal["float32", "float16"]
 ClassesFrom = Literal["2d", "3d"]
+Axes = Literal["relion", "cryosparc"]
 
 
 def one_of(kind: object) -> Callable[[str, object], object]:

@@ -9,10 +9,10 @@ from numpy.typing import NDArray
 
 from cryobox.errors import OptionError
 from cryobox.formats.poses import image_sides, image_sizes, views_of
-from cryobox.groups import point_from
+from cryobox.groups import Unit, point_from
 from cryobox.particles import Alignment, Particles
 
-__all__ = ["centered_on"]
+__all__ = ["centered_on", "in_angstrom"]
 
 Floats = NDArray[np.float64]
 
@@ -41,15 +41,22 @@ def centered_on(particles: Particles, leading: Alignment, text: str, ref_pixel_s
     views = views_of(particles)
     if views is None or leading.kind != "3d":
         raise OptionError(f"{particles.source}: has no 3D orientations, so no point of a reference can be centered")
-    angstrom = views @ _in_angstrom(text, particles, ref_pixel_size)[:, :, None]
+    angstrom = views @ in_angstrom(*point_from(text), particles, ref_pixel_size)[:, :, None]
     shown = angstrom[:, [1, 0], 0]  # (y, x)
     moved = replace(leading, shift=leading.shift - shown / leading.pixel_size[:, None])
     return replace(particles, alignments=tuple(moved if one is leading else one for one in particles.alignments))
 
 
-def _in_angstrom(text: str, particles: Particles, ref_pixel_size: float | None) -> Floats:
-    """The point from the reference's center, in Å, for each pick: shape (n, 3)."""
-    place, unit = point_from(text)
+def in_angstrom(
+    place: tuple[float, float, float], unit: Unit, particles: Particles, ref_pixel_size: float | None
+) -> Floats:
+    """A point from the reference's center, in Å, for each pick: shape (n, 3).
+
+    Raises
+    ------
+    OptionError
+        If it is given in pixels or voxels, and the table does not say what these are.
+    """
     vector = np.tile(np.array(place), (len(particles), 1))
     if unit == "A":
         return vector

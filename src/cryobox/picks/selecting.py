@@ -13,7 +13,7 @@ from cryobox.formats.labels import Label, labels_of, uids_of
 from cryobox.groups import ClassesFrom, Selection, numbers_listed
 from cryobox.particles import Particles, Reason
 
-__all__ = ["left_out", "sampled"]
+__all__ = ["hashes_of", "left_out", "sampled"]
 
 Refused = tuple[NDArray[np.bool_], Reason]
 
@@ -55,7 +55,7 @@ def sampled(particles: Particles, alive: NDArray[np.bool_], selection: Selection
     found: NDArray[np.bool_] = alive.copy()
     if selection.sample is None or not alive.any():
         return found
-    key = _keys(particles, selection.seed)
+    key = hashes_of(particles, str(selection.seed))
     rows = np.flatnonzero(alive)
     order = rows[np.argsort(key[rows], kind="stable")]
     part = selection.sample.endswith("%")
@@ -65,8 +65,11 @@ def sampled(particles: Particles, alive: NDArray[np.bool_], selection: Selection
     return found
 
 
-def _keys(particles: Particles, seed: int) -> NDArray[np.uint64]:
-    """A number for each pick that depends on what it is, and not on where it stands: equal picks by their ordinal."""
+def hashes_of(particles: Particles, purpose: str) -> NDArray[np.uint64]:
+    """A number for each pick that depends on what it is, and not on where it stands: equal picks by their ordinal.
+
+    Another `purpose` gives other numbers.
+    """
     uids = uids_of(particles)
     if uids is not None:
         names = [str(uid) for uid in uids.tolist()]
@@ -78,7 +81,7 @@ def _keys(particles: Particles, seed: int) -> NDArray[np.uint64]:
     found = np.empty(len(names), np.uint64)
     for at, name in enumerate(names):
         ordinal = seen[name] = seen.get(name, 0) + 1
-        data = f"{seed}\0{name}\0{ordinal}".encode("utf-8", "surrogateescape")
+        data = f"{purpose}\0{name}\0{ordinal}".encode("utf-8", "surrogateescape")
         found[at] = int.from_bytes(hashlib.blake2b(data, digest_size=8).digest(), "little")
     return found
 

@@ -63,8 +63,8 @@ def build_plan(
             )
         particles = centered_on(particles, decided.leading, recipe.recenter_3d, recipe.ref_angpix)
         decided = decide(recipe, particles, micrographs)
-    elif recipe.ref_angpix is not None:
-        raise OptionError("--ref-angpix says what pixels of --recenter-3d are; give both, or neither")
+    elif recipe.ref_angpix is not None and recipe.subparticles is None:
+        raise OptionError("--ref-angpix says what pixels of --recenter-3d or --subparticles are; give both, or neither")
     grounds = settle(particles, micrographs, recipe, match=match, headers=headers)
     micrograph = match[particles.micrograph] if len(particles) else np.empty(0, dtype=np.intp)
     reason = select(particles, micrograph, decided, grounds)

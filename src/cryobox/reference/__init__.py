@@ -7,6 +7,7 @@ Positions are (y, x) in pixels; pixel (0, 0) is the center of the first stored p
 
 from __future__ import annotations
 
+from cryobox.reference.expansion import SubParticle, subparticles, symmetry_group, view_of
 from cryobox.reference.geometry import (
     EDGE,
     NO_CONTRAST,
@@ -37,6 +38,7 @@ __all__ = [
     "OK",
     "OUTSIDE",
     "Recentered",
+    "SubParticle",
     "background_mask",
     "bad_part",
     "crop_matrix",
@@ -50,5 +52,8 @@ __all__ = [
     "point_in_image",
     "recenter",
     "touches",
+    "subparticles",
+    "symmetry_group",
+    "view_of",
     "window",
 ]

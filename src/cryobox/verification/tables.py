@@ -15,6 +15,7 @@ from cryobox import formats
 from cryobox.centering import truncate
 from cryobox.errors import CryoboxError
 from cryobox.folder.layout import table_name
+from cryobox.formats.labels import uids_of
 from cryobox.formats.references import ImageReferences, image_references
 from cryobox.inputs import Inputs
 from cryobox.micrograph import Micrographs
@@ -131,6 +132,12 @@ def _names(name: str, micrographs: Micrographs, row: int, places: Iterable[Path]
     )
 
 
+def _uids(particles: Particles) -> NDArray[np.uint64] | None:
+    """What CryoSPARC's table of the particles calls each; None where nothing says it beforehand."""
+    made: NDArray[np.uint64] | None = particles.columns.get("uid")
+    return uids_of(particles) if made is None else made
+
+
 def _check_rows(rows: Rows, out: Path, inputs: Inputs, outcome: Outcome, problems: Problems) -> None:
     """Find the rows that do not say what they should."""
     plan, micrographs, references = inputs.plan, inputs.micrographs, rows.references
@@ -154,8 +161,8 @@ def _check_rows(rows: Rows, out: Path, inputs: Inputs, outcome: Outcome, problem
         "pixel size": ~np.isclose(references.pixel_size, pixel_size, rtol=1e-5),
         "size": references.size != plan.recipe.outputs[index].size,
     }
-    if references.uid is not None and inputs.particles.family == "cs":
-        wrong["uid"] = references.uid != inputs.particles.table["uid"][inputs.particles.rows_of(outcome.rows)]
+    if references.uid is not None and (uids := _uids(inputs.particles)) is not None:
+        wrong["uid"] = references.uid != uids[outcome.rows]
 
     def say(what: str, row: int) -> str:
         at = owner[row]
