@@ -68,12 +68,13 @@ class ParticleSource:
         root: str | os.PathLike[str] | None = None,
     ) -> None:
         given = Given.of(picks, micrographs, root)
-        plan = prepare(given, recipe=recipe).plan
+        inputs = prepare(given, recipe=recipe)
+        plan = inputs.plan
         self._start = given.start
         order = np.argsort(plan.work.rows, kind="stable")
         task = np.repeat(np.arange(len(plan.tasks)), np.diff(plan.work.first_row))
         self.recipe = plan.recipe
-        self.rows: NDArray[np.intp] = plan.work.rows[order]
+        self.rows: NDArray[np.intp] = inputs.particles.rows_of(plan.work.rows[order])
         self._tasks = plan.tasks
         self._task: NDArray[np.intp] = task[order]
         self._window: NDArray[np.int64] = plan.work.window[order]

@@ -148,6 +148,8 @@ class _Recorded:
         if known.uids and self._uids is not None:
             wanted = np.array(sorted(uid for uid in known.uids if 0 < uid < 2**64), np.uint64)
             mask |= np.isin(self._uids, wanted)
+            if (source := self._inputs.particles.columns.get("source_uid")) is not None:
+                mask |= np.isin(source, wanted)  # sub-particles of it
         if pattern is not None or known.images:
             self._mark_stored(mask, known, pattern)
             mask |= self._before.are(known, pattern)
@@ -276,6 +278,9 @@ def _results(run: Run, tasks: Sequence[Task]) -> tuple[dict[str, TaskResult], se
 def _uids_of(inputs: Inputs, outcome: Outcome, folder: Path) -> NDArray[np.uint64] | None:
     """What CryoSPARC's tables call each pick, 0 where they do not; None where there is no such name."""
     particles, picks = inputs.particles, np.arange(len(inputs.particles))
+    made: NDArray[np.uint64] | None = particles.columns.get("uid")
+    if made is not None:
+        return made
     if particles.family == "cs" and "uid" in (particles.table.dtype.names or ()):
         found: NDArray[np.uint64] = particles.table["uid"][particles.rows_of(picks)].astype(np.uint64)
         return found

@@ -366,8 +366,24 @@ def _thumbnails(facts: Facts) -> list[dict[str, str]]:
                 "name": task.micrograph,
                 "text": f"{int(kept.sum())} extracted, {int((~kept).sum()) - waiting} rejected",
                 "image": plots.boxes_on_micrograph(
-                    gray(image), corners, plan.recipe.box / factor, kept, THUMBNAIL_WIDTH
+                    gray(image),
+                    corners,
+                    plan.recipe.box / factor,
+                    kept,
+                    THUMBNAIL_WIDTH,
+                    lines=_lines(facts, mine, factor),
                 ),
             }
         )
+    return found
+
+
+def _lines(facts: Facts, picks: NDArray[np.intp], factor: int) -> Floats | None:
+    """From the pick of each particle to its sub-particles, in pixels of a thumbnail; None where there are none."""
+    plan, particles = facts.plan, facts.particles
+    if plan.recipe.subparticles is None:
+        return None
+    scale = plan.grounds.scale[particles.micrograph[picks]] * plan.recipe.coordinate_scale
+    start = np.stack([particles.y[picks], particles.x[picks]], axis=1) * scale
+    found: Floats = np.stack([start, plan.places.center[picks]], axis=1)[plan.places.moved[picks]] / factor
     return found

@@ -137,15 +137,26 @@ def throughput(seconds: Floats, particles: Floats, floor_per_second: float) -> s
 
 
 def boxes_on_micrograph(
-    levels: NDArray[np.uint8], corners: Floats, side: float, kept: NDArray[np.bool_], width: int
+    levels: NDArray[np.uint8],
+    corners: Floats,
+    side: float,
+    kept: NDArray[np.bool_],
+    width: int,
+    *,
+    lines: Floats | None = None,
 ) -> str:
-    """A micrograph's thumbnail with the boxes of its picks: kept ones blue, others orange. `corners`: (y, x)."""
+    """A micrograph's thumbnail with the boxes of its picks: kept ones blue, others orange.
+
+    `corners`: (y, x). `lines`: from where to where, shape (n, 2, 2), (y, x) likewise.
+    """
     from PIL import Image, ImageDraw
 
     picture = Image.fromarray(levels).convert("RGB")
     scale = width / picture.width
     picture = picture.resize((width, max(1, round(picture.height * scale))))
     draw = ImageDraw.Draw(picture)
+    for (y, x), (to_y, to_x) in (lines * scale).tolist() if lines is not None else ():
+        draw.line((x, y, to_x, to_y), fill=GRAY, width=1)
     for color, chosen in ((ORANGE, ~kept), (BLUE, kept)):
         for y, x in (corners[chosen] * scale).tolist():
             draw.rectangle((x, y, x + side * scale, y + side * scale), outline=color, width=2)
