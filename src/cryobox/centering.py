@@ -79,7 +79,7 @@ class Centered:
     move: Floats
 
 
-def place(base: Floats, shift: Floats | None) -> Centered:
+def place(base: Floats, shift: Floats | None, axis: Floats | None = None) -> Centered:
     """Choose the pixel at which a box is cut.
 
     Parameters
@@ -89,18 +89,35 @@ def place(base: Floats, shift: Floats | None) -> Centered:
         were made on another binning, and joins the shift.
     shift : ndarray, shape (n, 2), float64, optional
         How far the image must move to be centered, in pixels of the micrograph; None leaves boxes where they are.
+    axis : ndarray, shape (n, 2), float64, optional
+        Unit vectors along which nothing moves: what a shift has in this direction is left over, however long it is.
 
     Notes
     -----
     With s the shift: r = 0 if |s| <= 0.5 (+ 1e-4), else s rounded, halves away from zero; center = base - r. What is
-    left, s - r, is at most half a pixel, so that recentering twice changes nothing.
+    left, s - r, is at most half a pixel, so that recentering twice changes nothing. With an axis s is the part of the
+    shift across it; whole pixels across are not whole pixels in x and y, so that what r leaves is looked at once more.
     """
     whole = np.trunc(base)
     fraction = base - whole
     wanted = -fraction if shift is None else shift - fraction
-    step = np.where(np.abs(wanted) <= 0.5 + SHIFT_TOLERANCE, 0.0, round_half_away(wanted))
+    step = _whole_steps(wanted)
+    if axis is not None:
+        step = _whole_steps(_across(wanted, axis))
+        step = step + _whole_steps(_across(wanted - step, axis))
     center = _integers(whole - step)
     return Centered(center=center, move=base - center)
+
+
+def _whole_steps(wanted: Floats) -> Floats:
+    found: Floats = np.where(np.abs(wanted) <= 0.5 + SHIFT_TOLERANCE, 0.0, round_half_away(wanted))
+    return found
+
+
+def _across(shift: Floats, axis: Floats) -> Floats:
+    """The part of a shift across a direction."""
+    found: Floats = shift - (shift * axis).sum(axis=1)[:, None] * axis
+    return found
 
 
 def corner_of(center: Integers, box: int) -> Integers:

@@ -116,6 +116,7 @@ def _leading_alignment(particles: Particles, recipe: Recipe) -> Alignment | None
     candidates = {kind: [a for a in particles.alignments if a.kind == kind] for kind in ("3d", "2d")}
     if (
         not recipe.recenter
+        or recipe.helical_recenter == "none"
         or recipe.drop_alignments
         or recipe.reset_offsets
         or (recipe.recenter_from == "auto" and not any(candidates.values()))

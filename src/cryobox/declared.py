@@ -15,6 +15,7 @@ from cryobox.bounds import check_types
 
 __all__ = [
     "CLUSTERS",
+    "HELICES",
     "IMAGES",
     "MESSAGES",
     "POSITIONS",
@@ -31,7 +32,7 @@ __all__ = [
 Check = Callable[[str, object], Any]
 """Of a field's name and value the value as plain Python's; it raises `OptionError` for what may not be."""
 
-TABLES, IMAGES, POSITIONS = "Tables", "Images", "Positions"
+TABLES, IMAGES, POSITIONS, HELICES = "Tables", "Images", "Positions", "Helices"
 RUNNING, CLUSTERS, MESSAGES = "Running", "Clusters and live sessions", "Messages"
 """The panels of the help."""
 

@@ -21,6 +21,7 @@ from cryobox.formats.files_read import noting
 from cryobox.formats.images import read_header
 from cryobox.formats.masks import find_masks
 from cryobox.given import Given
+from cryobox.grounds import settle
 from cryobox.matching import check_strip, match_micrographs, micrographs_with_picks
 from cryobox.micrograph import ImageHeader, Micrographs
 from cryobox.options import Recipe
@@ -216,6 +217,8 @@ def _prepare(
     files = {what: {start.name(path): how for path, how in of.items()} for what, of in read_files.items()}
     if recorded is not None:
         recorded.check(files, [start.name(table.paths[row]) for row in headers])
+    if recipe.helix is not None:
+        particles = _segments(particles, table, recipe, match, headers)
     with noting() as of_masks:
         masks = None
         if recipe.junk_masks is not None:
@@ -253,6 +256,22 @@ def _subparticles(particles: Particles, table: Micrographs, recipe: Recipe) -> t
     particles = with_origins(particles)
     leading = decide(recipe, particles, table).leading
     return subparticles_of(particles, leading, recipe, recipe.ref_angpix)
+
+
+def _segments(
+    particles: Particles,
+    table: Micrographs,
+    recipe: Recipe,
+    match: NDArray[np.intp],
+    headers: Mapping[int, ImageHeader | MicrographError],
+) -> Particles:
+    """The segments of helices that the picks say, where their micrographs can be used."""
+    from cryobox.picks.helices import Field, segmented
+
+    grounds = settle(particles, table, recipe, match=match, headers=headers)
+    usable = np.isin(match, [row for row in grounds.headers if row not in grounds.incomplete])
+    pixel_size = np.where(usable, grounds.pixel_size[match], np.nan)
+    return segmented(particles, recipe, Field(micrograph=match, scale=grounds.scale, pixel_size=pixel_size))
 
 
 def _match(parts: Sequence[Particles], table: Micrographs, recipe: Recipe) -> tuple[NDArray[np.intp], str]:

@@ -12,7 +12,7 @@ from typing import Any, Literal, Self
 from cryobox.bounds import MOST_THREADS, MOST_WORKERS, check_choice, check_integer, check_seconds, check_shard
 from cryobox.declared import CLUSTERS, RUNNING, check_fields, checked, option
 from cryobox.errors import InputError, OptionError
-from cryobox.groups import Images, Positions, Reading, Selection, SubParticles, Writing
+from cryobox.groups import Helices, Images, Positions, Reading, Selection, SubParticles, Writing
 
 __all__ = ["Recipe", "RunOptions", "Steps"]
 
@@ -39,7 +39,7 @@ class Steps:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Recipe(Writing, Images, SubParticles, Positions, Selection, Reading):
+class Recipe(Writing, Images, Helices, SubParticles, Positions, Selection, Reading):
     """What is made of the picks. Two runs with equal recipes on equal inputs make equal bytes.
 
     Parameters
@@ -90,6 +90,20 @@ class Recipe(Writing, Images, SubParticles, Positions, Selection, Reading):
     unique_angle : float, optional
         Of sub-particles of one particle whose directions from its center are less than so many degrees apart, the first
         stays: on an axis of symmetry several are in one place.
+    helix : {"ends", "segments", "whole"}, optional
+        What the picks are: "ends" of tubes, which are cut into segments; "segments"; or ends of which each tube becomes
+        one particle, at its middle. Default: particles of no helix.
+    helical_rise : float, optional
+        Å from one asymmetric unit to the next; with `helical_nr_asu` (default 1) of them the distance of segments.
+    helical_nr_asu : int, optional
+    inter_box_distance : float, optional
+        The distance of segments in Å, in place of these.
+    helical_bimodal : bool, optional
+        Whether psi priors may be wrong by half a turn (rlnAnglePsiFlipRatio 0.5, else 0). Default: as the table of
+        segments says it, else they may.
+    helical_recenter : {"across", "free", "none"}, optional
+        How the boxes of segments move by aligned shifts: only across the tube (default), so that they keep their
+        distances along it; as those of particles; not at all.
     rounding : {"truncate", "nearest"}
         How a fractional pick becomes a pixel; "nearest" concerns only picks without alignments.
     style : {"relion", "cryosparc"}, optional
@@ -165,6 +179,7 @@ class Recipe(Writing, Images, SubParticles, Positions, Selection, Reading):
         self.check_offsets()
         self.check_masks()
         self.check_points(recentered=self.recenter_3d is not None)
+        self.check_helices(recenter=self.recenter)
 
     def steps(self) -> Steps:
         """The steps that this recipe asks for; a contrast that is not decided counts as not inverted."""

@@ -36,6 +36,7 @@ class Reason(StrEnum):
     MARGIN = "box within the edge margin"
     EXCLUDED = "box over an excluded rectangle"
     JUNK = "junk in the mask"
+    NO_FILAMENT = "of no filament"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -93,7 +94,12 @@ class Particles:
     score : ndarray, shape (n,), float64, optional
         nan: this pick has none.
     tube : ndarray, shape (n,), int64, optional
-        Of "plain" picks of filaments the number of each within its micrograph, from 1; 0: of no filament.
+        Of "plain" picks of filaments the number of each within its micrograph, from 1; 0: of no filament. Of segments
+        of helices of any family.
+    psi, track : ndarray, shape (n,), float64, optional
+        Of segments: the direction of the tube as rlnAnglePsiPrior, in degrees, and the distance along it in Å.
+    placed_anew : bool
+        y and x are not those of the table's rows, and are written in their place.
     alignments : tuple of Alignment
     copy_of : ndarray, shape (n,), optional
         Rows with equal values are copies of one particle (symmetry expansion); int64 codes, -1: a particle of its own.
@@ -125,6 +131,9 @@ class Particles:
     grid_pixel_size: NDArray[np.float64] | None = None
     score: NDArray[np.float64] | None = None
     tube: NDArray[np.int64] | None = None
+    psi: NDArray[np.float64] | None = None
+    track: NDArray[np.float64] | None = None
+    placed_anew: bool = False
     alignments: tuple[Alignment, ...] = ()
     copy_of: NDArray[np.int64] | None = None
     lacks_ctf: NDArray[np.bool_] | None = None
@@ -156,6 +165,8 @@ class Particles:
             micrograph=self.micrograph[picks],
             score=None if self.score is None else self.score[picks],
             tube=None if self.tube is None else self.tube[picks],
+            psi=None if self.psi is None else self.psi[picks],
+            track=None if self.track is None else self.track[picks],
             copy_of=None if self.copy_of is None else self.copy_of[picks],
             columns={name: values[picks] for name, values in self.columns.items()},
             alignments=tuple(alignment.take(picks) for alignment in self.alignments),

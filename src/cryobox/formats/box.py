@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Sequence
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -14,14 +15,24 @@ from cryobox.errors import InputError
 from cryobox.formats.star_picks import NOT_KNOWN, check_flat
 from cryobox.formats.star_table import Table, read_blocks
 from cryobox.formats.text import read_text
+from cryobox.formats.traced import Traced
 
-__all__ = ["check_no_helices", "read_box", "read_cbox", "strip_shared_suffix"]
+__all__ = [
+    "HELIX_LINE",
+    "check_no_helices",
+    "filaments_of",
+    "marked_ends",
+    "read_box",
+    "read_cbox",
+    "read_traced_cbox",
+    "strip_shared_suffix",
+]
 
 Floats = NDArray[np.float64]
 
 _HELIX_START, _HELIX_END, _PARTICLE = -1.0, -2.0, -3.0  # EMAN's marks in the fifth column
 _EMAN_MARKS = {_HELIX_START, _HELIX_END, _PARTICLE}
-_HELIX_LINE = re.compile(r"\s*#\s*helix\s*:", re.IGNORECASE)
+HELIX_LINE = re.compile(r"\s*#\s*helix\s*:", re.IGNORECASE)
 _FILAMENT = "_filamentid"
 
 
@@ -42,6 +53,17 @@ def read_box(path: str | Path) -> tuple[Floats, Floats, Floats | None]:
     name = str(path)
     text = read_text(path, "a .box file")
     check_no_helices(name, text)
+    rows, lines = _rows_of(name, text)
+    if rows and len(rows[0]) == 5:
+        _check_no_ends(name, [row[4] for row in rows], lines)
+    columns = np.array(rows, np.float64).reshape(len(rows), -1).T if rows else np.empty((4, 0))
+    score = columns[4] if len(columns) == 5 and not _EMAN_MARKS.issuperset(columns[4].tolist()) else None
+    with np.errstate(invalid="ignore"):  # a size that is no number gives a center that is none
+        return columns[1] + columns[3] // 2, columns[0] + columns[2] // 2, score
+
+
+def _rows_of(name: str, text: str) -> tuple[list[list[float]], list[int]]:
+    """The values of each row, and its line."""
     rows: list[list[float]] = []
     lines: list[int] = []
     for number, line in enumerate(text.splitlines(), 1):
@@ -60,37 +82,50 @@ def read_box(path: str | Path) -> tuple[Floats, Floats, Floats | None]:
         if len(rows[-1]) != len(rows[0]):
             raise InputError(f"{name}: line {number}: {len(rows[-1])} values, expected {len(rows[0])} as above")
         lines.append(number)
-    if rows and len(rows[0]) == 5:
-        _check_no_ends(name, [row[4] for row in rows], lines)
-    columns = np.array(rows, np.float64).reshape(len(rows), -1).T if rows else np.empty((4, 0))
-    score = columns[4] if len(columns) == 5 and not _EMAN_MARKS.issuperset(columns[4].tolist()) else None
-    with np.errstate(invalid="ignore"):  # a size that is no number gives a center that is none
-        return columns[1] + columns[3] // 2, columns[0] + columns[2] // 2, score
+    return rows, lines
+
+
+def marked_ends(name: str, text: str) -> tuple[Floats, NDArray[np.int64]] | None:
+    """The boxes that mark ends of helices, as x, y, width, height, and the helix of each from 1; None if none does.
+
+    A start (-1) and the end (-2) behind it are of one helix; what stands alone is one of its own.
+    """
+    rows, _ = _rows_of(name, text)
+    if not rows or len(rows[0]) != 5 or _first_end([row[4] for row in rows]) is None:
+        return None
+    ends = [row for row in rows if row[4] in (_HELIX_START, _HELIX_END)]
+    starts = [True, *(now != _HELIX_END or before != _HELIX_START for (*_, before), (*_, now) in pairwise(ends))]
+    return np.array(ends, np.float64)[:, :4], np.cumsum(starts)
 
 
 def check_no_helices(name: str, text: str) -> None:
     """Raise `InputError` if a file lists segments of helices, each headed by a line `#helix: (x, y),(x, y),width`."""
     for number, line in enumerate(text.splitlines(), 1):
-        if _HELIX_LINE.match(line):
+        if HELIX_LINE.match(line):
             raise InputError(
                 f"{name}: line {number}: {line.strip()[:60]!r} heads the segments of a helix (crYOLO's "
-                "EMAN_HELIX_SEGMENTED, EMAN2's e2helixboxer), and cryobox reads no helices from such files; give "
-                "crYOLO's .cbox, which keeps its filaments, or, as particles of their own, the centers without # lines "
-                "as .txt"
+                "EMAN_HELIX_SEGMENTED, EMAN2's e2helixboxer); give --helix segments, or, to cut the helices anew, "
+                "--helix ends (as particles of their own: the centers without # lines as .txt)"
             )
 
 
 def _check_no_ends(name: str, marks: Sequence[float], lines: Sequence[int]) -> None:
     """Refuse pairs of lines that are the two ends of a helix; a column with other values holds scores."""
-    ends = [i for i, mark in enumerate(marks) if mark in (_HELIX_START, _HELIX_END)]
-    pairs = [i for i in ends if marks[i : i + 2] == [_HELIX_START, _HELIX_END]]
-    if ends and (pairs or _EMAN_MARKS.issuperset(marks)):
-        first = pairs[0] if pairs else ends[0]
+    first = _first_end(marks)
+    if first is not None:
         raise InputError(
             f"{name}: line {lines[first]}: a fifth value of {marks[first]:g} marks an end of a helix (-1 its start, -2 "
-            "its end), which is no particle, and cryobox does not cut helices into segments yet; cut them in the "
-            "program that picked them, and give the segments (crYOLO: .cbox)"
+            "its end), which is no particle; cut the helices into segments with --helix ends"
         )
+
+
+def _first_end(marks: Sequence[float]) -> int | None:
+    """The first row that is an end of a helix, of the first pair where there is one."""
+    ends = [i for i, mark in enumerate(marks) if mark in (_HELIX_START, _HELIX_END)]
+    pairs = [i for i in ends if list(marks[i : i + 2]) == [_HELIX_START, _HELIX_END]]
+    if ends and (pairs or _EMAN_MARKS.issuperset(marks)):
+        return pairs[0] if pairs else ends[0]
+    return None
 
 
 def read_cbox(path: str | Path) -> tuple[Floats, Floats, Floats | None, NDArray[np.int64] | None]:
@@ -122,10 +157,17 @@ def read_cbox(path: str | Path) -> tuple[Floats, Floats, Floats | None, NDArray[
     if score is not None and np.isnan(score).all():
         score = None
     with np.errstate(invalid="ignore"):
-        return y + height / 2, x + width / 2, score, _filaments(table)
+        return y + height / 2, x + width / 2, score, filaments_of(table)
 
 
-def _filaments(table: Table) -> NDArray[np.int64] | None:
+def read_traced_cbox(path: str | Path) -> tuple[Floats, Floats, Floats | None, Traced | None]:
+    """The same with the filaments as a value."""
+    y, x, score, tube = read_cbox(path)
+    return y, x, score, None if tube is None else Traced(tube=tube)
+
+
+def filaments_of(table: Table) -> NDArray[np.int64] | None:
+    """The filament of each row of a `.cbox` from 1, 0 where it is not known; None where no row is of one."""
     if _FILAMENT not in table:
         return None
     number = table.floats(_FILAMENT, missing=NOT_KNOWN)

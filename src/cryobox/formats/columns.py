@@ -144,6 +144,8 @@ MADE = {
             name="track_length_angstrom", tag="_rlnHelicalTrackLengthAngst", field="filament/position_A",
             topic=Topic.FILAMENT,
         ),
+        Quantity(name="arc_length_angstrom", tag="", field="filament/arc_length_A", topic=Topic.FILAMENT),
+        Quantity(name="inter_box_distance_angstrom", tag="", field="filament/inter_box_dist_A", topic=Topic.FILAMENT),
         Quantity(name="tilt_prior_degrees", tag="_rlnAngleTiltPrior", field="", topic=Topic.ALIGNMENT),
         Quantity(name="psi_prior_degrees", tag="_rlnAnglePsiPrior", field="", topic=Topic.ALIGNMENT),
         Quantity(name="psi_flip_ratio", tag="_rlnAnglePsiFlipRatio", field="", topic=Topic.ALIGNMENT),

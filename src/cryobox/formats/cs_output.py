@@ -307,7 +307,7 @@ def _file_names(micrographs: Micrographs) -> list[str]:
 
 def _put_filaments(columns: _Columns, particles: Particles, picks: NDArray[np.intp]) -> None:
     """A uid for each filament of each micrograph; 0 for picks of none."""
-    if particles.tube is None:
+    if particles.tube is None or particles.family != "plain":
         return
     pairs = zip(particles.micrograph[picks].tolist(), particles.tube[picks].tolist(), strict=True)
     uids = [_hash(f"{particles.micrograph_names[m]}\0{tube}") | 2**32 if tube else 0 for m, tube in pairs]

@@ -84,6 +84,7 @@ def join_particles(parts: Sequence[Particles]) -> Particles:
         copy_of=_join_copies(parts),
         lacks_ctf=lacks_ctf,
         tube=_filled([p.tube for p in parts], [len(p) for p in parts], np.int64(0)),
+        psi=_filled([p.psi for p in parts], [len(p) for p in parts], np.nan),
         unread={
             name + at: why for p, at in zip(parts, offsets.tolist(), strict=False) for name, why in p.unread.items()
         },

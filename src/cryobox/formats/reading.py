@@ -13,7 +13,7 @@ from cryobox.formats.files_read import note
 from cryobox.paths import Start
 
 if TYPE_CHECKING:
-    from cryobox.groups import Reading
+    from cryobox.groups import Helix, Reading
     from cryobox.matching import Strip
     from cryobox.micrograph import Micrographs
     from cryobox.options import Recipe
@@ -115,7 +115,7 @@ def read_several(
             particles, named_by_files = _read_folder(path, micrographs, recipe, start, ready)
             by_name |= named_by_files
         else:
-            particles = _read_table(path, start)
+            particles = _read_table(path, start, recipe.helix)
             if particles.micrograph_names == (path.stem,) and particles.family != "cs":
                 files.append((len(found), path))
             by_name |= bool(files) or not len(particles)
@@ -141,7 +141,7 @@ def read_several(
     return [particles for at, particles in enumerate(found) if at not in gone]
 
 
-def _read_table(path: Path, start: Start) -> Particles:
+def _read_table(path: Path, start: Start, helix: Helix | None = None) -> Particles:
     """Read one file; picks that say no micrograph belong to one, called as the file is."""
     _check_exists(path, "picks")
     note(path)
@@ -153,19 +153,19 @@ def _read_table(path: Path, start: Start) -> Particles:
     if kind == ".star":
         from cryobox.formats import star
 
-        return star.read_particles(path, start=start)
-    if kind in _TEXT_SUFFIXES:
+        return star.read_particles(path, start=start, helix=helix)
+    if kind in _TEXT_SUFFIXES and not (helix is not None and _has_helix_lines(path)):
         from cryobox.formats import csv
 
         return csv.read_particles(path)
-    if kind in _XMIPP_SUFFIXES:
+    if kind in _XMIPP_SUFFIXES and not (helix is not None and _has_helix_lines(path)):
         from cryobox.formats import csv, xmipp
 
         y, x, score, names = xmipp.read_xmipp(path)
         if names is not None:
             return csv.plain_particles(path, y, x, score, names)
     if kind in COORDINATE_SUFFIXES:
-        return _join(str(path), [path.stem], [path], ())
+        return _join(str(path), [path.stem], [path], (), helix=helix)
     if _is_image(str(path), (*IMAGE_SUFFIXES, *_STACK_SUFFIXES)):
         raise InputError(f"{path}: is an image, expected a file or folder of picks")
     hint = "; unpack it first: tables are not read compressed" if kind in _PACKED_SUFFIXES else ""
@@ -176,7 +176,12 @@ def _read_table(path: Path, start: Start) -> Particles:
 
 
 def read_coordinate_file(
-    path: str | Path, *, owner: str | None = None, known: frozenset[str] = frozenset(), strip: Strip | None = None
+    path: str | Path,
+    *,
+    owner: str | None = None,
+    known: frozenset[str] = frozenset(),
+    strip: Strip | None = None,
+    helix: Helix | None = None,
 ) -> tuple[Any, Any, Any, Any]:
     """Read the picks of one micrograph, whatever the type.
 
@@ -188,11 +193,13 @@ def read_coordinate_file(
     known : frozenset of str
         Micrographs, by stems without uid and what is stripped; the file must not name another of these than its owner.
     strip : Strip, optional
+    helix : {"ends", "segments", "whole"}, optional
+        What is wanted of a file of filaments.
 
     Returns
     -------
     tuple
-        y, x, score (or None); and the table for STAR, the filament of each pick for a `.cbox` of filaments, else None.
+        y, x, score (or None); and the table for STAR, what a file of filaments says of them, else None.
     """
     _check_exists(Path(path), "coordinates")
     note(path)
@@ -200,13 +207,19 @@ def read_coordinate_file(
     if kind == ".star":
         from cryobox.formats import star
 
-        found = star.read_coordinates(path)
+        found = star.read_coordinates(path, helix=helix)
         _check_one_image(path, star.names_in(found[3]), owner, known, strip)
         return found
+    if helix is not None:
+        from cryobox.formats import helix_files
+
+        traced = helix_files.read_traced(path, helix) if kind in helix_files.TRACED_SUFFIXES else None
+        if traced is not None:
+            return traced
     if kind in (".box", ".cbox"):
         from cryobox.formats import box
 
-        return box.read_cbox(path) if kind == ".cbox" else (*box.read_box(path), None)
+        return box.read_traced_cbox(path) if kind == ".cbox" else (*box.read_box(path), None)
     if kind in _TEXT_SUFFIXES:
         from cryobox.formats import csv
 
@@ -407,6 +420,12 @@ def _name_from(path: str, start: Start) -> str:
     return os.path.relpath(whole, base) if whole.startswith(base.rstrip("/") + "/") else whole
 
 
+def _has_helix_lines(path: Path) -> bool:
+    from cryobox.formats import helix_files
+
+    return helix_files.has_helix_lines(path)
+
+
 def _suffix_of_job(path: Path) -> str | None:
     from cryobox.formats.folders import coordinate_suffix_of
 
@@ -450,11 +469,12 @@ def _read_folder(
         ready=ready,
     )
     if found.table is not None:
-        return _read_table(found.table, start), False
+        return _read_table(found.table, start, recipe.helix), False
     recipe = replace(recipe, coordinate_suffix=suffix)
     names, warnings = _micrograph_names(str(path), found.files, folder, micrographs, recipe)
     own = names if micrographs is None else micrographs.names
-    return _join(str(path), names, found.files, (*found.warnings, *warnings), known=own, strip=strip_of(recipe)), True
+    told = (*found.warnings, *warnings)
+    return _join(str(path), names, found.files, told, known=own, strip=strip_of(recipe), helix=recipe.helix), True
 
 
 def _join(
@@ -465,12 +485,13 @@ def _join(
     *,
     known: Sequence[str] = (),
     strip: Strip | None = None,
+    helix: Helix | None = None,
 ) -> Particles:
     from cryobox.formats import star
 
     stems = frozenset(plain_stems(known, strip))
     parts = [
-        read_coordinate_file(file, owner=name, known=stems, strip=strip)
+        read_coordinate_file(file, owner=name, known=stems, strip=strip, helix=helix)
         for file, name in zip(files, names, strict=True)
     ]
     return star.join_coordinates(source, names, parts, (*warnings, *star.warn_of_blank(source, files)))

@@ -50,6 +50,8 @@ from cryobox.formats.star_tags import (
     TUBE,
 )
 from cryobox.formats.star_text import listed
+from cryobox.formats.traced import Traced, traces_of
+from cryobox.groups import Helix
 from cryobox.micrograph import Micrographs
 from cryobox.particles import Alignment, Particles
 from cryobox.paths import Start, find_file
@@ -66,8 +68,8 @@ __all__ = [
     "warn_of_blank",
 ]
 
-# y, x, score (or None) of one micrograph's picks; and their STAR table, or the filament of each (0: of none), or None
-PicksOfOne = tuple[Floats, Floats, Floats | None, StarTable | NDArray[np.int64] | None]
+# y, x, score (or None) of one micrograph's picks; and their STAR table, or what a file of filaments says, or None
+PicksOfOne = tuple[Floats, Floats, Floats | None, StarTable | Traced | None]
 
 
 def table_with(
@@ -96,12 +98,12 @@ def table_with(
     return _with_optics(table, blocks)
 
 
-def _open_picks(path: str | Path) -> StarTable:
+def _open_picks(path: str | Path, helix: Helix | None = None) -> StarTable:
     """Read the block that holds picks or lists coordinate files; a table without columns where there is no pick."""
-    if Path(path).absolute().parent.name == ENDS_FOLDER:
+    if Path(path).absolute().parent.name == ENDS_FOLDER and helix not in ("ends", "whole"):
         raise InputError(
             f"{path}: lies in a folder {ENDS_FOLDER}, in which crYOLO puts the two ends of each filament, and these "
-            "are no particles; give crYOLO's .cbox instead"
+            "are no particles; give --helix ends, or crYOLO's .cbox"
         )
     blocks = read_blocks(path, may_be_empty=True)
     table = find_picks(str(path), blocks)
@@ -129,7 +131,7 @@ def _with_optics(table: Table, blocks: Mapping[str, Block]) -> StarTable:
     return StarTable(table=table, optics=optics, group=group, others=others, optics_raw=blocks["optics"].raw)
 
 
-def read_particles(path: str | Path, *, start: Start | None = None) -> Particles:
+def read_particles(path: str | Path, *, start: Start | None = None, helix: Helix | None = None) -> Particles:
     """Read particles or coordinates; a list of coordinate files is followed into its files.
 
     Parameters
@@ -140,16 +142,18 @@ def read_particles(path: str | Path, *, start: Start | None = None) -> Particles
         picks.
     start : Start, optional
         Where relative coordinate files are looked for.
+    helix : {"ends", "segments", "whole"}, optional
+        What is wanted of files of filaments.
 
     Raises
     ------
     InputError
         If the table cannot be used; the message says what is missing, or what the file is instead.
     """
-    star = _open_picks(path)
+    star = _open_picks(path, helix)
     table = star.table
     if COORDINATE_FILE in table and not any(tag in table for tag in COORDINATES):
-        return _follow_list(path, star, start or Start.here())
+        return _follow_list(path, star, start or Start.here(), helix)
     y, x, score = _columns_of_picks(table)
     if NAME in table:
         micrograph, names = table.codes(NAME)
@@ -224,9 +228,11 @@ def _copies(table: Table) -> NDArray[np.int64] | None:
     return copy_of if (copy_of >= 0).any() else None
 
 
-def read_coordinates(path: str | Path) -> tuple[Floats, Floats, Floats | None, StarTable]:
+def read_coordinates(
+    path: str | Path, *, helix: Helix | None = None
+) -> tuple[Floats, Floats, Floats | None, StarTable]:
     """Read the coordinates of one micrograph: y, x, score (or None) and the table."""
-    star = _open_picks(path)
+    star = _open_picks(path, helix)
     table = star.table
     if COORDINATE_FILE in table and not any(tag in table for tag in COORDINATES):
         raise InputError(
@@ -241,7 +247,7 @@ def names_in(star: StarTable) -> list[str]:
     return star.table.codes(NAME)[1] if NAME in star.table else []
 
 
-def _follow_list(path: str | Path, star: StarTable, start: Start) -> Particles:
+def _follow_list(path: str | Path, star: StarTable, start: Start, helix: Helix | None) -> Particles:
     from cryobox.formats import plain_stems, read_coordinate_file
 
     star.table.require(NAME, COORDINATE_FILE)
@@ -258,7 +264,7 @@ def _follow_list(path: str | Path, star: StarTable, start: Start) -> Particles:
     none: PicksOfOne = (np.empty(0), np.empty(0), None, None)
     known = frozenset(plain_stems(names))
     parts = [
-        none if i in missing else read_coordinate_file(file, owner=name, known=known)
+        none if i in missing else read_coordinate_file(file, owner=name, known=known, helix=helix)
         for i, (file, name) in enumerate(zip(files, names, strict=True))
     ]
     found = replace(join_coordinates(str(path), names, parts, warn_of_blank(str(path), files)), unread=missing)
@@ -302,7 +308,7 @@ def join_coordinates(
     if tables:
         star, note = join_tables(source, tables)
         warnings = (*warnings, *note)
-    tube = _join_tubes(parts)
+    tube, psi = _join_tubes(parts)
     if tube is not None and (alone := int((tube == 0).sum())):
         warnings = (*warnings, f"{source}: {alone} of {len(tube)} picks belong to no filament: their {TUBE[1:]} is 0")
     return Particles(
@@ -314,6 +320,7 @@ def join_coordinates(
         micrograph_names=tuple(names),
         score=np.concatenate([np.empty(0), *scores]) if scored else None,
         tube=tube,
+        psi=psi,
         alignments=_alignments(star) if star is not None else (),
         table=star,
         warnings=warnings,
@@ -332,13 +339,12 @@ def _check_origin_units(stars: Sequence[StarTable]) -> None:
         raise InputError(f"{said}: origins in Å and in pixels cannot stand in one table; extract them apart")
 
 
-def _join_tubes(parts: Sequence[PicksOfOne]) -> NDArray[np.int64] | None:
-    """The filament of each pick, 0 where a file does not say; None where no file does."""
-    if not any(isinstance(more, np.ndarray) for *_, more in parts):
-        return None
-    return np.concatenate(
-        [more if isinstance(more, np.ndarray) else np.zeros(len(y), np.int64) for y, _, _, more in parts]
-    )
+def _join_tubes(parts: Sequence[PicksOfOne]) -> tuple[NDArray[np.int64] | None, Floats | None]:
+    """The filament of each pick, 0 where a file does not say, and its direction; None where no file says it."""
+    traced = [more if isinstance(more, Traced) else None for *_, more in parts]
+    if all(one is None for one in traced):
+        return None, None
+    return traces_of(traced, [len(y) for y, *_ in parts])
 
 
 def join_tables(source: str, stars: Sequence[StarTable]) -> tuple[StarTable, tuple[str, ...]]:

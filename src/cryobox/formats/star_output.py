@@ -191,7 +191,7 @@ def particle_optics(particles: Particles, micrographs: Micrographs, extracted: E
 
 def _coordinate_columns(star: StarTable | None, particles: Particles, extracted: Extracted) -> dict[str, Piece]:
     made: dict[str, Piece] = {}
-    if star is not None:
+    if star is not None and not particles.placed_anew:
         if extracted.moved.any():
             for axis, tag in reversed(list(enumerate(COORDINATES))):
                 column = star.table.tags.index(tag)
@@ -202,7 +202,7 @@ def _coordinate_columns(star: StarTable | None, particles: Particles, extracted:
     values = np.where(extracted.moved[:, None], extracted.center, picked)
     for axis, tag in reversed(list(enumerate(COORDINATES))):
         made[tag] = Numbers(values[:, axis])
-    return made | _plain_columns(particles, extracted.picks)
+    return made if star is not None else made | _plain_columns(particles, extracted.picks)
 
 
 def _plain_columns(particles: Particles, picks: Codes) -> dict[str, Piece]:
@@ -317,9 +317,10 @@ def write_rejected(path: str | Path, particles: Particles, micrographs: Microgra
     """Write picks that were left out: the input's rows and blocks as they are, and `_cryoboxRejectReason`."""
     star = _star_of(particles)
     made: dict[str, Piece] = {}
-    if star is None:
+    if star is None or particles.placed_anew:
         made["_rlnCoordinateX"] = Numbers(particles.x[extracted.picks])
         made["_rlnCoordinateY"] = Numbers(particles.y[extracted.picks])
+    if star is None:
         made |= _plain_columns(particles, extracted.picks)
     if star is None or NAME not in star.table:
         # The micrograph table's name where there is one, so that the rows can be used again on their own.

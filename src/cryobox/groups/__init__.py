@@ -6,6 +6,7 @@ group says so in its type. The groups are parts of a recipe, never made alone: o
 
 from __future__ import annotations
 
+from cryobox.groups.helices import Helices
 from cryobox.groups.images import (
     DEFAULT_BACKGROUND_FRACTION,
     Images,
@@ -17,7 +18,18 @@ from cryobox.groups.positions import Positions, Unit, point_from
 from cryobox.groups.reading import Reading
 from cryobox.groups.selection import DEFAULT_JUNK_THRESHOLD, Rectangle, Selection, numbers_listed
 from cryobox.groups.subparticles import SubParticles, points_from
-from cryobox.groups.words import Axes, ClassesFrom, Edges, RecenterFrom, Rounding, StoredDtype, Style, Tables
+from cryobox.groups.words import (
+    Axes,
+    ClassesFrom,
+    Edges,
+    HelicalRecenter,
+    Helix,
+    RecenterFrom,
+    Rounding,
+    StoredDtype,
+    Style,
+    Tables,
+)
 from cryobox.groups.writing import Writing
 
 __all__ = [
@@ -26,6 +38,9 @@ __all__ = [
     "DEFAULT_BACKGROUND_FRACTION",
     "DEFAULT_JUNK_THRESHOLD",
     "Edges",
+    "HelicalRecenter",
+    "Helices",
+    "Helix",
     "Images",
     "Positions",
     "Reading",

@@ -14,6 +14,8 @@ __all__ = [
     "Axes",
     "ClassesFrom",
     "Edges",
+    "HelicalRecenter",
+    "Helix",
     "RecenterFrom",
     "Rounding",
     "StoredDtype",
@@ -30,6 +32,8 @@ Tables = Literal["relion", "cryosparc", "both"]
 StoredDtype = Literal["float32", "float16"]
 ClassesFrom = Literal["2d", "3d"]
 Axes = Literal["relion", "cryosparc"]
+Helix = Literal["ends", "segments", "whole"]
+HelicalRecenter = Literal["across", "free", "none"]
 
 
 def one_of(kind: object) -> Callable[[str, object], object]:

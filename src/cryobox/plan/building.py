@@ -16,12 +16,13 @@ from cryobox.matching import micrographs_with_picks
 from cryobox.micrograph import ImageHeader, Micrographs
 from cryobox.options import Recipe
 from cryobox.particles import Particles
+from cryobox.picks.helices import crowded
 from cryobox.picks.masking import on_junk
 from cryobox.picks.points import centered_on
 from cryobox.plan.placing import place
 from cryobox.plan.scheduling import schedule
 from cryobox.plan.selecting import select
-from cryobox.plan.values import Plan
+from cryobox.plan.values import ACCEPTED, Plan
 
 __all__ = [
     "build_plan",
@@ -81,12 +82,26 @@ def build_plan(
     notes = [f"{len(work.tasks)} micrographs have picks to cut; {left} have none or are left out"]
     if decided.leading is not None:
         notes.append(f"boxes are recentered by the shifts of {decided.leading.name}")
+    near = (
+        []
+        if decided.leading is None
+        else crowded(
+            particles, places.center, micrograph, np.flatnonzero(places.reason == ACCEPTED), grounds.pixel_size
+        )
+    )
     return Plan(
         decided=decided,
         grounds=grounds,
         micrograph=micrograph,
         places=places,
         work=work,
-        warnings=(*particles.warnings, *micrographs.warnings, *doubts(recipe), *grounds.warnings, *places.warnings),
+        warnings=(
+            *particles.warnings,
+            *micrographs.warnings,
+            *doubts(recipe),
+            *grounds.warnings,
+            *places.warnings,
+            *near,
+        ),
         notes=tuple(notes),
     )

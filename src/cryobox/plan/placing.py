@@ -14,9 +14,11 @@ from cryobox.decided import Decided
 from cryobox.errors import OptionError
 from cryobox.grounds import Grounds
 from cryobox.particles import Alignment, Particles, Reason
+from cryobox.picks.helices import angles_of
 from cryobox.picks.masking import Junk, over_rectangles
 from cryobox.plan.selecting import rejected
 from cryobox.plan.values import ACCEPTED, REASONS, Places
+from cryobox.tubes import axis_of
 
 __all__ = [
     "place",
@@ -40,7 +42,9 @@ def place(
     move = np.zeros((len(particles), 2), dtype=np.float64)
     alive = reason == ACCEPTED
     base, shift = _bases(particles, micrograph, alive, decided, grounds)
-    placed = centering.place(base, shift)
+    across = recipe.helix == "segments" and recipe.helical_recenter in (None, "across")
+    along = axis_of(particles.psi[alive]) if across and particles.psi is not None else None
+    placed = centering.place(base, shift, along)
     center[alive], move[alive] = placed.center, placed.move
     corner = corner_of(center, recipe.box)
     shape = grounds.shape[micrograph]
@@ -83,6 +87,7 @@ def place(
         moved=_moved(particles, alive, center, decided, grounds),
         alignments=alignments,
         warnings=found.warnings,
+        columns=angles_of(particles),
     )
 
 

@@ -37,6 +37,8 @@ def select(particles: Particles, micrograph: NDArray[np.intp], decided: Decided,
         (np.isin(micrograph, unusable), Reason.MICROGRAPH),
         (~finite, Reason.COORDINATE),
     ]
+    if recipe.helix is not None and particles.tube is not None:
+        refused.append((particles.tube == 0, Reason.NO_FILAMENT))
     reason = rejected(np.full(len(particles), ACCEPTED, dtype=np.int8), *refused, *left_out(particles, recipe))
     return rejected(reason, (~sampled(particles, reason == ACCEPTED, recipe), Reason.SAMPLE))
 

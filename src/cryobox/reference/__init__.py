@@ -20,6 +20,13 @@ from cryobox.reference.geometry import (
     recenter,
     window,
 )
+from cryobox.reference.helices import (
+    Segment,
+    across_steps,
+    middle_of,
+    prior_of,
+    segments_of,
+)
 from cryobox.reference.images import (
     background_mask,
     crop_matrix,
@@ -39,6 +46,8 @@ __all__ = [
     "OUTSIDE",
     "Recentered",
     "SubParticle",
+    "Segment",
+    "across_steps",
     "background_mask",
     "bad_part",
     "crop_matrix",
@@ -47,13 +56,16 @@ __all__ = [
     "fourier_crop",
     "label_at",
     "lowpass",
+    "middle_of",
     "normalize",
     "pad_with_mean",
     "point_in_image",
+    "prior_of",
     "recenter",
     "touches",
     "subparticles",
     "symmetry_group",
     "view_of",
+    "segments_of",
     "window",
 ]

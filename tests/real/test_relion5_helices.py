@@ -1,0 +1,174 @@
+"""Segments of helices beside RELION's own: the golden cases of 5.0.1, files of other kinds with the installed one."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+import cryobox
+from star_tables import columns
+
+TAGS = ("CoordinateX", "CoordinateY", "HelicalTubeID", "HelicalTrackLengthAngst", "AngleTiltPrior", "AnglePsiPrior",
+        "AnglePsiFlipRatio")  # fmt: skip
+# RELION writes six digits of a number and, in numbers below -10 and their like, five behind the point: psi differs by
+# the last of them (measured: 5e-6 degrees); all else is equal as written.
+ALLOWED = np.array([1e-6, 1e-6, 0, 1e-6, 0, 6e-6, 0])
+
+ENDS: dict[str, Any] = {"helix": "ends", "helical_rise": 4.75}
+CASES: dict[str, tuple[str, int, dict[str, Any]]] = {
+    "helix_cut": ("list_tubes.star", 24, ENDS | {"helical_nr_asu": 8, "helical_bimodal": True}),
+    "helix_cut_unimodal": ("list_tubes.star", 32, ENDS | {"helical_nr_asu": 24, "helical_bimodal": False}),
+    "helix_scale": ("list_tubes.star", 64, ENDS | {"helical_nr_asu": 24, "helical_bimodal": False}),
+    "helix_uncut": ("list_tubes.star", 32, {"helix": "whole"}),
+    "helix_segments": ("list_segments.star", 64, {"helix": "segments"}),
+    "helix_dust": ("list_segments.star", 32, {"helix": "segments", "helical_bimodal": False}),
+    "helix_reextract": ("../helix_cut_unimodal/particles.star", 16, {"helix": "segments"}),
+}
+
+
+def said(table: Path) -> NDArray[np.float64]:
+    found = columns(table)
+    rows = np.array([list(map(float, found[f"_rln{tag}"])) for tag in TAGS]).T
+    return rows[np.lexsort((rows[:, 3], rows[:, 2]))]
+
+
+def extract(picks: str, box: int, asked: dict[str, Any]) -> Path:
+    cryobox.run(
+        picks,
+        micrographs="inputs/micrographs_ctf.star",
+        out="out",
+        recipe=cryobox.Recipe(box=box, normalize=False, invert=False, **asked),
+        options=cryobox.RunOptions(fsync=False),
+    )
+    return Path("out/particles.star")
+
+
+def angle_apart(one: NDArray[np.float64], two: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Differences of columns as in `TAGS`; 180 and -180 degrees are one."""
+    difference = np.abs(one - two)
+    difference[:, 5] = np.minimum(difference[:, 5], 360 - difference[:, 5])
+    return difference
+
+
+@pytest.fixture
+def place(real_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    shutil.copytree(real_data / "relion5/inputs", tmp_path / "inputs")
+    (tmp_path / "helix_cut_unimodal").mkdir()
+    shutil.copy(real_data / "relion5/helix_cut_unimodal/particles.star", tmp_path / "helix_cut_unimodal")
+    (tmp_path / "inputs").chmod(0o755)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.mark.real
+@pytest.mark.parametrize("case", CASES)
+def test_segments_are_those_of_relion_5(real_data: Path, place: Path, case: str) -> None:
+    picks, box, asked = CASES[case]
+    ours, theirs = said(extract(f"inputs/{picks}", box, asked)), said(real_data / f"relion5/{case}/particles.star")
+    assert len(ours) == len(theirs)
+    assert (angle_apart(ours, theirs).max(axis=0) <= ALLOWED).all()
+
+
+@pytest.mark.real
+def test_images_of_segments_are_those_of_relion_5(real_data: Path, place: Path) -> None:
+    """The case without normalization: the boxes are cut at the same pixels, whatever stands behind the point."""
+    picks, box, asked = CASES["helix_cut_unimodal"]
+    extract(f"inputs/{picks}", box, asked)
+    theirs = np.fromfile(real_data / "relion5/helix_cut_unimodal/inputs/gold.mrcs", np.float32, offset=1024)
+    ours = np.fromfile(next(Path("out/stacks").iterdir()), np.float32, offset=1024)
+    np.testing.assert_array_equal(ours, theirs)
+
+
+def relion(picks: Path, box: int, *options: str) -> Path:
+    """Extract with the installed RELION, which looks for coordinates by the micrograph's name."""
+    Path("T/inputs").mkdir(parents=True, exist_ok=True)
+    suffix = "_pick" + "".join(picks.suffixes)
+    shutil.copy(picks, f"T/inputs/gold{suffix}")
+    command = [
+        "relion_preprocess", "--i", "inputs/micrographs_ctf.star", "--coord_dir", "T/", "--coord_suffix", suffix,
+        "--extract", "--extract_size", str(box), "--part_dir", "R/", "--part_star", "R/particles.star", "--helix",
+        "--helical_outer_diameter", "30", *options,
+    ]  # fmt: skip
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return Path("R/particles.star")
+
+
+CUT: Sequence[str] = (
+    "--helical_tubes", "--helical_nr_asu", "8", "--helical_rise", "4.75", "--helical_cut_into_segments",
+)  # fmt: skip
+SHORT = """
+data_
+
+loop_
+_rlnCoordinateX #1
+_rlnCoordinateY #2
+100 100
+200 150
+200 200
+200.05 200
+200 200
+200 200
+50 50
+107.19 50
+50 107.19
+50 50
+300 100
+300 100.19
+"""
+SEGMENTS = """#micrograph: gold.mrc
+#segment length: 40
+#segment width: 40
+#helix: (100.0, 120.0),(200.0, 170.0),40
+100\t120
+120\t130
+141\t139
+200\t170
+#helix: (300, 300),(200, 300),40
+290\t300
+240\t301
+210\t300
+"""
+ODD_BOX = (
+    "80\t100\t41\t41\t-1\n280\t210\t41\t41\t-2\n200\t200\t40\t40\t-1\n300\t205\t40\t40\t-2\n"
+    "200\t200\t40\t40\t-1\n240\t200\t40\t40\t-2\n200\t250\t40\t40\t-1\n241\t250\t40\t40\t-2\n"
+)
+
+
+@pytest.mark.real
+@pytest.mark.relion
+@pytest.mark.parametrize(
+    ("name", "text", "options", "asked"),
+    [
+        ("tubes.box", None, CUT, ENDS | {"helical_nr_asu": 8}),
+        ("tubes_ids.star", None, CUT, ENDS | {"helical_nr_asu": 8}),
+        ("short.star", SHORT, CUT, ENDS | {"helical_nr_asu": 8}),
+        ("odd.box", ODD_BOX, CUT, ENDS | {"helical_nr_asu": 8}),
+        ("odd.box", ODD_BOX, CUT[:-1], {"helix": "whole"}),
+        ("lines.box", SEGMENTS, (), {"helix": "segments"}),
+    ],
+)
+def test_files_of_other_kinds_give_the_segments_of_the_installed_relion(
+    place: Path, name: str, text: str | None, options: Sequence[str], asked: dict[str, Any]
+) -> None:
+    picks = Path("inputs", name)
+    if text is not None:
+        picks.write_text(text)
+    theirs = said(relion(picks, 32, *options))
+    Path("P").mkdir()
+    shutil.copy(picks, Path("P", "gold").with_suffix(picks.suffix))
+    ours = said(extract("P", 32, asked | {"helical_bimodal": False}))
+    assert len(ours) == len(theirs) > 3
+    assert (angle_apart(ours, theirs).max(axis=0) <= ALLOWED).all()
+    if name == "tubes_ids.star":
+        for tag in ("_rlnHelicalTubePitch", "_rlnHelicalTubeID"):
+            assert list(map(float, columns(Path("out/particles.star"))[tag])) == list(
+                map(float, columns(Path("R/particles.star"))[tag])
+            )
