@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import fields, replace
+from dataclasses import asdict, fields, replace
 from typing import Any
 
 import numpy as np
@@ -14,6 +14,9 @@ from cryobox.options import Recipe, Steps
 from cryobox.windows import Stored, Windows
 
 AS_A_RECIPE_HAS_THEM = Recipe(box=32).steps()
+AS_A_BACKEND_IS_TOLD = {name: value for name, value in asdict(AS_A_RECIPE_HAS_THEM).items() if name != "tube"} | {
+    "axes": None, "neighbors": None, "noise": None,
+}  # fmt: skip
 
 
 def cut(

@@ -2,8 +2,10 @@
 #pragma once
 
 #include <cstdint>
+#include <cstring>
 #include <optional>
 #include <span>
+#include <stdexcept>
 #include <string>
 #include <vector>
 
@@ -48,6 +50,23 @@ private:
     std::size_t taken_ = 0;
 };
 
+/// An array of numbers as values of so many each; None: no values.
+template <class Value, class Number>
+std::vector<Value> rows_of(Keywords& keywords, const char* name) {
+    using Array = py::array_t<Number, py::array::c_style>;
+    const auto given = keywords.take<std::optional<Array>>(name);
+    if (!given) {
+        return {};
+    }
+    constexpr auto numbers = static_cast<py::ssize_t>(sizeof(Value) / sizeof(Number));
+    if (given->size() % numbers != 0) {
+        throw std::invalid_argument(std::string(name) + " must have " + std::to_string(numbers) + " numbers each");
+    }
+    std::vector<Value> values(static_cast<std::size_t>(given->size() / numbers));
+    std::memcpy(static_cast<void*>(values.data()), given->data(), static_cast<std::size_t>(given->nbytes()));
+    return values;
+}
+
 inline ExtractOptions extract_options(const py::kwargs& given) {
     Keywords keywords(given);
     ExtractOptions options;
@@ -58,6 +77,11 @@ inline ExtractOptions extract_options(const py::kwargs& given) {
     options.steps.invert = keywords.take<bool>("invert");
     options.steps.scale_const = keywords.take<std::optional<double>>("scale_const").value_or(0.0);
     options.radii = keywords.take<std::vector<double>>("radii");
+    options.steps.white_dust = keywords.take<std::optional<double>>("white_dust").value_or(0.0);
+    options.steps.black_dust = keywords.take<std::optional<double>>("black_dust").value_or(0.0);
+    options.axes = rows_of<Axis, double>(keywords, "axes");
+    options.neighbors = rows_of<Position, double>(keywords, "neighbors");
+    options.noise = rows_of<std::uint64_t, std::uint64_t>(keywords, "noise");
     options.threads = keywords.take<int>("threads");
     keywords.end();
     return options;

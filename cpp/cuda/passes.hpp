@@ -414,6 +414,8 @@ private:
                 row[background_mean] = shared.how.level;
                 row[background_sd] = shared.how.sd;
                 row[clamped] = shared.c[0];
+                row[dust] = 0;
+                row[crowded] = 0;
                 if (!is_finite(mean_left)) {
                     shared.how.status = overflown(steps);
                 }

@@ -1,6 +1,7 @@
 // The checks of arguments; every backend makes them first.
 #include "cryobox/arguments.hpp"
 
+#include <algorithm>
 #include <cmath>
 #include <limits>
 #include <stdexcept>
@@ -40,6 +41,24 @@ void check_arguments(std::span<const Corner> corners, std::span<const StackView>
             "one radius is needed for every output");
     require(std::isfinite(options.steps.scale_const) && options.steps.scale_const >= 0,
             "scale_const must be a positive number, or 0 for each particle's own");
+    const double white = options.steps.white_dust;
+    const double black = options.steps.black_dust;
+    require(std::isfinite(white) && white >= 0 && std::isfinite(black) && black >= 0,
+            "white_dust and black_dust must be positive numbers, or 0 for none");
+    require(!replaces_dust(options.steps) || options.steps.normalize, "dust is replaced in normalized images only");
+    require(!replaces_dust(options.steps) || options.noise.size() == corners.size(),
+            "one key of noise is needed for every corner");
+    require(options.axes.empty() || options.axes.size() == corners.size(), "one axis is needed for every corner");
+    require(std::ranges::all_of(options.axes,
+                                [](const Axis& axis) {
+                                    return std::abs(axis.cosine) <= 1 && std::abs(axis.sine) <= 1 &&
+                                           axis.cosine * axis.cosine + axis.sine * axis.sine > 0.5;
+                                }),
+            "every axis must be the cosine and sine of an angle");
+    require(std::ranges::all_of(options.neighbors,
+                                [](const Position& one) { return std::isfinite(one.y) && std::isfinite(one.x); }) &&
+                std::ranges::is_sorted(options.neighbors, {}, &Position::y),
+            "neighbors must be finite, from the top of the micrograph down");
     require(status.size() == corners.size(), "one status is needed for every corner");
     require(statistics.size() == corners.size() * outputs.size() * statistics_count,
             "statistics need a row for every output and corner");

@@ -15,6 +15,7 @@
 
 #include "cryobox/arguments.hpp"
 #include "finish.hpp"
+#include "own_background.hpp"
 #include "plan.hpp"
 #include "spectrum.hpp"
 #include "window.hpp"
@@ -106,15 +107,20 @@ void extract(const ImageView& image, std::span<const Corner> corners, std::span<
     std::vector<Background> backgrounds;
     backgrounds.reserve(outputs.size());
     for (std::size_t k = 0; options.steps.normalize && k < outputs.size(); ++k) {
-        backgrounds.emplace_back(outputs[k].size, options.radii[k]);
+        if (options.axes.empty()) {
+            backgrounds.emplace_back(outputs[k].size, options.radii[k]);
+        } else { // each window has its own
+            check_tube_radius(outputs[k].size, options.radii[k]);
+        }
     }
     const int threads = threads_for(static_cast<Index>(corners.size()), options.threads);
-    Plan plan(options.box, options.steps, outputs, backgrounds);
+    Plan plan(options, outputs, backgrounds);
     // Where no box may be cut, however large, nothing is planned.
     const Workspaces workspaces(threads);
     if (std::ranges::any_of(corners,
                             [&](Corner corner) { return may_be_cut(image, corner, options.box, options.pad); })) {
         plan.prepare();
+        plan.neighbors = most_neighbors(plan, corners);
         for (int i = 0; i < threads; ++i) {
             plan.make_room(workspaces[i]);
         }
@@ -143,7 +149,7 @@ void extract(const ImageView& image, std::span<const Corner> corners, std::span<
                 make_image(plan, plan.outputs[k], workspace, ahead);
             }
             double* row = statistics.data() + (static_cast<Index>(k) * count + n) * statistics_count;
-            result = finish_image(plan, plan.outputs[k], window_mean, n, workspace, ahead, row);
+            result = finish_image(plan, plan.outputs[k], window_mean, n, corner, workspace, ahead, row);
         }
         return result;
     };
@@ -179,8 +185,8 @@ void fourier_crop(const float* images, Index count, Index box, float* output, In
         return;
     }
     const StackView stack{.float32 = output, .float16 = nullptr, .size = size};
-    const Steps steps{.normalize = false};
-    Plan plan(box, steps, {&stack, 1}, {});
+    const ExtractOptions options{.box = box, .steps = {.normalize = false}};
+    Plan plan(options, {&stack, 1}, {});
     plan.prepare();
     const Workspaces workspaces(team);
     for (int i = 0; i < team; ++i) {

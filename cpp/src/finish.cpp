@@ -1,42 +1,83 @@
 // What the passes over an image measure, and what steps.hpp makes of it.
 #include "finish.hpp"
 
+#include <cmath>
+#include <cstdint>
 #include <cstring>
 
+#include "cryobox/noise.hpp"
 #include "cryobox/normalize.hpp"
 #include "cryobox/steps.hpp"
+#include "own_background.hpp"
 
 namespace cryobox {
 
 namespace {
 
+/// Gaussian noise in place of the pixels that are dust; how many there are.
+Index replace_dust(const Kernels& kernels, float* image, Index size, const Dust& dust, std::uint64_t key) noexcept {
+    // Floats a little inside the limits find every pixel that may be beyond them; doubles decide.
+    const double slack = 1e-6 * (std::abs(dust.level) + dust.sd);
+    const auto narrowed = [&](double beyond) { return beyond - 1e-6 * beyond - slack; };
+    const auto high = std::isfinite(dust.above) ? static_cast<float>(dust.level + narrowed(dust.above)) : HUGE_VALF;
+    const auto low = std::isfinite(dust.below) ? static_cast<float>(dust.level - narrowed(dust.below)) : -HUGE_VALF;
+    const Index pixels = size * size;
+    const std::uint64_t stream = noise_stream(key, size);
+    Index count = 0;
+    for (Index at = kernels.find_beyond(image, 0, pixels, low, high); at < pixels;
+         at = kernels.find_beyond(image, at + 1, pixels, low, high)) {
+        if (dust.holds(static_cast<double>(image[at]))) {
+            image[at] = static_cast<float>(dust.level + dust.sd * gaussian(stream, static_cast<std::uint64_t>(at)));
+            ++count;
+        }
+    }
+    return count;
+}
+
+/// How an image is finished, and what was found on the way.
+struct Measured {
+    Finishing how;
+    Index dust = 0;
+    bool crowded = false;
+};
+
 /// How the image in `workspace.image` is normalized; what is not cropped loses the window's mean on the way.
-Finishing measure(const Plan& plan, const OutputPlan& output, double window_mean, Workspace& workspace,
-                  const Beside& beside) noexcept {
+Measured measure(const Plan& plan, const OutputPlan& output, double window_mean, Index n, Corner corner,
+                 Workspace& workspace, const Beside& beside) noexcept {
     const Kernels& kernels = plan.kernels;
-    const Background& background = *output.background;
+    const OwnBackground own = own_background(plan, output, n, corner, workspace);
+    const Background& background = *own.background;
     const bool cropped = output.backward != nullptr;
     float* image = workspace.image.data();
-    const BackgroundSums sums = cropped ? kernels.background_sums(image, background.runs(), beside)
-                                        : kernels.subtract_level(image, window_mean, background.runs(), beside);
+    BackgroundSums sums = cropped ? kernels.background_sums(image, background.runs(), beside)
+                                  : kernels.subtract_level(image, window_mean, background.runs(), beside);
+    Measured result{.crowded = own.crowded};
+    if (replaces_dust(plan.steps)) {
+        result.dust = replace_dust(kernels, image, output.stack.size, dust_of(plan.steps, background.fit(), sums),
+                                   plan.options.noise[static_cast<std::size_t>(n)]);
+        if (result.dust > 0) {
+            sums = kernels.background_sums(image, background.runs(), beside);
+        }
+    }
     const Plane plane = subtracted(plan.steps, background.fit(), sums);
     const BackgroundSums left = kernels.residual_sums(image, background.runs(), plane, beside);
-    Finishing result = normalized(plan.steps, background.fit(), sums, plane, left, window_mean);
-    if (cropped && result.status == Status::ok &&
-        !has_cropped_contrast(result.sd, kernels.root_mean_square(image, output.stack.size))) {
-        result.status = Status::no_contrast;
+    result.how = normalized(plan.steps, background.fit(), sums, plane, left, window_mean);
+    if (cropped && result.how.status == Status::ok &&
+        !has_cropped_contrast(result.how.sd, kernels.root_mean_square(image, output.stack.size))) {
+        result.how.status = Status::no_contrast;
     }
     return result;
 }
 
 } // namespace
 
-Status finish_image(const Plan& plan, const OutputPlan& output, double window_mean, Index n, Workspace& workspace,
-                    Ahead& ahead, double* statistics) noexcept {
+Status finish_image(const Plan& plan, const OutputPlan& output, double window_mean, Index n, Corner corner,
+                    Workspace& workspace, Ahead& ahead, double* statistics) noexcept {
     const bool cropped = output.backward != nullptr;
     const Beside beside{.by_column = workspace.by_column.data(), .ahead = ahead};
-    const Finishing how = plan.steps.normalize ? measure(plan, output, window_mean, workspace, beside)
-                                               : restored(plan.steps, cropped, window_mean);
+    const Measured measured = plan.steps.normalize ? measure(plan, output, window_mean, n, corner, workspace, beside)
+                                                   : Measured{.how = restored(plan.steps, cropped, window_mean)};
+    const Finishing& how = measured.how;
     if (how.status != Status::ok) {
         return how.status;
     }
@@ -55,6 +96,8 @@ Status finish_image(const Plan& plan, const OutputPlan& output, double window_me
     statistics[background_mean] = how.level;
     statistics[background_sd] = how.sd;
     statistics[clamped] = static_cast<double>(result.clamped);
+    statistics[dust] = static_cast<double>(measured.dust);
+    statistics[crowded] = measured.crowded ? 1 : 0;
     return Status::ok;
 }
 

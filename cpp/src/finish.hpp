@@ -8,10 +8,11 @@
 
 namespace cryobox {
 
-/// Normalize or restore, invert, measure and store the image in `workspace.image` as particle `n`. One that is cropped
-/// lacks the window's mean; one that isn't holds the pixels as they are. Fills a row of `statistics` where it is ok.
-Status finish_image(const Plan& plan, const OutputPlan& output, double window_mean, Index n, Workspace& workspace,
-                    Ahead& ahead, double* statistics) noexcept;
+/// Normalize or restore, invert, measure and store the image in `workspace.image` as particle `n`, cut at
+/// `corner`. One that is cropped lacks the window's mean; one that isn't holds the pixels as they are. Fills a row of
+/// `statistics` where it is ok.
+Status finish_image(const Plan& plan, const OutputPlan& output, double window_mean, Index n, Corner corner,
+                    Workspace& workspace, Ahead& ahead, double* statistics) noexcept;
 
 /// Zeros in place of particle `n`.
 void clear(const StackView& stack, Index n) noexcept;

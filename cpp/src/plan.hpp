@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "cryobox/crop.hpp"
+#include "cryobox/extract.hpp"
 #include "cryobox/fft.hpp"
 #include "cryobox/image.hpp"
 #include "cryobox/kernels.hpp"
@@ -22,6 +23,7 @@ struct OutputPlan {
     const Background* background = nullptr; ///< null: nothing is normalized
     const Transform* backward = nullptr;    ///< null: the window as it is
     Index columns_begin = 0;                ///< where its columns stand in Workspace::cropped
+    double radius = 0;                      ///< of the background, in its pixels
 };
 
 /// Shared by the threads of a call, never changed once it is prepared.
@@ -29,17 +31,21 @@ struct Plan {
     const Kernels& kernels;
     const Index box;
     const Steps steps;
+    const ExtractOptions& options; ///< what each window has of its own
     std::vector<OutputPlan> outputs;
     const Transform* forward = nullptr; ///< null: no output is cropped
     Index columns = 0;                  ///< columns of the window's transform that any output keeps
+    Index neighbors = 0;                ///< the most that any window has
     Index fetches = 0;                  ///< calls in which the next window is asked for, spread over what takes longest
 
     /// @param backgrounds one per output, or none where nothing is normalized
-    Plan(Index side, const Steps& chosen, std::span<const StackView> stacks, std::span<const Background> backgrounds)
-        : kernels(cryobox::kernels()), box(side), steps(chosen) {
+    Plan(const ExtractOptions& asked, std::span<const StackView> stacks, std::span<const Background> backgrounds)
+        : kernels(cryobox::kernels()), box(asked.box), steps(asked.steps), options(asked) {
         outputs.reserve(stacks.size());
         for (std::size_t k = 0; k < stacks.size(); ++k) {
-            outputs.push_back({.stack = stacks[k], .background = backgrounds.empty() ? nullptr : &backgrounds[k]});
+            outputs.push_back({.stack = stacks[k],
+                               .background = backgrounds.empty() ? nullptr : &backgrounds[k],
+                               .radius = steps.normalize ? asked.radii[k] : 0.0});
         }
     }
 
@@ -64,6 +70,13 @@ struct Plan {
         const Index largest = outputs.front().stack.size;
         workspace.image.reserve(largest * largest);
         workspace.by_column.reserve(room_for_columns(largest));
+        if (steps.normalize && !options.axes.empty()) {
+            workspace.tube.make_room(largest, 0);
+        }
+        if (steps.normalize && !options.neighbors.empty()) {
+            workspace.near.reserve(static_cast<std::size_t>(neighbors));
+            workspace.alone.make_room(largest, neighbors);
+        }
         if (forward != nullptr) {
             workspace.rows.reserve(2 * box);
             workspace.before.reserve(box);
@@ -71,6 +84,15 @@ struct Plan {
             workspace.columns.reserve(columns * column_stride(box));
             workspace.cropped.reserve(cropped_room_);
         }
+    }
+
+    /// How far neighbors are looked for from a window's center, in pixels of the micrograph.
+    [[nodiscard]] double reach() const noexcept {
+        double found = 0;
+        for (const OutputPlan& output : outputs) {
+            found = std::max(found, output.radius * static_cast<double>(box) / static_cast<double>(output.stack.size));
+        }
+        return static_cast<double>(box) / 2 + found + 1;
     }
 
 private:

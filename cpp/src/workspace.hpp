@@ -9,6 +9,7 @@
 #include "cryobox/buffer.hpp"
 #include "cryobox/fft.hpp"
 #include "cryobox/image.hpp"
+#include "cryobox/normalize.hpp"
 
 namespace cryobox {
 
@@ -21,10 +22,14 @@ struct Workspace {
     Buffer<Complex> cropped;  // the columns of every output, transformed back
     Buffer<float> image;      // an output before it is finished
     Buffer<double> by_column; // what a pass over it tabulates
+    Background tube;          // of the window at hand
+    Background alone;         // the same without its neighbors
+    std::vector<Position> near;
 
     [[nodiscard]] Index bytes() const noexcept {
         return rows.bytes() + before.bytes() + after.bytes() + columns.bytes() + cropped.bytes() + image.bytes() +
-               by_column.bytes();
+               by_column.bytes() + tube.bytes() + alone.bytes() +
+               static_cast<Index>(near.capacity() * sizeof(Position));
     }
 };
 

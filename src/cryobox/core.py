@@ -81,7 +81,7 @@ def cut(
     -------
     status : ndarray, shape (n,), uint8
         A `Status` per window. One that is not OK is zeros in every output.
-    statistics : ndarray, shape (number of outputs, n, 7), float64
+    statistics : ndarray, shape (number of outputs, n, len(STATISTICS)), float64
         Columns as `STATISTICS`.
 
     Raises
@@ -92,11 +92,11 @@ def cut(
         If the backend is missing or fails.
     """
     extract = partial(_in_a_team, _backend(device, device_memory).extract)
-    options = backend_options(windows, outputs, steps, threads)
+    ask = partial(backend_options, outputs=outputs, steps=steps)
     try:
-        status, statistics = extract(image, windows.corner, list(into), **options)
+        status, statistics = extract(image, windows.corner, list(into), **ask(windows, threads=threads))
         if all(isinstance(array, np.ndarray) for array in (image, *into)) and image.dtype.itemsize == 4:
-            cut_again(extract, image, windows.corner, list(into), options, status, statistics)
+            cut_again(extract, image, windows, list(into), ask, status, statistics)
     except (ValueError, BufferError) as error:  # the latter from a library that does not hand over its array
         raise OptionError(str(error)) from error
     except RuntimeError as error:
@@ -117,12 +117,17 @@ def _in_a_team(work: Callable[..., Any], *arguments: Any, **options: Any) -> Any
 
 def backend_options(windows: Windows, outputs: Sequence[Stored], steps: Steps, threads: int = 1) -> dict[str, Any]:
     """The keywords of a backend's `extract`, as cpp/bindings/options.hpp names them."""
+    told = dataclasses.asdict(steps)
     return {
         "box": windows.box,
         "pad": windows.pad,
         "radii": [output.background_radius for output in outputs],
         "threads": threads,
-        **dataclasses.asdict(steps),
+        # Of each window: where nothing is asked for, nothing is told.
+        "axes": windows.axes() if told.pop("tube") else None,
+        "neighbors": windows.neighbors,
+        "noise": windows.noise_keys() if steps.white_dust or steps.black_dust else None,
+        **told,
     }
 
 

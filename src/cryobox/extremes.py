@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cryobox.windows import Status
+from cryobox.windows import Status, Windows
 
 __all__ = ["crop_again", "cut_again"]
 
@@ -23,9 +23,9 @@ LARGEST = float(np.finfo(np.float32).max)
 def cut_again(
     extract: Callable[..., Any],
     image: NDArray[np.float32],
-    corners: NDArray[np.int64],
+    windows: Windows,
     outputs: Sequence[NDArray[Any]],
-    options: Mapping[str, Any],
+    ask: Callable[[Windows], dict[str, Any]],
     status: NDArray[np.uint8],
     statistics: NDArray[np.float64],
 ) -> None:
@@ -34,14 +34,19 @@ def cut_again(
     Parameters
     ----------
     extract : callable
-        A backend's, with its arguments: `image`, `corners`, `outputs` and `options` by name.
+        A backend's, with its arguments: `image`, corners, `outputs` and options by name.
+    ask : callable
+        The options for some windows, as the backend names them.
     status, statistics : ndarray
         What it returned.
     """
-    for row in _doubtful(status, statistics, normalize=options["normalize"]).tolist():
-        window = _window(image, corners[row], options["box"])
+    for row in _doubtful(status, statistics, normalize=ask(windows.take(slice(0)))["normalize"]).tolist():
+        window = _window(image, windows.corner[row], windows.box)
         if _leaves_float32(window):
             particle = [output[row : row + 1] for output in outputs]
+            options = ask(windows.take(slice(row, row + 1)))
+            if windows.neighbors is not None:  # the window becomes an image of its own
+                options["neighbors"] = windows.neighbors - windows.corner[row]
             status[row], statistics[:, row] = _cut_scaled(extract, window, particle, options)
 
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from cryobox import __version__
 from cryobox.beginning import as_begun, begin, check_inputs_stay, head_of, make_folders
 from cryobox.bounds import check_seconds
-from cryobox.engine.devices import memory_of_a_worker, ready_devices, warm_up
+from cryobox.engine.devices import check_on_gpus, memory_of_a_worker, ready_devices, warm_up
 from cryobox.engine.dispatch import Engine, Incidents, carry_out, check_engine
 from cryobox.engine.progress import ProgressCallback, Tally
 from cryobox.engine.shards import check_whole, different_processors, fingerprint, run_record, share
@@ -151,6 +151,7 @@ def run(
     began = time.perf_counter()
     check_engine(executor, options)
     recipe = as_begun(recipe, Path(out), options)
+    check_on_gpus(options, recipe)
     if executor is None:
         warm_up(options, recipe)
     given = Given.of(picks, micrographs, root, directory)

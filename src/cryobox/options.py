@@ -23,14 +23,20 @@ class Steps:
 
     Parameters
     ----------
-    normalize, ramp, invert, scale_const
+    normalize, ramp, invert, scale_const, white_dust, black_dust
         As in `Recipe`.
+    tube : bool
+        Whether the background lies outside a tube, whose direction each window has.
     """
 
     normalize: bool
     ramp: bool
     invert: bool
     scale_const: float | None
+    # What came later has a default, and is part of a task's id where it differs from that: older records stay good.
+    tube: bool = False
+    white_dust: float | None = None
+    black_dust: float | None = None
 
     @property
     def divisor(self) -> float:
@@ -65,6 +71,11 @@ class Recipe(Writing, Images, Helices, SubParticles, Positions, Selection, Readi
         The same as a diameter in Å; not together with `background_radius`.
     scale_const : float, optional
         Divide by this number instead of each particle's own background standard deviation.
+    helical_outer_diameter_angstrom : float, optional
+        Diameter in Å of the tubes of helices: the background is what lies outside, however far along the tube.
+    white_dust, black_dust : float, optional
+        Pixels brighter (darker) than the background's mean by more than so many of its sd become Gaussian noise of that
+        mean and sd, after the crop and before the plane is fitted. Needs `normalize`.
     edges : {"reject", "pad"}
         What becomes of a box that hangs over the edge of the micrograph: left out, or filled with the nearest pixel.
     recenter : bool

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 from enum import IntEnum
 from typing import Any
@@ -13,10 +14,13 @@ from cryobox.groups import StoredDtype
 
 __all__ = ["STATISTICS", "Status", "Stored", "Windows"]
 
-STATISTICS = ("minimum", "maximum", "mean", "sd", "background_mean", "background_sd", "clamped")
+STATISTICS = (
+    "minimum", "maximum", "mean", "sd", "background_mean", "background_sd", "clamped", "dust", "crowded",
+)  # fmt: skip
 """Columns of the statistics. The first four are those of the stored image before a cast to float16; the background's
 are in gray levels of the micrograph, the mean before and the sd after the ramp is subtracted (0 without `normalize`);
-`clamped` counts pixels beyond ±65504 in float16."""
+`clamped` counts pixels beyond ±65504 in float16, `dust` pixels that were replaced; `crowded` is 1 where neighbors would
+have left too little of the background."""
 
 
 class Status(IntEnum):
@@ -44,6 +48,11 @@ class Windows:
         (y, x) in pixels by which each image is moved to be centered, beyond whole pixels.
     angle : ndarray, shape (n,), float64, optional
         Psi of the tube through each, degrees, as rlnAnglePsiPrior.
+    neighbors : ndarray, shape (m, 2), float64, optional
+        Centers (y, x) of all particles of the micrograph, from the top down: what lies within the background radius of
+        one is no background.
+    seed : int
+        Of the noise: a number for the micrograph.
     """
 
     box: int
@@ -51,6 +60,8 @@ class Windows:
     corner: NDArray[np.int64]
     residual: NDArray[np.float64] | None = None
     angle: NDArray[np.float64] | None = None
+    neighbors: NDArray[np.float64] | None = None
+    seed: int = 0
 
     def __len__(self) -> int:
         return len(self.corner)
@@ -64,6 +75,17 @@ class Windows:
         """What this run knows of each window beside its place."""
         every = {"residual": self.residual, "angle": self.angle}
         return {name: values for name, values in every.items() if values is not None}
+
+    def noise_keys(self) -> NDArray[np.uint64]:
+        """What the noise of each begins with: equal for equal windows of one micrograph, whoever cuts them."""
+        seed = np.full(len(self), self.seed, np.uint64)
+        corner = self.corner.astype(np.uint64)
+        return _mixed(_mixed(_mixed(seed) + corner[:, 0]) + corner[:, 1])
+
+    def axes(self) -> NDArray[np.float64]:
+        """Cosine and sine of each `angle`: by the C library, one by one, as NumPy's own differ between processors."""
+        angles = map(math.radians, [] if self.angle is None else self.angle.tolist())
+        return np.array([(math.cos(one), math.sin(one)) for one in angles]).reshape(-1, 2)
 
     def rows_needed(self, ny: int) -> tuple[int, int]:
         """First row that any window touches of a micrograph of `ny` rows, and one past the last."""
@@ -84,7 +106,8 @@ class Stored:
     dtype : {"float32", "float16"}
         Type of the pixels.
     background_radius : float
-        Pixels from the center beyond which a pixel is background, 1 <= radius < size / 2; used only to normalize.
+        Pixels from the center beyond which a pixel is background, 1 <= radius < size / 2; of a tube from its axis,
+        above 0 and at most size / 2 - 1. Used only to normalize.
     """
 
     size: int
@@ -95,3 +118,10 @@ class Stored:
     def bytes_per_image(self) -> int:
         """Bytes of one image."""
         return self.size**2 * np.dtype(self.dtype).itemsize
+
+
+def _mixed(z: NDArray[np.uint64]) -> NDArray[np.uint64]:
+    """The finalizer of SplitMix64, as cpp/include/cryobox/noise.hpp has it."""
+    z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return z ^ (z >> np.uint64(31))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
 from typing import Any
 
 import numpy as np
@@ -10,7 +9,8 @@ import pytest
 from numpy.typing import NDArray
 
 from cryobox import _core
-from cutting import AS_A_RECIPE_HAS_THEM
+from cryobox.core import STATISTICS
+from cutting import AS_A_BACKEND_IS_TOLD
 
 
 def call(**changes: Any) -> tuple[NDArray[np.uint8], NDArray[np.float64]]:
@@ -22,7 +22,7 @@ def call(**changes: Any) -> tuple[NDArray[np.uint8], NDArray[np.float64]]:
         "box": 32,
         "radii": [6.0],
         "pad": False,
-        **asdict(AS_A_RECIPE_HAS_THEM),
+        **AS_A_BACKEND_IS_TOLD,
         "threads": 1,
     } | changes
     return _core.extract(arguments.pop("image"), arguments.pop("corners"), arguments.pop("outputs"), **arguments)
@@ -31,7 +31,7 @@ def call(**changes: Any) -> tuple[NDArray[np.uint8], NDArray[np.float64]]:
 def test_status_and_statistics_have_a_row_per_particle() -> None:
     status, statistics = call()
     assert status.tolist() == [0, 0]
-    assert statistics.shape == (1, 2, 7)
+    assert statistics.shape == (1, 2, len(STATISTICS))
 
 
 @pytest.mark.parametrize("dtype", ["float64", "int32", "uint32", "int64", "bool", "complex64", "S4", "O"])

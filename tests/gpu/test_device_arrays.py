@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import asdict
 from typing import Any
 
 import numpy as np
@@ -13,7 +12,7 @@ from numpy.typing import NDArray
 import standin
 from cryobox import core, gpu
 from cryobox.errors import BackendError, OptionError
-from cutting import AS_A_RECIPE_HAS_THEM, cut
+from cutting import AS_A_BACKEND_IS_TOLD, cut
 from standin import StandIn
 from synth import PIXEL_TYPES, corners_inside, micrograph, stored
 
@@ -90,7 +89,7 @@ def test_an_array_is_taken_over_dlpack(stand_in: StandIn, dtype: str) -> None:
     image = micrograph((60, 70), dtype, seed=3)
     corners, stack = np.array([(5, 6)]), np.empty((1, 16, 16), np.float32)
     options: dict[str, Any] = {"box": 32, "radii": [6.0], "pad": False, "threads": 1, "device": 0, "memory": 0}
-    options |= asdict(AS_A_RECIPE_HAS_THEM)
+    options |= AS_A_BACKEND_IS_TOLD
     expected, _ = core.extract(image, corners + 16.0, box=32, sizes=16, device="cuda:0")
     stand_in.module.extract(Exported(image), corners, [stack], **options)
     np.testing.assert_array_equal(stack, expected)
@@ -348,7 +347,7 @@ def test_stages_are_timed_on_demand(stand_in: StandIn) -> None:
         box=32,
         radii=[6.0],
         pad=False,
-        **asdict(AS_A_RECIPE_HAS_THEM),
+        **AS_A_BACKEND_IS_TOLD,
         threads=1,
         stages=stages,
     )

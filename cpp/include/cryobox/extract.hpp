@@ -1,10 +1,12 @@
 // The core's two calls: particles out of a micrograph, and Fourier-cropped images.
 #pragma once
 
+#include <cstdint>
 #include <span>
 #include <vector>
 
 #include "cryobox/image.hpp"
+#include "cryobox/normalize.hpp"
 #include "cryobox/rules.hpp"
 #include "cryobox/steps.hpp"
 
@@ -16,6 +18,11 @@ struct ExtractOptions {
     bool pad = false; ///< repeat the nearest pixel where a window hangs over the edge, instead of refusing it
     Steps steps;
     std::vector<double> radii; ///< background radius in pixels, one per output; used only to normalize
+    /// One per corner: the background lies outside a tube of that radius; none: outside a circle.
+    std::vector<Axis> axes;
+    /// Centers of particles in the micrograph, from the top down: what lies within the radius of one is no background.
+    std::vector<Position> neighbors;
+    std::vector<std::uint64_t> noise; ///< keys, one per corner; used only to replace dust
     int threads = 1;
 };
 

@@ -98,6 +98,9 @@ struct Kernels {
     /// Root mean square of an image about its mean, which must be near 0.
     double (*root_mean_square)(const float* image, Index size) noexcept;
 
+    /// The first pixel from number `begin` on that is above `high` or below `low`; else `pixels`.
+    Index (*find_beyond)(const float* image, Index begin, Index pixels, float low, float high) noexcept;
+
     /// Sums over the background of an image.
     BackgroundSums (*background_sums)(const float* image, const BackgroundRuns& background,
                                       const Beside& beside) noexcept;

@@ -20,6 +20,8 @@ enum Statistic : std::uint8_t {
     background_mean,
     background_sd,
     clamped,
+    dust,    ///< pixels that were replaced
+    crowded, ///< 1: too little was left of the background without the neighbors; it counts whole
     statistics_count
 };
 
@@ -88,6 +90,19 @@ constexpr bool has_cropped_contrast(double sd, double image_root_mean_square) no
 /// Whether a pixel is background; `i`, `j` count from the image's center, index size / 2.
 constexpr bool is_background(std::ptrdiff_t i, std::ptrdiff_t j, double radius) noexcept {
     return static_cast<double>(i * i + j * j) > radius * radius;
+}
+
+/// Whether a pixel lies outside a tube whose axis runs through the center; RELION's formula and order.
+constexpr bool is_outside_tube(std::ptrdiff_t i, std::ptrdiff_t j, double cosine, double sine, double radius) noexcept {
+    const double distance = static_cast<double>(i) * cosine + static_cast<double>(j) * sine;
+    return (distance < 0 ? -distance : distance) > radius;
+}
+
+/// Whether a pixel is farther than `radius` from a place, both counted from the image's center.
+constexpr bool is_far(std::ptrdiff_t i, std::ptrdiff_t j, double y, double x, double radius) noexcept {
+    const double dy = static_cast<double>(i) - y;
+    const double dx = static_cast<double>(j) - x;
+    return dy * dy + dx * dx > radius * radius;
 }
 
 } // namespace cryobox

@@ -21,6 +21,8 @@ struct Steps {
     bool ramp = true;
     bool invert = false;
     double scale_const = 0; ///< 0: each particle's own background sd
+    double white_dust = 0;  ///< sd of the background above its mean beyond which a pixel is replaced; 0: none is
+    double black_dust = 0;  ///< the same below it
 };
 
 /// What the last pass does to a pixel: (value - plane) * scale.
@@ -29,6 +31,28 @@ struct Finish {
     double scale = 1;
     double shift = 0; ///< near the result's mean; keeps the sum of squares from cancelling
 };
+
+/// Which pixels of an image are dust, and what they become.
+struct Dust {
+    double level = 0; ///< of the background, before its plane is subtracted
+    double sd = 0;
+    double above = 0; ///< how far beyond the level; infinite: none
+    double below = 0;
+
+    [[nodiscard]] constexpr bool holds(double value) const noexcept {
+        return value - level > above || value - level < -below;
+    }
+};
+
+CRYOBOX_SHARED bool replaces_dust(const Steps& steps) noexcept { return steps.white_dust > 0 || steps.black_dust > 0; }
+
+CRYOBOX_SHARED Dust dust_of(const Steps& steps, const PlaneFit& fit, const BackgroundSums& sums) noexcept {
+    const double level = sums.value / fit.count;
+    const double variance = sums.square / fit.count - level * level;
+    const double sd = variance > 0 ? std::sqrt(variance) : 0.0;
+    const auto beyond = [&](double threshold) { return threshold > 0 ? threshold * sd : HUGE_VAL; };
+    return Dust{.level = level, .sd = sd, .above = beyond(steps.white_dust), .below = beyond(steps.black_dust)};
+}
 
 /// How an image is finished, or why it isn't.
 struct Finishing {

@@ -32,11 +32,42 @@ double root_mean_square(const float* image, Index size) noexcept {
     return variance > 0 ? __builtin_sqrt(variance) : 0;
 }
 
+Index find_beyond(const float* image, Index begin, Index pixels, float low, float high) noexcept {
+    constexpr Index groups = 8; // looked at together: most hold nothing
+    const F8 lowest = F8{} + low;
+    const F8 highest = F8{} + high;
+    Index at = begin;
+    for (; at + groups * lanes <= pixels; at += groups * lanes) {
+        I8 found{};
+        for (Index group = 0; group < groups; ++group) {
+            const F8 v = load<F8>(image + at + group * lanes);
+            found |= (v > highest) | (v < lowest);
+        }
+        std::int64_t any[lanes / 2];
+        __builtin_memcpy(any, &found, sizeof(any));
+        if ((any[0] | any[1] | any[2] | any[3]) != 0) {
+            break;
+        }
+    }
+    while (at < pixels && !(image[at] > high) && !(image[at] < low)) {
+        ++at;
+    }
+    return at;
+}
+
 /// `slope` times the column's distance from the center, for every column and a group's lanes beyond the last.
 CRYOBOX_INLINE void tabulate(double slope, Index size, double* by_column) noexcept {
     const Index half = size / 2;
     for (Index x = 0; x < size + lanes; x += lanes) {
         store_wide(by_column + x, (lane_numbers + static_cast<double>(x - half)) * slope);
+    }
+}
+
+/// Calls `full` and `rest` as `in_groups` does, for the background's pixels of row y.
+template <class Full, class Rest>
+CRYOBOX_INLINE void in_runs(const BackgroundRuns& background, Index y, const Full& full, const Rest& rest) noexcept {
+    for (Index k = background.first[y]; k < background.first[y + 1]; ++k) {
+        in_groups(background.runs[k].begin, background.runs[k].end, full, rest);
     }
 }
 
@@ -64,8 +95,7 @@ CRYOBOX_INLINE BackgroundSums sums_of(const float* image, const BackgroundRuns& 
         };
         const auto full = [&](Index x) { add(widen(load<F8>(row + x)), x); };
         const auto rest = [&](Index x, Index count) { add(widen(load_some(image, size, y, x, count)), x); };
-        in_groups(0, background.first_run_end[y], full, rest);
-        in_groups(background.second_run_begin[y], size, full, rest);
+        in_runs(background, y, full, rest);
         value += row_value;
         value_i += row_value * static_cast<double>(y - half);
     }
@@ -114,8 +144,7 @@ BackgroundSums residual_sums(const float* image, const BackgroundRuns& backgroun
             value += r;
             square += r * r;
         };
-        in_groups(0, background.first_run_end[y], full, rest);
-        in_groups(background.second_run_begin[y], size, full, rest);
+        in_runs(background, y, full, rest);
     }
     return BackgroundSums{.value = total(value), .value_i = 0, .value_j = 0, .square = total(square)};
 }

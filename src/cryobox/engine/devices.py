@@ -20,7 +20,7 @@ from cryobox.gpu import most_callers, survey
 from cryobox.options import Recipe, RunOptions
 from cryobox.windows import Stored, Windows
 
-__all__ = ["CPU", "memory_of_a_worker", "on_a_device", "ready_devices", "warm_up"]
+__all__ = ["CPU", "check_on_gpus", "memory_of_a_worker", "on_a_device", "ready_devices", "warm_up"]
 
 CPU = "cpu"
 
@@ -87,6 +87,12 @@ def ready_devices(options: RunOptions, engine: object) -> tuple[tuple[str, ...],
     if not options.gpu_fallback:
         raise BackendError(f"{said} (cryobox info --devices says more; --gpu-fallback goes on without it)")
     return left or (CPU,), (f"{said}; {', '.join(left) or 'the CPU'} did its work",)
+
+
+def check_on_gpus(options: RunOptions, recipe: Recipe) -> None:
+    """Raise `OptionError` where GPUs are asked for, and a step that their core lacks."""
+    if options.gpus and recipe.not_on_gpus:
+        raise OptionError(f"{', '.join(recipe.not_on_gpus)}: the core for GPUs has no such step; leave out --gpus")
 
 
 def warm_up(options: RunOptions, recipe: Recipe) -> None:

@@ -44,6 +44,15 @@ def check_background_radius(radius: float, size: int) -> None:
         )
 
 
+def check_tube_radius(radius: float, size: int) -> None:
+    """Raise `OptionError` unless a tube leaves a background: 2 (`radius` + 1) <= `size`, RELION's rule."""
+    if not (radius > 0 and 2 * (radius + 1) <= size):
+        raise OptionError(
+            f"a tube must leave a background: its radius is {radius:g} pixels of images of {size} pixels, and may be "
+            f"at most {size // 2 - 1}; make the box larger"
+        )
+
+
 def _several(sizes: object) -> Iterable[object]:
     """One size, or a list, tuple or array of them, as something to go through."""
     if isinstance(sizes, (str, bytes)):
@@ -113,6 +122,34 @@ class Images:
         check=partial(check_positive, unit="", lowest=DIVISORS[0], highest=DIVISORS[1]),
     )  # fmt: skip
 
+    helical_outer_diameter_angstrom: float | None = option(
+        "--helical-outer-diameter", default=None, help="Tube of a helix in Å: background lies outside", panel=IMAGES,
+        check=partial(check_positive, unit=" of Å"),
+    )  # fmt: skip
+    white_dust: float | None = option(
+        "--white-dust", default=None, help="Replace pixels so many sd above the background", panel=IMAGES,
+        check=partial(check_positive, unit=" of sd"),
+    )  # fmt: skip
+    black_dust: float | None = option(
+        "--black-dust", default=None, help="Replace pixels so many sd below it", panel=IMAGES,
+        check=partial(check_positive, unit=" of sd"),
+    )  # fmt: skip
+
+    @property
+    def tube(self) -> bool:
+        """Whether the background lies outside a tube."""
+        return self.helical_outer_diameter_angstrom is not None
+
+    @property
+    def not_on_gpus(self) -> tuple[str, ...]:
+        """Options that are used here, and that only the CPU's core has."""
+        given = {
+            "--helical-outer-diameter": self.helical_outer_diameter_angstrom,
+            "--white-dust": self.white_dust,
+            "--black-dust": self.black_dust,
+        }
+        return tuple(flag for flag, value in given.items() if value is not None)
+
     @cached_property
     def outputs(self) -> tuple[StoredSize, ...]:
         """Everything that is stored of each particle, largest first."""
@@ -140,18 +177,36 @@ class Images:
             raise OptionError(
                 f"further sizes must be smaller than the first one, {sizes[0]}, and all different; got {every[1:]}"
             )
+        if self.tube and (self.background_radius or self.background_diameter_angstrom) is not None:
+            raise OptionError(
+                "the background of a helix lies outside its tube: give helical_outer_diameter_angstrom, or a "
+                "background radius or diameter, not both"
+            )
+        if (self.white_dust or self.black_dust) is not None and not self.normalize:
+            raise OptionError(
+                "white_dust and black_dust are told in sd of the background, and replaced where images are normalized; "
+                "they cannot be used without normalize"
+            )
         if self.background_radius is not None and self.background_diameter_angstrom is not None:
             raise OptionError("give background_radius (pixels) or background_diameter_angstrom (Å), not both")
         if self.scale_const is not None and not self.normalize:
             raise OptionError("scale_const divides normalized images; it cannot be used without normalize")
-        if self.background_diameter_angstrom is None and self.normalize:
+        if self.background_diameter_angstrom is None and self.normalize and not self.tube:
             for size in every:
-                check_background_radius(self.radius_in_pixels(size, box, math.nan), size)
+                self.check_background(self.radius_in_pixels(size, box, math.nan), size)
+
+    def check_background(self, radius: float, size: int) -> None:
+        """Raise `OptionError` unless `radius`, of `radius_in_pixels`, leaves images of side `size` a background."""
+        if self.tube:
+            check_tube_radius(radius, size)
+        else:
+            check_background_radius(radius, size)
 
     def radius_in_pixels(self, size: int, box: int, pixel_size: float) -> float:
         """Background radius for an image of side `size`, of a box cut where a pixel has `pixel_size` Å."""
-        if self.background_diameter_angstrom is not None:
-            return self.background_diameter_angstrom / 2 / (pixel_size * box / size)
+        diameter = self.helical_outer_diameter_angstrom or self.background_diameter_angstrom
+        if diameter is not None:
+            return diameter / 2 / (pixel_size * box / size)
         if self.background_radius is not None:
             return self.background_radius * size / self.sizes[0]
         return float(default_background_radius(size))

@@ -7,6 +7,8 @@ Positions are (y, x) in pixels; pixel (0, 0) is the center of the first stored p
 
 from __future__ import annotations
 
+from cryobox.reference.backgrounds import tube_mask, without_neighbors
+from cryobox.reference.dust import dust_mask, gaussian, noise_key, replace_dust
 from cryobox.reference.expansion import SubParticle, subparticles, symmetry_group, view_of
 from cryobox.reference.geometry import (
     EDGE,
@@ -51,12 +53,15 @@ __all__ = [
     "background_mask",
     "bad_part",
     "crop_matrix",
+    "dust_mask",
     "edge_status",
     "extract",
     "fourier_crop",
     "label_at",
     "lowpass",
     "middle_of",
+    "gaussian",
+    "noise_key",
     "normalize",
     "pad_with_mean",
     "point_in_image",
@@ -67,5 +72,8 @@ __all__ = [
     "symmetry_group",
     "view_of",
     "segments_of",
+    "replace_dust",
+    "tube_mask",
     "window",
+    "without_neighbors",
 ]

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import lru_cache
 from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
+from cryobox.reference.backgrounds import tube_mask, without_neighbors
+from cryobox.reference.dust import replace_dust
 from cryobox.reference.geometry import (
     NO_CONTRAST,
     NOT_FINITE,
@@ -81,6 +83,7 @@ def normalize(
     ramp: bool = True,
     scale_const: float | None = None,
     cropped: bool = False,
+    mask: NDArray[np.bool_] | None = None,
 ) -> Floats | None:
     """Make the background's plane and mean zero and its standard deviation one.
 
@@ -88,10 +91,10 @@ def normalize(
     background, with the population's sd (divided by n, not n - 1). With `scale_const` that number divides instead of
     the sd. None where the sd is not finite, or zero but for rounding (1e-12 of the background's root mean square; of a
     `cropped` image also 1e-6 of the whole image's about its mean, which is what a float32 transform leaves): such a
-    particle is rejected.
+    particle is rejected. `mask` is the background, where it is not what lies beyond `radius`.
     """
     size = image.shape[0]
-    mask = background_mask(size, radius)
+    mask = background_mask(size, radius) if mask is None else mask
     out: Floats = image.astype(np.float64)
     if not np.isfinite(out).all():
         return None
@@ -99,7 +102,10 @@ def normalize(
     y, x = np.mgrid[:size, :size].astype(np.float64) - size // 2
     if ramp:
         design = np.stack([np.ones(int(mask.sum())), y[mask], x[mask]], axis=1)
-        (constant, slope_y, slope_x), *_ = np.linalg.lstsq(design, out[mask], rcond=None)
+        varies = np.array([True, *(np.ptp(design[:, 1:], axis=0) > 0)])  # one row or column has no slope across it
+        solved = np.zeros(3)
+        solved[varies] = np.linalg.lstsq(design[:, varies], out[mask], rcond=None)[0]
+        constant, slope_y, slope_x = solved
         out = out - (constant + slope_y * y + slope_x * x)
     mean = float(out[mask].mean())
     sd = math.sqrt(float(((out[mask] - mean) ** 2).mean()))
@@ -126,12 +132,18 @@ def extract(
     ramp: bool = True,
     invert: bool = False,
     scale_const: float | None = None,
+    tube: bool = False,
+    angles: Sequence[float] | None = None,
+    neighbors: Sequence[tuple[float, float]] = (),
+    white_dust: float | None = None,
+    black_dust: float | None = None,
+    keys: Sequence[int] | None = None,
 ) -> tuple[tuple[Floats, ...], tuple[str, ...]]:
     """Cut, crop and normalize particles.
 
-    For each: window; minus the window's mean; Fourier crop to every size, each from the whole window; normalize (or
-    add the mean back); times -1 if `invert`. A window with a value that is not finite is `NOT_FINITE`; one that any of
-    the sizes cannot be normalized for is `NO_CONTRAST`. Rejected particles are zeros.
+    For each: window; minus the window's mean; Fourier crop to every size, each from the whole window; dust; normalize
+    (or add the mean back); times -1 if `invert`. A window with a value that is not finite is `NOT_FINITE`; one that
+    any of the sizes cannot be normalized for is `NO_CONTRAST`. Rejected particles are zeros.
 
     Parameters
     ----------
@@ -142,6 +154,12 @@ def extract(
         Side of the window.
     sizes, radii : sequence
         Sides of the images to make, and the background radius of each in its own pixels.
+    tube, angles
+        Whether that is a tube's radius, and psi of each window's tube in degrees: see `tube_mask`.
+    neighbors : sequence of (y, x)
+        Centers of all particles of the micrograph: see `without_neighbors`.
+    white_dust, black_dust, keys
+        See `replace_dust`; what the noise of each window begins with.
 
     Returns
     -------
@@ -151,9 +169,19 @@ def extract(
     images = tuple(np.zeros((len(corners), size, size), np.float64) for size in sizes)
     statuses = []
     for i, (y, x) in enumerate(corners):
-        made, status = _extract_one(
-            image, (int(y), int(x)), box, sizes, radii, edges, normalize, ramp, invert, scale_const
-        )
+        corner = (int(y), int(x))
+
+        def finish(cropped: Floats, radius: float, i: int = i, corner: tuple[int, int] = corner) -> Floats | None:
+            size = len(cropped)
+            mask = background_mask(size, radius)
+            if tube and angles is not None:
+                mask = tube_mask(size, angles[i], radius)
+            mask, _ = without_neighbors(mask, corner, box, neighbors, radius)
+            if keys is not None and (white_dust is not None or black_dust is not None):
+                cropped = replace_dust(cropped, mask, white_dust, black_dust, keys[i])
+            return _normalize(cropped, radius, ramp=ramp, scale_const=scale_const, cropped=size < box, mask=mask)
+
+        made, status = _extract_one(image, corner, box, sizes, radii, edges, finish if normalize else None, invert)
         for stack, particle in zip(images, made, strict=False):
             stack[i] = particle
         statuses.append(status)
@@ -167,10 +195,8 @@ def _extract_one(
     sizes: Sequence[int],
     radii: Sequence[float],
     edges: Literal["reject", "pad"],
-    normalize: bool,
-    ramp: bool,
+    finish: Callable[[Floats, float], Floats | None] | None,
     invert: bool,
-    scale_const: float | None,
 ) -> tuple[list[Floats], str]:
     """Return the particle in every size and `OK`, or nothing and why."""
     status = edge_status((image.shape[0], image.shape[1]), corner, box, edges)
@@ -184,8 +210,8 @@ def _extract_one(
     for size, radius in zip(sizes, radii, strict=True):
         cropped = fourier_crop(pixels - mean, size)
         particle: Floats | None = cropped + mean
-        if normalize:
-            particle = _normalize(cropped, radius, ramp=ramp, scale_const=scale_const, cropped=size < box)
+        if finish is not None:
+            particle = finish(cropped, radius)
         if particle is None:
             return [], NO_CONTRAST
         made.append(-particle if invert else particle)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator, Mapping
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,7 @@ from cryobox.results import TaskResult
 from cryobox.verification.findings import Problems
 from cryobox.verification.stacks import LARGEST_HALF
 from cryobox.verification.tables import Rows
+from cryobox.windows import Windows
 
 __all__ = ["TOLERANCE", "Images", "Sample"]
 
@@ -99,7 +100,10 @@ class Images:
         except (CryoboxError, OSError) as error:
             self._problems.add(f"{what}: {error}", f"{rows.path}: images")
             return
-        expected, word = _cut(image, corner_of(center, task.windows.box), task, [output])
+        pick = self._outcome.rows[row]
+        columns = {name: values[pick][None] for name, values in self._plan.places.columns.items()}
+        window = replace(task.windows, corner=corner_of(center, task.windows.box)[None], **columns)
+        expected, word = _cut(image, window, task, [output])
         self.compared += 1
         kind = f"{rows.path}: images"
         if word != reference.OK:
@@ -124,7 +128,7 @@ class Images:
         for task, some in _by_task(chosen):
             image = self._pixels(task)
             for index, why in some if image is not None else ():
-                _, word = _cut(image, task.windows.corner[index], task, task.outputs)
+                _, word = _cut(image, task.windows.take([index]), task, task.outputs)
                 self.refused += 1
                 if word != why:
                     y, x = center_of(task.windows.corner[index], task.windows.box)
@@ -150,18 +154,21 @@ def _by_task(windows: Iterable[tuple[Task, int, str]]) -> Iterator[tuple[Task, l
 
 
 def _cut(
-    image: NDArray[Any] | None, corner: NDArray[np.int64], task: Task, outputs: Iterable[Output]
+    image: NDArray[Any] | None, window: Windows, task: Task, outputs: Iterable[Output]
 ) -> tuple[list[NDArray[np.float64]], str]:
     """One window in float64 at the sizes of `outputs`, and what the reference says of it."""
     outputs = list(outputs)
     assert image is not None
     stacks, words = reference.extract(
         image,
-        corner[None, :],
-        box=task.windows.box,
+        window.corner,
+        box=window.box,
         sizes=[output.size for output in outputs],
         radii=[output.background_radius for output in outputs],
-        edges="pad" if task.windows.pad else "reject",
+        edges="pad" if window.pad else "reject",
+        angles=None if window.angle is None else window.angle.tolist(),
+        neighbors=[] if window.neighbors is None else window.neighbors.tolist(),
+        keys=[reference.noise_key(window.seed, (y, x)) for y, x in window.corner.tolist()],
         **asdict(task.steps),
     )
     return [stack[0] for stack in stacks], words[0]
