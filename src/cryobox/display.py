@@ -140,6 +140,10 @@ def explain_plan(plan: Plan) -> list[str]:
     return lines
 
 
+_COUNTED = (
+    ("dust", "dust", "pixels replaced by noise, in images of the first size"),
+    ("crowded", "crowded", "particles with too little background without their neighbors: normalized by all of it"),
+)
 _ROUNDED = {"truncate": "truncated", "nearest": "rounded to the nearest pixel"}
 
 
@@ -154,6 +158,7 @@ def summary_rows(result: RunResult, plan: Plan | None, steps: Steps | None = Non
     if result.incomplete:
         rows.append(("incomplete", f"{len(result.incomplete):,} micrographs, for example"))
         rows += [("", why) for why in list(result.incomplete.values())[:3]]
+    rows += [(label, f"{result.counts[name]:,} {text}") for name, label, text in _COUNTED if name in result.counts]
     if result.resumed:
         rows.append(("resumed", f"{result.resumed:,} micrographs were done before"))
     if plan is not None and result.extracted:

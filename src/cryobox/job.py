@@ -37,6 +37,7 @@ from cryobox.options import Recipe, RunOptions
 from cryobox.outcome import Outcome, outcome_of, picks_of_shard
 from cryobox.paths import Start
 from cryobox.plan import ACCEPTED, Plan, Task
+from cryobox.results import counts_of
 from cryobox.tables import check_other_family, stack_text, tables_present, withdraw_tables, write_tables
 
 __all__ = ["RunResult", "merge", "run", "watch"]
@@ -61,6 +62,8 @@ class RunResult:
     warnings : tuple of str
     bytes_read, bytes_written : int
     planning_seconds, cutting_seconds, seconds : float
+    counts : dict of str to int
+        What steps found: pixels replaced as "dust", particles too "crowded" for a background without neighbors.
     resumed : int
         Micrographs that an earlier run had finished.
     retried : int
@@ -85,6 +88,7 @@ class RunResult:
     planning_seconds: float = 0.0
     cutting_seconds: float = 0.0
     seconds: float = 0.0
+    counts: dict[str, int] = field(default_factory=dict)
     resumed: int = 0
     retried: int = 0
     shard: str = ""
@@ -229,6 +233,7 @@ def carry_out_plan(
             planning_seconds=planned - began,
             cutting_seconds=cut - planned,
             seconds=cut - began,
+            counts=counts_of(results),
             resumed=len(tasks) - len(todo),
             retried=incidents.retried,
             shard=part,
@@ -286,6 +291,7 @@ def merge(folder: str | os.PathLike[str], *, options: RunOptions | None = None) 
             incomplete=_named(inputs, outcome),
             warnings=_distinct(inputs.plan.warnings, *(found.warnings for found in results.values()), processors),
             planning_seconds=planned - began,
+            counts=counts_of(results.values()),
             resumed=len(results),
         )
         result = _finish(inputs, outcome, result, options, began)

@@ -71,6 +71,9 @@ class Recipe(Writing, Images, Helices, SubParticles, Positions, Selection, Readi
         The same as a diameter in Å; not together with `background_radius`.
     scale_const : float, optional
         Divide by this number instead of each particle's own background standard deviation.
+    background : {"plain", "exclude-neighbors"}
+        "exclude-neighbors": pixels within the background radius of another pick of the input, extracted or not, are no
+        background. Where less than a fifth of it would be left, it counts whole.
     helical_outer_diameter_angstrom : float, optional
         Diameter in Å of the tubes of helices: the background is what lies outside, however far along the tube.
     white_dust, black_dust : float, optional

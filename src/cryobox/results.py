@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass, field
 
-__all__ = ["Removed", "StackInfo", "TaskResult"]
+__all__ = ["Removed", "StackInfo", "TaskResult", "counts_of"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,6 +45,9 @@ class TaskResult:
     warnings : tuple of str
     error : str
         Why the micrograph could not be used; "" if it was.
+    counts : dict of str to int
+        What steps found in it, where it is not 0: pixels replaced as "dust" (in images of the first size), particles
+        too "crowded" for a background without their neighbors.
     """
 
     id: str
@@ -58,6 +63,7 @@ class TaskResult:
     bytes_read: int = 0
     warnings: tuple[str, ...] = ()
     error: str = ""
+    counts: dict[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,3 +72,11 @@ class Removed:
 
     digest: str
     label: str
+
+
+def counts_of(results: Iterable[TaskResult]) -> dict[str, int]:
+    """What steps found in all micrographs together."""
+    found: Counter[str] = Counter()
+    for result in results:
+        found.update(result.counts)
+    return dict(found)

@@ -34,6 +34,7 @@ LARGEST_HALF = 65504.0
 PATIENCE_SECONDS = 5.0  # a network file system may show a new file late
 
 REASON_OF = {Status.OUTSIDE: Reason.EDGE, Status.NOT_FINITE: Reason.NOT_FINITE, Status.NO_CONTRAST: Reason.NO_CONTRAST}
+COUNTED = ("dust", "crowded")  # what a task's result sums of its kept particles, of the first size
 _COLUMN = {name: index for index, name in enumerate(STATISTICS)}
 
 
@@ -158,6 +159,7 @@ def _append(device: str, task: Task, setting: Setting, stacks: _Stacks) -> _Cut:
         background_mean=float(background[:, _COLUMN["background_mean"]].mean()) if measured else float("nan"),
         background_sd=float(background[:, _COLUMN["background_sd"]].mean()) if measured else float("nan"),
         bytes_read=reader.bytes_read,
+        counts={name: count for name in COUNTED if (count := int(background[:, _COLUMN[name]].sum()))},
         warnings=(*reader.warnings, *_clamp_warning(task, statistics[:, kept])),
     )
     return _Cut(result=result, statistics=statistics[:, kept], clock=clock)

@@ -17,7 +17,7 @@ from cryobox.bounds import (
 from cryobox.boxes import check_even
 from cryobox.declared import IMAGES, checked, option
 from cryobox.errors import OptionError
-from cryobox.groups.words import StoredDtype, one_of
+from cryobox.groups.words import BackgroundKind, StoredDtype, one_of
 
 __all__ = [
     "DEFAULT_BACKGROUND_FRACTION",
@@ -122,6 +122,10 @@ class Images:
         check=partial(check_positive, unit="", lowest=DIVISORS[0], highest=DIVISORS[1]),
     )  # fmt: skip
 
+    background: BackgroundKind = option(
+        "--background", default="plain", help="exclude-neighbors: without the pixels of neighboring picks",
+        panel=IMAGES, check=one_of(BackgroundKind),
+    )  # fmt: skip
     helical_outer_diameter_angstrom: float | None = option(
         "--helical-outer-diameter", default=None, help="Tube of a helix in Å: background lies outside", panel=IMAGES,
         check=partial(check_positive, unit=" of Å"),
@@ -148,7 +152,8 @@ class Images:
             "--white-dust": self.white_dust,
             "--black-dust": self.black_dust,
         }
-        return tuple(flag for flag, value in given.items() if value is not None)
+        named = [flag for flag, value in given.items() if value is not None]
+        return tuple(named + ["--background exclude-neighbors"] * (self.background != "plain"))
 
     @cached_property
     def outputs(self) -> tuple[StoredSize, ...]:
@@ -182,6 +187,8 @@ class Images:
                 "the background of a helix lies outside its tube: give helical_outer_diameter_angstrom, or a "
                 "background radius or diameter, not both"
             )
+        if self.background != "plain" and not self.normalize:
+            raise OptionError(f"background = {self.background} says what is normalized by; it needs normalize")
         if (self.white_dust or self.black_dust) is not None and not self.normalize:
             raise OptionError(
                 "white_dust and black_dust are told in sd of the background, and replaced where images are normalized; "

@@ -12,6 +12,7 @@ from cryobox.bounds import (
 
 __all__ = [
     "Axes",
+    "BackgroundKind",
     "ClassesFrom",
     "Edges",
     "HelicalRecenter",
@@ -24,6 +25,7 @@ __all__ = [
     "one_of",
 ]
 
+BackgroundKind = Literal["plain", "exclude-neighbors"]
 Edges = Literal["reject", "pad"]
 Rounding = Literal["truncate", "nearest"]
 RecenterFrom = Literal["auto", "3d", "2d"]

@@ -87,8 +87,24 @@ def place(
         moved=_moved(particles, alive, center, decided, grounds),
         alignments=alignments,
         warnings=found.warnings,
-        columns=angles_of(particles),
+        columns=angles_of(particles) if recipe.tube and recipe.normalize else {},
+        centers=None if recipe.background == "plain" else _every_center(particles, micrograph, decided, grounds),
     )
+
+
+def _every_center(
+    particles: Particles, micrograph: NDArray[np.intp], decided: Decided, grounds: Grounds
+) -> NDArray[np.float64]:
+    """Where every pick lies that has a place in a micrograph that is cut, selected or not; nan for the others."""
+    unusable = np.fromiter(grounds.incomplete, dtype=np.intp, count=len(grounds.incomplete))
+    there = np.isin(micrograph, grounds.looked_at) & ~np.isin(micrograph, unusable)
+    there &= np.isfinite(particles.y) & np.isfinite(particles.x)
+    if decided.leading is not None:
+        with np.errstate(over="ignore", invalid="ignore"):
+            there &= np.isfinite(decided.leading.shift * decided.leading.pixel_size[:, None]).all(axis=1)
+    center = np.full((len(particles), 2), np.nan)
+    center[there] = centering.place(*_bases(particles, micrograph, there, decided, grounds)).center
+    return center
 
 
 def _bases(

@@ -57,8 +57,9 @@ def schedule(
     box, pad = decided.recipe.box, decided.recipe.edges == "pad"
     columns: dict[str, Any] = dict(places.columns)
     every = Windows(box=box, pad=pad, corner=places.corner, **columns)
+    near = _neighbors(places, micrograph, task_micrograph)
     tasks = tuple(
-        _task(decided, micrographs, grounds, m, every.take(cut[t]), names[t])
+        _task(decided, micrographs, grounds, m, replace(every.take(cut[t]), neighbors=near[t]), names[t])
         for t, m in enumerate(task_micrograph.tolist())
     )
     if decided.recipe.particles_per_stack is not None:
@@ -147,7 +148,7 @@ def _task(
         [
             micrographs.names[row], os.path.normpath(path), header.file_size, header.mtime_ns, list(header.shape),
             header.dtype.str, recipe.tiff_flip, windows.box, windows.pad, list(map(_fields, outputs)),
-            _fields(decided.steps), BITS, *columns,
+            _fields(decided.steps), BITS, *columns, *(["neighbors"] if windows.neighbors is not None else []),
         ]
     )  # fmt: skip
     return Task(
@@ -155,6 +156,7 @@ def _task(
             identity.encode()
             + windows.corner.astype("<i8").tobytes()
             + b"".join(values.astype("<f8").tobytes() for values in columns.values())
+            + (b"" if windows.neighbors is None else windows.neighbors.astype("<f8").tobytes())
         ),
         micrograph=micrographs.names[row],
         path=path,
@@ -164,6 +166,22 @@ def _task(
         outputs=tuple(outputs),
         steps=decided.steps,
     )
+
+
+def _neighbors(
+    places: Places, micrograph: NDArray[np.intp], tasks: NDArray[np.intp]
+) -> list[NDArray[np.float64] | None]:
+    """The centers of all picks of each task's micrograph, from the top down; None where backgrounds are plain."""
+    if places.centers is None:
+        return [None] * len(tasks)
+    rows = np.flatnonzero(np.isfinite(places.centers).all(axis=1))
+    y, x = places.centers[rows].T
+    rows = rows[np.lexsort((x, y, micrograph[rows]))]
+    begins, ends = (np.searchsorted(micrograph[rows], tasks, side) for side in ("left", "right"))
+    return [
+        np.unique(places.centers[rows[begin:end]], axis=0)
+        for begin, end in zip(begins.tolist(), ends.tolist(), strict=True)
+    ]
 
 
 def _check_angles(recipe: Recipe, places: Places) -> None:

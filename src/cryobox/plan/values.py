@@ -124,6 +124,8 @@ class Places:
     columns : mapping of str to ndarray, shape (picks, ...), float64
         What a window of each pick needs beside its place, by the names of `Windows`; empty where nothing is needed.
     warnings : tuple of str
+    centers : ndarray, shape (picks, 2), float64, optional
+        (y, x) in the micrograph of every pick, whatever becomes of it; nan where it has no place. For backgrounds.
     """
 
     reason: NDArray[np.int8]
@@ -133,6 +135,7 @@ class Places:
     alignments: tuple[Alignment, ...]
     columns: Mapping[str, NDArray[np.float64]] = field(default_factory=dict)
     warnings: tuple[str, ...] = ()
+    centers: NDArray[np.float64] | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -121,6 +121,8 @@ def _faults(task: Task, found: TaskResult, images: int) -> Iterator[str]:
             yield f"refused names window {index}; expected each of 0 to {len(task.windows) - 1} at most once"
         if why not in REFUSALS:
             yield f"refused says {why!r} of window {index}, expected {' or '.join(map(repr, REFUSALS))}"
+    if not all(isinstance(count, int) and count > 0 for count in found.counts.values()):
+        yield f"counts are {found.counts}, expected numbers above 0"
     expected = _images(task, found)
     outputs = task.outputs if expected else task.outputs[:0]
     if found.kept != expected:
