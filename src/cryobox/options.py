@@ -90,6 +90,10 @@ class Recipe(Writing, Images, Helices, SubParticles, Positions, Selection, Readi
         reference; "voxel": in voxels from its corner, as CryoSPARC's Volume Alignment Tools say it.
     ref_angpix : float, optional
         Å per pixel of the reference, for "px" and "voxel". Default: that of the particles' images.
+    adjust_defocus : bool
+        Add the depth of the new center in the view of each particle to its defocus, U and V, times `defocus_sign`.
+    defocus_sign : {-1, 1}
+        Which way the depth counts: programs disagree, and it depends on the hand of map and micrographs.
     reset_offsets : bool
         Make the shifts of all alignments 0, as RELION does: boxes stay where the coordinates are, whatever `recenter`
         says, and orientations stay as they are.
@@ -190,6 +194,7 @@ class Recipe(Writing, Images, Helices, SubParticles, Positions, Selection, Readi
             object.__setattr__(self, "sizes", (self.box,))  # frozen for others
         self.check_with(self.box)
         self.check_together()
+        self.check_depth()
         self.check_offsets()
         self.check_masks()
         self.check_points(recentered=self.recenter_3d is not None)

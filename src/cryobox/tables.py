@@ -198,7 +198,7 @@ def _extracted(
         shape=plan.grounds.shape,
         pixel_size=plan.grounds.pixel_size,
         moved=plan.places.moved[picks],
-        columns={name: values[picks] for name, values in particles.columns.items()},
+        columns={name: values[picks] for name, values in plan.columns.items()},
         alignments=tuple(alignment.take(picks) for alignment in plan.places.alignments),
         steps=plan.decided.steps,
         refresh_ctf=recipe.refresh_ctf,

@@ -23,6 +23,8 @@ __all__ = [
     "CTF_NEUTRAL",
     "CTF_OPTICS",
     "CTF_RESET",
+    "DEFOCUS",
+    "DEFOCUS_OFFSET",
     "DETECTOR",
     "DIVISOR_FIELD",
     "IMAGE_FLAGS",
@@ -128,6 +130,9 @@ QUANTITIES = (
 # word for a quantity leaves it out. "POSE" stands for CryoSPARC's rotation vector, made of the three angles together.
 POSE = "alignments3D/pose"
 UID = "_cryosparcUid"  # in STAR tables that were made of a `.cs`
+# Å that are added to the defocus of a row, U and V, whichever table it comes from: no column of its own.
+DEFOCUS_OFFSET = "defocus_offset_angstrom"
+DEFOCUS = ("defocus_u_angstrom", "defocus_v_angstrom")
 ANGLES = ("rot_degrees", "tilt_degrees", "psi_degrees")
 MADE = {
     quantity.name: quantity
@@ -154,6 +159,7 @@ MADE = {
         Quantity(name="source_uid", tag="", field="sym_expand/src_uid", kind="<u8", topic=Topic.PARTICLE),
         Quantity(name="copy_number", tag="", field="sym_expand/idx", kind="<u4", topic=Topic.PARTICLE),
         Quantity(name="uid", tag=UID, field="uid", kind="<u8", topic=Topic.PARTICLE),
+        Quantity(name=DEFOCUS_OFFSET, tag="", field=""),
     )
 }  # fmt: skip
 

@@ -12,7 +12,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cryobox.errors import OptionError
-from cryobox.formats.columns import ANGLES, CTF_FIELDS, CTF_NEUTRAL, DIVISOR_FIELD, MADE, POSE, to_field
+from cryobox.formats.columns import (
+    ANGLES,
+    CTF_FIELDS,
+    CTF_NEUTRAL,
+    DEFOCUS,
+    DEFOCUS_OFFSET,
+    DIVISOR_FIELD,
+    MADE,
+    POSE,
+    to_field,
+)
 from cryobox.formats.cs_table import Table, as_bytes, as_text, write_table
 from cryobox.formats.csg import write_group
 from cryobox.formats.ctf import NEUTRAL_DEFOCUS, own_ctf
@@ -428,6 +438,10 @@ def _put_ctf(columns: _Columns, particles: Particles, micrographs: Micrographs, 
     if "ctf/exp_group_id" not in columns:
         columns.put("ctf/exp_group_id", "<u4", _group_ids(micrographs, extracted.micrograph))
     columns.put(DIVISOR_FIELD, "<f4", extracted.steps.divisor)
+    if DEFOCUS_OFFSET in extracted.columns:
+        for field in (CTF_NEUTRAL[name].field for name in DEFOCUS):
+            if field in columns:
+                columns.put(field, "<f4", columns.get(field) + extracted.columns[DEFOCUS_OFFSET])
 
 
 def _put_own_ctf(columns: _Columns, particles: Particles, micrographs: Micrographs, extracted: Extracted) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from io import BytesIO
@@ -17,6 +17,8 @@ from cryobox.formats.columns import (
     CTF_FILES,
     CTF_NEUTRAL,
     CTF_RESET,
+    DEFOCUS,
+    DEFOCUS_OFFSET,
     MADE,
     MICROSCOPE,
     OPTICS_NEUTRAL,
@@ -160,6 +162,7 @@ def write_particles(path: str | Path, particles: Particles, micrographs: Microgr
     made[NAME] = Lookup(micrograph, [encode(name) for name in micrographs.names])
     ctf, dropped = _ctf_columns(star, particles, micrographs, extracted)
     made |= ctf
+    made |= _adjusted_defocus(star, particles, micrographs, extracted, ctf)
     made[GROUP] = Lookup(groups.index, [row[GROUP].encode() for row in groups.rows])
     made |= _origin_columns(star, particles, extracted)
     made |= _made_columns(star, extracted)
@@ -297,6 +300,34 @@ def _ctf_columns(
             old = mirrored.get(tag) or Run(star.table, extracted.rows, column, column)
         made[tag] = Chosen(own, old, new)
     return made, gone | {tag for tag in picked if tag not in made}
+
+
+def _adjusted_defocus(
+    star: StarTable | None,
+    particles: Particles,
+    micrographs: Micrographs,
+    extracted: Extracted,
+    written: Mapping[str, Piece],
+) -> dict[str, Piece]:
+    """The defocus of the rows, whichever table it comes from, with what the plan adds to it; `written`: without it."""
+    if DEFOCUS_OFFSET not in extracted.columns:
+        return {}
+    offset, rows = extracted.columns[DEFOCUS_OFFSET], extracted.rows
+    own = own_ctf(particles, micrographs, refresh=extracted.refresh_ctf)[rows]
+    made: dict[str, Piece] = {}
+    for name in DEFOCUS:
+        tag = CTF_NEUTRAL[name].tag
+        base = np.full(len(rows), np.nan)
+        if own.any() and star is not None and tag in star.table:
+            base[own] = star.table.floats(tag)[rows][own]
+        if name in micrographs.ctf:
+            base[~own] = micrographs.ctf[name][extracted.micrograph[~own]]
+        known = np.isfinite(base + offset)
+        if not known.any():
+            continue
+        values = np.where(known, base + offset, 0.0)
+        made[tag] = Numbers(values, known, written.get(tag) or _kept(star, tag, rows))
+    return made
 
 
 def _ctf_of_micrographs(micrographs: Micrographs) -> dict[str, list[bytes]]:

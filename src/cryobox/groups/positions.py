@@ -11,6 +11,7 @@ from typing import Literal
 from cryobox.bounds import (
     LARGEST_BOX,
     PIXEL_SIZES,
+    check_integer,
     check_positive,
 )
 from cryobox.boxes import check_even
@@ -52,6 +53,13 @@ def _check_point(_: str, value: object) -> str:
     return text
 
 
+def _check_sign(name: str, value: object) -> int:
+    sign = check_integer(name, value, -1, 1)
+    if sign == 0:
+        raise OptionError(f"{name} must be -1 or 1; got 0")
+    return sign
+
+
 def _check_box(name: str, value: object) -> int:
     box = check_even(name, value)
     if box > LARGEST_BOX:
@@ -81,6 +89,13 @@ class Positions:
         shown="of the images",
         check=partial(check_positive, unit=" of Å per pixel", lowest=PIXEL_SIZES[0], highest=PIXEL_SIZES[1]),
     )  # fmt: skip
+    adjust_defocus: bool = option(
+        "--adjust-defocus", default=False, help="Defocus changed by the depth of the new center", panel=POSITIONS
+    )
+    defocus_sign: int = option(
+        "--defocus-sign", default=-1, help="Of the depth in the defocus: -1 or 1 (disputed)", panel=POSITIONS,
+        metavar="-1|1", check=_check_sign,
+    )  # fmt: skip
     reset_offsets: bool = option(
         "--reset-offsets", default=False, help="Shifts become 0 and move nothing; orientations stay", panel=POSITIONS
     )
@@ -90,6 +105,18 @@ class Positions:
     drop_alignments: bool = option(
         "--drop-alignments", default=False, help="Leave out orientations and shifts", panel=POSITIONS
     )
+
+    def check_depth(self) -> None:
+        """Refuse a depth of nothing.
+
+        Raises
+        ------
+        OptionError
+        """
+        if self.adjust_defocus and self.recenter_3d is None:
+            raise OptionError("--adjust-defocus needs the depth of a point of the reference: give --recenter-3d, too")
+        if self.defocus_sign != -1 and not self.adjust_defocus:
+            raise OptionError("--defocus-sign is of --adjust-defocus; give both, or neither")
 
     def check_offsets(self) -> None:
         """Refuse shifts that are to be forgotten and used.

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from cryobox.errors import OptionError
+from cryobox.formats.columns import DEFOCUS_OFFSET
 from cryobox.formats.poses import image_sides, image_sizes, views_of
 from cryobox.groups import Unit, point_from
 from cryobox.particles import Alignment, Particles
@@ -17,7 +19,13 @@ __all__ = ["centered_on", "in_angstrom"]
 Floats = NDArray[np.float64]
 
 
-def centered_on(particles: Particles, leading: Alignment, text: str, ref_pixel_size: float | None) -> Particles:
+def centered_on(
+    particles: Particles,
+    leading: Alignment,
+    text: str,
+    ref_pixel_size: float | None,
+    defocus_sign: Literal[-1, 0, 1] = 0,
+) -> Particles:
     """Picks whose alignment `leading` brings a point of the reference to the center of the box.
 
     As RELION does: the point, turned by rot, tilt and psi, appears at its x and y in the image; the shift that centers
@@ -32,6 +40,8 @@ def centered_on(particles: Particles, leading: Alignment, text: str, ref_pixel_s
         As `groups.point_from`: in Å or pixels from the reference's center, or in voxels from its corner.
     ref_pixel_size : float, optional
         Å per pixel of the reference, where `text` counts in pixels or voxels; default: that of the particles' images.
+    defocus_sign : {-1, 0, 1}
+        The defocus changes by so many times the depth of the point: its z in the view of each particle.
 
     Raises
     ------
@@ -44,7 +54,14 @@ def centered_on(particles: Particles, leading: Alignment, text: str, ref_pixel_s
     angstrom = views @ in_angstrom(*point_from(text), particles, ref_pixel_size)[:, :, None]
     shown = angstrom[:, [1, 0], 0]  # (y, x)
     moved = replace(leading, shift=leading.shift - shown / leading.pixel_size[:, None])
-    return replace(particles, alignments=tuple(moved if one is leading else one for one in particles.alignments))
+    columns = {**particles.columns}
+    if defocus_sign:
+        columns[DEFOCUS_OFFSET] = columns.get(DEFOCUS_OFFSET, 0.0) + defocus_sign * angstrom[:, 2, 0]
+    return replace(
+        particles,
+        alignments=tuple(moved if one is leading else one for one in particles.alignments),
+        columns=columns,
+    )
 
 
 def in_angstrom(

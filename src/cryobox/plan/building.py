@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from functools import partial
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from cryobox.decided import decide, doubts
+from cryobox.decided import Decided, decide, doubts
 from cryobox.errors import MicrographError, OptionError
+from cryobox.formats.ctf import NEUTRAL_DEFOCUS, own_ctf
 from cryobox.formats.masks import FoundMasks
 from cryobox.grounds import settle
 from cryobox.matching import micrographs_with_picks
@@ -56,16 +58,9 @@ def build_plan(
         If the recipe cannot be honored on this input.
     """
     decided = decide(recipe, particles, micrographs)
+    particles = _on_another_point(particles, micrographs, decided)
     if recipe.recenter_3d is not None:
-        if decided.leading is None:
-            raise OptionError(
-                "--recenter-3d moves the boxes of particles that have an alignment; leave out --no-recenter and "
-                "--drop-alignments"
-            )
-        particles = centered_on(particles, decided.leading, recipe.recenter_3d, recipe.ref_angpix)
         decided = decide(recipe, particles, micrographs)
-    elif recipe.ref_angpix is not None and recipe.subparticles is None:
-        raise OptionError("--ref-angpix says what pixels of --recenter-3d or --subparticles are; give both, or neither")
     grounds = settle(particles, micrographs, recipe, match=match, headers=headers)
     micrograph = match[particles.micrograph] if len(particles) else np.empty(0, dtype=np.intp)
     reason = select(particles, micrograph, decided, grounds)
@@ -94,6 +89,7 @@ def build_plan(
         grounds=grounds,
         micrograph=micrograph,
         places=places,
+        columns=particles.columns,
         work=work,
         warnings=(
             *particles.warnings,
@@ -105,3 +101,34 @@ def build_plan(
         ),
         notes=tuple(notes),
     )
+
+
+def _on_another_point(particles: Particles, micrographs: Micrographs, decided: Decided) -> Particles:
+    """The picks with the point of the reference in the center that the recipe names.
+
+    Raises
+    ------
+    OptionError
+        If they have no orientations, or no defocus that could be adjusted.
+    """
+    recipe = decided.recipe
+    if recipe.recenter_3d is None:
+        if recipe.ref_angpix is not None and recipe.subparticles is None:
+            raise OptionError(
+                "--ref-angpix says what pixels of --recenter-3d or --subparticles are; give both, or neither"
+            )
+        return particles
+    if decided.leading is None:
+        raise OptionError(
+            "--recenter-3d moves the boxes of particles that have an alignment; leave out --no-recenter and "
+            "--drop-alignments"
+        )
+    if not recipe.adjust_defocus:
+        return centered_on(particles, decided.leading, recipe.recenter_3d, recipe.ref_angpix)
+    if NEUTRAL_DEFOCUS not in micrographs.ctf and not own_ctf(particles, micrographs, refresh=False).any():
+        raise OptionError(
+            f"{particles.source}: has no defocus, and {micrographs.source} has none either, so --adjust-defocus has "
+            f"nothing to adjust; leave it out, or give micrographs after CTF estimation"
+        )
+    sign: Literal[-1, 1] = 1 if recipe.defocus_sign > 0 else -1
+    return centered_on(particles, decided.leading, recipe.recenter_3d, recipe.ref_angpix, sign)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -172,6 +173,8 @@ class Plan:
     micrograph : ndarray, shape (picks,), intp
         Index into the micrographs' table; -1: none.
     places : Places
+    columns : mapping of str to ndarray
+        `Particles.columns` of the picks as they were planned: what stands there of them, and what the plan adds.
     work : Work
     warnings, notes : tuple of str
         Notes are decisions worth telling only to those who ask (`-v`).
@@ -181,6 +184,7 @@ class Plan:
     grounds: Grounds
     micrograph: NDArray[np.intp]
     places: Places
+    columns: Mapping[str, NDArray[Any]] = field(default_factory=dict)
     work: Work
     warnings: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()

@@ -17,6 +17,8 @@ __all__ = [
     "OUTSIDE",
     "Floats",
     "Recentered",
+    "adjusted_defocus",
+    "depth_of_point",
     "edge_status",
     "point_in_image",
     "recenter",
@@ -119,6 +121,18 @@ def point_in_image(rot: float, tilt: float, psi: float, point: tuple[float, floa
     shown_x = (cp * ct * cr - sp * sr) * x + (cp * ct * sr + sp * cr) * y - cp * st * z
     shown_y = (-sp * ct * cr - cp * sr) * x + (-sp * ct * sr + cp * cr) * y + sp * st * z
     return shown_y, shown_x
+
+
+def depth_of_point(rot: float, tilt: float, point: tuple[float, float, float]) -> float:
+    """Third coordinate of a point in the view of a particle, as in `point_in_image`; psi does not matter."""
+    x, y, z = point
+    along = math.cos(math.radians(rot)) * x + math.sin(math.radians(rot)) * y
+    return math.sin(math.radians(tilt)) * along + math.cos(math.radians(tilt)) * z
+
+
+def adjusted_defocus(defocus: float, depth: float, sign: int = -1) -> float:
+    """The defocus, U or V, of a point at a depth in the view; all in Å. The sign is disputed (docs/faq.md)."""
+    return defocus + sign * depth
 
 
 def edge_status(shape: tuple[int, int], corner: tuple[int, int], box: int, edges: Literal["reject", "pad"]) -> str:
