@@ -22,6 +22,7 @@ __all__ = [
     "is_fast",
     "neighbors",
     "nearby",
+    "nearest_crop",
     "propose",
 ]
 
@@ -80,6 +81,26 @@ def crop_for(box: int, pixel_size: float, target_pixel_size: float) -> int:
     _check_positive("the target pixel size", target_pixel_size)
     _check_positive("the pixel size", pixel_size)
     return min(box, fast_box(min(max(1, math.ceil(box * pixel_size / target_pixel_size - 1e-9)), FAST_BOXES[-1])))
+
+
+def nearest_crop(box: int, pixel_size: float, wanted: float) -> int:
+    """Return the even size nearest to the one at which a box of side `box` would have pixels of `wanted` Å; at least 2.
+
+    Raises
+    ------
+    OptionError
+        If that is larger than the box.
+    """
+    _check_positive("the output's pixel size", wanted)
+    _check_positive("the pixel size", pixel_size)
+    exact = box * pixel_size / wanted
+    size = 2 * max(1, math.floor(min(exact, 2 * box) / 2 + 0.5))
+    if size > box:
+        raise OptionError(
+            f"--angpix-out {wanted:g}: the micrographs have {pixel_size:g} Å per pixel, and nothing makes finer ones; "
+            f"ask for {pixel_size:g} or more"
+        )
+    return size
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -31,6 +31,8 @@ class Grounds:
     scale : ndarray, shape (names, 2), float64
         Pixels of the file per pixel of the grid that the picks are on, (y, x), for each of `micrograph_names` of the
         picks; 1 where unknown.
+    coordinate_scale : ndarray, shape (names,), float64
+        The part of `scale` that the user gave, as a factor or as a pixel size.
     headers : dict of int to ImageHeader
         Of those that can be read.
     incomplete : dict of int to str
@@ -43,6 +45,7 @@ class Grounds:
     shape: NDArray[np.int64]
     pixel_size: NDArray[np.float64]
     scale: NDArray[np.float64]
+    coordinate_scale: NDArray[np.float64]
     headers: dict[int, ImageHeader]
     incomplete: dict[int, str]
     looked_at: NDArray[np.intp]
@@ -72,6 +75,12 @@ def settle(
         warnings += header.warnings
     scale = _grid_scale(particles, match, shape, recipe)
     pixel_size = _pixel_sizes(particles, micrographs, match, usable, scale, recipe, warnings)
+    given = np.full(len(scale), recipe.coordinate_scale)
+    if recipe.coordinate_pixel_size is not None:
+        known = match >= 0
+        known[known] = np.isfinite(pixel_size[match[known]])
+        given[known] = recipe.coordinate_pixel_size / pixel_size[match[known]]
+        scale *= given[:, None]
     incomplete = {row: str(found) for row, found in headers.items() if isinstance(found, MicrographError)}
     incomplete |= _contradicting_shapes(particles, micrographs, match, shape, scale)
     full = recipe.limit is not None and len(headers) == recipe.limit
@@ -82,6 +91,7 @@ def settle(
         shape=shape,
         pixel_size=pixel_size,
         scale=scale,
+        coordinate_scale=given,
         headers=usable,
         incomplete=incomplete,
         looked_at=np.fromiter(headers, dtype=np.intp, count=len(headers)),

@@ -292,10 +292,13 @@ def _check_options_apply(particles: Particles, table: Micrographs, recipe: Recip
     """
     if not recipe.tiff_flip and not any(path.lower().endswith((".tif", ".tiff")) for path in table.paths):
         raise InputError(f"{table.source}: holds no TIFF files, so --tiff-no-flip cannot apply; leave it out")
-    if recipe.coordinate_scale != 1.0 and particles.from_fractions:
+    asked = f"--coord-scale {recipe.coordinate_scale:g}" if recipe.coordinate_scale != 1.0 else ""
+    if recipe.coordinate_pixel_size is not None:
+        asked = f"--angpix-coords {recipe.coordinate_pixel_size:g}"
+    if asked and particles.from_fractions:
         raise OptionError(
-            f"{particles.source}: positions are parts of the micrograph's sides and fit any binning, so --coord-scale "
-            f"{recipe.coordinate_scale:g} cannot apply; leave it out"
+            f"{particles.source}: positions are parts of the micrograph's sides and fit any binning, so {asked} cannot "
+            f"apply; leave it out"
         )
 
 

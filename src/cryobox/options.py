@@ -178,6 +178,9 @@ class Recipe(Writing, Images, Helices, SubParticles, Positions, Selection, Readi
         Å per pixel of the micrographs, where neither table nor header says it.
     coordinate_scale : float
         Multiplies the coordinates of the picks (made on a binned copy).
+    coordinate_pixel_size : float, optional
+        Å per pixel of the coordinates, which are then multiplied by this over the pixel size of their micrograph; not
+        together with `coordinate_scale`.
     coordinate_suffix : str, optional
         What per-micrograph coordinate files have between the micrograph's stem and the file type, or up to its end as
         RELION says it (`_autopick.star`). Only files that end so are read.
@@ -194,6 +197,7 @@ class Recipe(Writing, Images, Helices, SubParticles, Positions, Selection, Readi
             object.__setattr__(self, "sizes", (self.box,))  # frozen for others
         self.check_with(self.box)
         self.check_together()
+        self.check_scales()
         self.check_depth()
         self.check_offsets()
         self.check_masks()

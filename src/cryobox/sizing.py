@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from cryobox.boxes import crop_for, propose
+from cryobox.boxes import crop_for, nearest_crop, propose
 from cryobox.declared import IMAGES, option
 from cryobox.errors import OptionError
 
@@ -24,6 +24,8 @@ class Sizing:
         Pixels: of the window, of the first and of the second stored image.
     diameter, target_pixel_size, target_resolution : float, optional
         Å: of the particle, which chooses the box; of a stored pixel, or twice that, which choose `fcrop`.
+    angpix_out : float, optional
+        Å of a stored pixel: `fcrop` is the even size nearest to it, and the exact size of its pixels is written.
     also : sequence of str, optional
         Further sizes, "64" or "64:float16".
     """
@@ -37,6 +39,9 @@ class Sizing:
     )
     target_resolution: float | None = option(
         "--target-resolution", default=None, help="The same by resolution: Å, twice the pixel", panel=IMAGES
+    )
+    angpix_out: float | None = option(
+        "--angpix-out", default=None, help="Å per stored pixel, as near as an even size allows", panel=IMAGES
     )
     fcrop: int | None = option("--fcrop", default=None, help="Fourier-crop to this side", panel=IMAGES)
     small: int | None = option("--small", default=None, help="A second, smaller crop in the same pass", panel=IMAGES)
@@ -83,14 +88,17 @@ def choose_sizes(asked: Sizing, recorded: Mapping[str, Any], *, dtype: str, pixe
         raise OptionError("give --box (pixels) or --diameter (Å), not both")
     if asked.fcrop is not None and target is not None:
         raise OptionError("give --fcrop (pixels), or --target-pixel-size or --target-resolution (Å), not both")
+    if asked.angpix_out is not None and (asked.fcrop is not None or target is not None):
+        raise OptionError("give --angpix-out, or --fcrop, --target-pixel-size or --target-resolution, not both")
     why: list[str] = []
     box, fcrop, small, others = asked.box, asked.fcrop, asked.small, ()
-    angstrom = pixel_size() if asked.diameter is not None or target is not None else 0.0
+    in_angstrom = (asked.diameter, target, asked.angpix_out)
+    angstrom = pixel_size() if any(one is not None for one in in_angstrom) else 0.0
     if asked.diameter is not None:
         proposal = propose(asked.diameter, angstrom)
         box = proposal.box
         why.append(proposal.reasons[0])
-        if fcrop is None and target is None:
+        if fcrop is None and target is None and asked.angpix_out is None:
             why.append(f"stored as cut; --fcrop {proposal.reasons[1]}; --small {proposal.reasons[2]}")
     if box is None:
         if "box" not in recorded:
@@ -98,7 +106,7 @@ def choose_sizes(asked: Sizing, recorded: Mapping[str, Any], *, dtype: str, pixe
         box = int(recorded["box"])
     if "sizes" in recorded:
         first, *second = recorded["sizes"]
-        if fcrop is None and target is None and first != recorded["box"]:
+        if fcrop is None and target is None and asked.angpix_out is None and first != recorded["box"]:
             fcrop = first
         if second:
             recorded_small, *others = second
@@ -107,6 +115,10 @@ def choose_sizes(asked: Sizing, recorded: Mapping[str, Any], *, dtype: str, pixe
         fcrop = crop_for(box, angstrom, target)
         reached = angstrom * box / fcrop
         why.append(f"stored at {fcrop}: {reached:.4g} Å per pixel, {2 * reached:.3g} Å at best")
+    if asked.angpix_out is not None:
+        fcrop = nearest_crop(box, angstrom, asked.angpix_out)
+        reached = angstrom * box / fcrop
+        why.append(f"stored at {fcrop}: {reached:.6g} Å per pixel ({asked.angpix_out:g} was asked for)")
     sizes = [box if fcrop is None else fcrop, *([] if small is None else [small]), *others]
     also = [further_size(text, dtype) for text in asked.also] if asked.also else recorded.get("also", ())
     return Chosen(box=box, sizes=tuple(sizes), also=tuple(map(tuple, also)), why=tuple(why))

@@ -47,7 +47,8 @@ class CtfQuestion:
         Å per pixel, as used.
     refresh, average : bool
         `Recipe.refresh_ctf`, `Recipe.ctf_average`.
-    coordinate_scale : float
+    coordinate_scale : ndarray, shape (micrographs,)
+        Pixels of the micrograph per pixel of the picks, as the user gave it.
     style : str
         Of the tables.
     """
@@ -57,7 +58,7 @@ class CtfQuestion:
     pixel_size: Floats
     refresh: bool
     average: bool
-    coordinate_scale: float
+    coordinate_scale: Floats
     style: str
 
 
@@ -234,26 +235,26 @@ def _pixel_sizes(particles: Particles, question: CtfQuestion) -> list[str]:
     tag = "_rlnMicrographPixelSize"
     if not isinstance(star, StarTable) or star.group is None or not any(tag in row for row in star.optics):
         return []
-    said = np.array([number(row.get(tag)) for row in star.optics]) / question.coordinate_scale
+    said = np.array([number(row.get(tag)) for row in star.optics])
     grouped = star.group[question.rows] >= 0
     key = (star.group[question.rows] * max(len(question.pixel_size), 1) + question.micrograph)[grouped]
     pairs, _, counts = distinct(key.astype(np.int64))
     group, micrograph = np.divmod(pairs, max(len(question.pixel_size), 1))
     with np.errstate(divide="ignore", invalid="ignore"):
-        ratio = said[group] / question.pixel_size[micrograph]
+        ratio = said[group] / question.coordinate_scale[micrograph] / question.pixel_size[micrograph]
         ratio = np.nan_to_num(np.maximum(ratio, 1 / ratio), nan=1.0, posinf=1.0)
     if not len(ratio) or ratio.max() <= PIXEL_SIZE_WARNING:
         return []
     k = int(np.argmax(ratio))
     name = star.optics[group[k]].get("_rlnOpticsGroupName", str(group[k] + 1))
     values = (
-        f"{particles.source}: optics group {name!r} has {tag} {said[group[k]] * question.coordinate_scale:g}, but the "
+        f"{particles.source}: optics group {name!r} has {tag} {said[group[k]]:g}, but the "
         f"micrographs have {question.pixel_size[micrograph[k]]:g} Å per pixel"
     )
     if ratio[k] > PIXEL_SIZE_ERROR:
         raise InputError(
             f"{values}; were the picks made on another binning? Give --coord-scale "
-            f"{said[group[k]] * question.coordinate_scale / question.pixel_size[micrograph[k]]:g}, or correct the table"
+            f"{said[group[k]] / question.pixel_size[micrograph[k]]:g}, or correct the table"
         )
     return [f"{values}; the micrographs' is used ({_count(int(counts[ratio > PIXEL_SIZE_WARNING].sum()), 'particle')})"]
 

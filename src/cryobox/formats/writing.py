@@ -82,15 +82,20 @@ def check_tables(
         If picks and micrographs contradict each other, a name cannot be written, or what comes with picks of a
         mirrored copy has no mirror image.
     """
+    import numpy as np
+
     from cryobox.formats import ctf, mirroring, names, star_optics
 
+    coordinate_scale = np.full(len(micrographs), recipe.coordinate_scale)
+    if recipe.coordinate_pixel_size is not None:
+        coordinate_scale = recipe.coordinate_pixel_size / pixel_size
     question = ctf.CtfQuestion(
         rows=rows,
         micrograph=micrograph,
         pixel_size=pixel_size,
         refresh=recipe.refresh_ctf,
         average=recipe.ctf_average,
-        coordinate_scale=recipe.coordinate_scale,
+        coordinate_scale=coordinate_scale,
         style="relion" if native == "star" else "cryosparc",
     )
     own = ctf.own_ctf(particles, micrographs, refresh=recipe.refresh_ctf)

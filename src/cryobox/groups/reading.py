@@ -12,6 +12,7 @@ from cryobox.bounds import (
     check_positive,
 )
 from cryobox.declared import POSITIONS, TABLES, option
+from cryobox.errors import OptionError
 
 __all__ = [
     "Reading",
@@ -30,6 +31,10 @@ class Reading:
         "--coord-scale", default=1.0, help="Multiply coordinates (picks of a binned copy)", panel=POSITIONS,
         check=partial(check_positive, unit="", lowest=SCALES[0], highest=SCALES[1]),
     )  # fmt: skip
+    coordinate_pixel_size: float | None = option(
+        "--angpix-coords", default=None, help="Å per pixel of the coordinates, if another one", panel=POSITIONS,
+        check=partial(check_positive, unit=" of Å per pixel", lowest=PIXEL_SIZES[0], highest=PIXEL_SIZES[1]),
+    )  # fmt: skip
     coordinate_suffix: str | None = option(
         "--coord-suffix", default=None, help="Coordinate files: text after the micrograph's stem", panel=TABLES,
         check=partial(check_part_of_a_name, option="--coord-suffix"),
@@ -47,3 +52,13 @@ class Reading:
     tiff_flip: bool = option(
         "--tiff-no-flip", default=True, values=(False, True), help="Keep the row order of TIFF files", panel=TABLES
     )
+
+    def check_scales(self) -> None:
+        """Refuse two scales of the coordinates.
+
+        Raises
+        ------
+        OptionError
+        """
+        if self.coordinate_pixel_size is not None and self.coordinate_scale != 1.0:
+            raise OptionError("give --coord-scale or --angpix-coords, not both: each says how large coordinates are")

@@ -125,7 +125,8 @@ def _bases(
     if not particles.from_fractions:
         # A scale that the user gives says that the numbers themselves are at another binning; only the result is
         # a position to be read as a pixel.
-        position, factor = position * recipe.coordinate_scale, factor / recipe.coordinate_scale
+        given = grounds.coordinate_scale[particles.micrograph[alive], None]
+        position, factor = position * given, factor / given
     if leading is None and recipe.rounding == "nearest":
         base = round_half_away(position)
     else:
@@ -163,7 +164,7 @@ def _moved(
     recipe = decided.recipe
     if decided.leading is not None:
         return alive.copy()
-    if recipe.flip_x or recipe.flip_y or recipe.coordinate_scale != 1.0:
+    if recipe.flip_x or recipe.flip_y:
         return alive.copy()
     old = truncate(np.stack([particles.y, particles.x], axis=1), guard=particles.from_fractions)
     same_grid = (grounds.scale == 1.0).all(axis=1)[particles.micrograph] if len(particles) else alive
