@@ -17,6 +17,7 @@ from cryobox.decided import decide
 from cryobox.errors import InputError, MicrographError, OptionError, OutputError
 from cryobox.folder.layout import RECORD
 from cryobox.folder.run import Run
+from cryobox.formats.ctf import check_has_defocus
 from cryobox.formats.files_read import noting
 from cryobox.formats.images import read_header
 from cryobox.formats.masks import find_masks
@@ -255,7 +256,10 @@ def _subparticles(particles: Particles, table: Micrographs, recipe: Recipe) -> t
         return particles, ()
     particles = with_origins(particles)
     leading = decide(recipe, particles, table).leading
-    return subparticles_of(particles, leading, recipe, recipe.ref_angpix)
+    if recipe.adjust_defocus:
+        check_has_defocus(particles, table)
+    sign = recipe.defocus_sign if recipe.adjust_defocus else 0
+    return subparticles_of(particles, leading, recipe, recipe.ref_angpix, sign)
 
 
 def _segments(

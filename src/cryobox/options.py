@@ -91,7 +91,8 @@ class Recipe(Writing, Images, Helices, SubParticles, Positions, Selection, Readi
     ref_angpix : float, optional
         Å per pixel of the reference, for "px" and "voxel". Default: that of the particles' images.
     adjust_defocus : bool
-        Add the depth of the new center in the view of each particle to its defocus, U and V, times `defocus_sign`.
+        Add the depth of the new center, or of the sub-particle, in the view of each particle to its defocus, U and V,
+        times `defocus_sign`.
     defocus_sign : {-1, 1}
         Which way the depth counts: programs disagree, and it depends on the hand of map and micrographs.
     reset_offsets : bool
@@ -198,8 +199,8 @@ class Recipe(Writing, Images, Helices, SubParticles, Positions, Selection, Readi
         self.check_with(self.box)
         self.check_together()
         self.check_scales()
-        self.check_depth()
-        self.check_offsets()
+        self.check_depth(subparticles=self.subparticles is not None)
+        self.check_offsets(subparticles=self.subparticles is not None)
         self.check_masks()
         self.check_points(recentered=self.recenter_3d is not None)
         self.check_helices(recenter=self.recenter)

@@ -29,8 +29,8 @@ U, V = RNG.uniform(8000, 20000, (2, N))
 OF_FILE = (12000.0, 11000.0)
 
 
-def depths() -> NDArray[np.float64]:
-    """The third coordinate of the point in each view: three turns of the frame, one after the other."""
+def depths(point: tuple[float, float, float] = POINT) -> NDArray[np.float64]:
+    """The third coordinate of a point in each view: three turns of the frame, one after the other."""
     found = []
     for rot, tilt, psi in np.radians(ANGLES):
 
@@ -42,7 +42,7 @@ def depths() -> NDArray[np.float64]:
             matrix[i, j], matrix[j, i] = np.sin(angle), -np.sin(angle)
             return matrix
 
-        found.append((turn(2, psi) @ turn(1, tilt) @ turn(2, rot) @ POINT)[2])
+        found.append((turn(2, psi) @ turn(1, tilt) @ turn(2, rot) @ point)[2])
     return np.array(found)
 
 
@@ -148,6 +148,15 @@ def test_the_depth_is_that_of_the_literal_twin() -> None:
     assert reference.adjusted_defocus(10000.0, 30.0) == 9970.0
 
 
+@pytest.mark.parametrize("make", [star, cs])
+def test_each_sub_particle_has_a_depth_of_its_own(folder: Path, make: Any) -> None:
+    x, y, z = POINT
+    asked: dict[str, Any] = {"recenter_3d": None, "subparticles": "{},{},{}".format(*POINT), "symmetry": "C2"}
+    found = defocus(folder, make(folder, ctf=True), defocus_sign=1, **asked)
+    expected = np.stack([U + depths(), U + depths((-x, -y, z))], axis=1).ravel()
+    np.testing.assert_allclose(found[:, 0], expected, atol=1e-5 if make is star else 2e-3)
+
+
 def test_without_it_the_defocus_stays(folder: Path) -> None:
     np.testing.assert_allclose(defocus(folder, star(folder, ctf=True), adjust_defocus=False).T, [U, V], atol=1e-5)
 
@@ -162,7 +171,7 @@ def test_a_defocus_that_is_no_number_stays_as_it_is(folder: Path) -> None:
 
 def test_a_depth_of_nothing_is_refused(folder: Path) -> None:
     for asked, message in (
-        ({"adjust_defocus": True}, "give --recenter-3d, too"),
+        ({"adjust_defocus": True}, "give --recenter-3d or --subparticles"),
         ({"recenter_3d": "1,2,3", "defocus_sign": 1}, "--defocus-sign is of --adjust-defocus"),
         ({"recenter_3d": "1,2,3", "adjust_defocus": True, "defocus_sign": 0}, "must be -1 or 1"),
         ({"recenter_3d": "1,2,3", "adjust_defocus": True, "defocus_sign": 2}, "at most 1"),

@@ -20,7 +20,17 @@ from cryobox.formats.star_text import number
 from cryobox.micrograph import PIXEL_SIZE_ERROR, PIXEL_SIZE_WARNING, Micrographs
 from cryobox.particles import Particles
 
-__all__ = ["DEFOCUS", "NEUTRAL_DEFOCUS", "CtfQuestion", "aberrations", "check_ctf", "check_groups", "own_ctf", "vector"]
+__all__ = [
+    "DEFOCUS",
+    "NEUTRAL_DEFOCUS",
+    "CtfQuestion",
+    "aberrations",
+    "check_ctf",
+    "check_groups",
+    "check_has_defocus",
+    "own_ctf",
+    "vector",
+]
 
 Mask = NDArray[np.bool_]
 
@@ -81,6 +91,20 @@ def own_ctf(particles: Particles, micrographs: Micrographs, *, refresh: bool) ->
         if particles.lacks_ctf is not None:
             own &= ~particles.lacks_ctf
     return own
+
+
+def check_has_defocus(particles: Particles, micrographs: Micrographs) -> None:
+    """Refuse to adjust a defocus that nobody has.
+
+    Raises
+    ------
+    OptionError
+    """
+    if NEUTRAL_DEFOCUS not in micrographs.ctf and not own_ctf(particles, micrographs, refresh=False).any():
+        raise OptionError(
+            f"{particles.source}: has no defocus, and {micrographs.source} has none either, so --adjust-defocus has "
+            f"nothing to adjust; leave it out, or give micrographs after CTF estimation"
+        )
 
 
 def check_ctf(particles: Particles, micrographs: Micrographs, question: CtfQuestion) -> tuple[str, ...]:

@@ -106,20 +106,22 @@ class Positions:
         "--drop-alignments", default=False, help="Leave out orientations and shifts", panel=POSITIONS
     )
 
-    def check_depth(self) -> None:
-        """Refuse a depth of nothing.
+    def check_depth(self, *, subparticles: bool) -> None:
+        """Refuse a depth of nothing; `subparticles`: whether there are any, whose depths they are.
 
         Raises
         ------
         OptionError
         """
-        if self.adjust_defocus and self.recenter_3d is None:
-            raise OptionError("--adjust-defocus needs the depth of a point of the reference: give --recenter-3d, too")
+        if self.adjust_defocus and self.recenter_3d is None and not subparticles:
+            raise OptionError(
+                "--adjust-defocus takes the depth of a point of the reference: give --recenter-3d or --subparticles"
+            )
         if self.defocus_sign != -1 and not self.adjust_defocus:
             raise OptionError("--defocus-sign is of --adjust-defocus; give both, or neither")
 
-    def check_offsets(self) -> None:
-        """Refuse shifts that are to be forgotten and used.
+    def check_offsets(self, *, subparticles: bool) -> None:
+        """Refuse shifts that are to be forgotten and used, as `subparticles` use them.
 
         Raises
         ------
@@ -131,6 +133,7 @@ class Positions:
             flag
             for flag, asked in (
                 ("--recenter-3d", self.recenter_3d is not None),
+                ("--subparticles", subparticles),
                 ("--recenter-from", self.recenter_from != "auto"),
                 ("--drop-alignments", self.drop_alignments),
             )

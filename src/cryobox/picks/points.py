@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,7 +23,7 @@ def centered_on(
     leading: Alignment,
     text: str,
     ref_pixel_size: float | None,
-    defocus_sign: Literal[-1, 0, 1] = 0,
+    defocus_sign: int = 0,
 ) -> Particles:
     """Picks whose alignment `leading` brings a point of the reference to the center of the box.
 

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cryobox.errors import OptionError
+from cryobox.formats.columns import DEFOCUS_OFFSET
 from cryobox.formats.labels import labels_of
 from cryobox.formats.links import links_of
 from cryobox.formats.poses import views_of
@@ -60,7 +61,11 @@ def with_origins(particles: Particles) -> Particles:
 
 
 def subparticles_of(
-    particles: Particles, leading: Alignment | None, options: SubParticles, ref_pixel_size: float | None
+    particles: Particles,
+    leading: Alignment | None,
+    options: SubParticles,
+    ref_pixel_size: float | None,
+    defocus_sign: int = 0,
 ) -> tuple[Particles, tuple[str, ...]]:
     """A pick for each sub-particle, those of one particle one after the other; and what is worth telling.
 
@@ -75,6 +80,8 @@ def subparticles_of(
     options : SubParticles
     ref_pixel_size : float, optional
         Å per pixel of the reference, where points are in pixels or voxels.
+    defocus_sign : {-1, 0, 1}
+        The defocus of a sub-particle differs from its particle's by so many times its depth.
 
     Raises
     ------
@@ -105,6 +112,8 @@ def subparticles_of(
     columns: dict[str, NDArray[Any]] = {
         name: angles[:, i] for i, name in enumerate(("rot_degrees", "tilt_degrees", "psi_degrees"))
     }
+    if defocus_sign:
+        columns[DEFOCUS_OFFSET] = defocus_sign * np.round(shown[:, :, 2].ravel(), DIGITS)
     halves, told = _halves(particles)
     if halves is not None:
         columns["half_set"] = halves[parent]

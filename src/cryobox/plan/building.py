@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from functools import partial
-from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from cryobox.decided import Decided, decide, doubts
 from cryobox.errors import MicrographError, OptionError
-from cryobox.formats.ctf import NEUTRAL_DEFOCUS, own_ctf
+from cryobox.formats.ctf import check_has_defocus
 from cryobox.formats.masks import FoundMasks
 from cryobox.grounds import settle
 from cryobox.matching import micrographs_with_picks
@@ -123,12 +122,7 @@ def _on_another_point(particles: Particles, micrographs: Micrographs, decided: D
             "--recenter-3d moves the boxes of particles that have an alignment; leave out --no-recenter and "
             "--drop-alignments"
         )
-    if not recipe.adjust_defocus:
-        return centered_on(particles, decided.leading, recipe.recenter_3d, recipe.ref_angpix)
-    if NEUTRAL_DEFOCUS not in micrographs.ctf and not own_ctf(particles, micrographs, refresh=False).any():
-        raise OptionError(
-            f"{particles.source}: has no defocus, and {micrographs.source} has none either, so --adjust-defocus has "
-            f"nothing to adjust; leave it out, or give micrographs after CTF estimation"
-        )
-    sign: Literal[-1, 1] = 1 if recipe.defocus_sign > 0 else -1
+    if recipe.adjust_defocus:
+        check_has_defocus(particles, micrographs)
+    sign = recipe.defocus_sign if recipe.adjust_defocus else 0
     return centered_on(particles, decided.leading, recipe.recenter_3d, recipe.ref_angpix, sign)
