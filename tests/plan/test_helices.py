@@ -19,6 +19,7 @@ from cryobox.errors import InputError, OptionError
 from cryobox.formats.cs_table import write_table
 from cryobox.given import Given
 from cryobox.inputs import Inputs, prepare
+from cryobox.job import merge
 from cryobox.particles import Reason
 from cryobox.verification import verify
 from star_tables import columns
@@ -327,6 +328,37 @@ def test_particles_are_no_ends_and_no_segments(folder: Path) -> None:
         planned(table(folder, ENDS), helix="segments")
     with pytest.raises(OptionError, match=r"would be more than 268435456; is the distance in Å"):
         planned(table(folder, ENDS), helix="ends", inter_box_distance=1e-6)
+
+
+def several(folder: Path) -> str:
+    """Tubes on three micrographs, in turn."""
+    rows: dict[str, list[Any]] = {
+        "rlnMicrographName": [f"M/{name}.mrc" for name in "abc" for _ in range(4)],
+        "rlnCoordinateX": ENDS["rlnCoordinateX"] * 3,
+        "rlnCoordinateY": ENDS["rlnCoordinateY"] * 3,
+    }
+    return table(folder, rows)
+
+
+def test_shards_and_resumed_runs_of_segments_give_the_bytes_of_a_whole_run(folder: Path) -> None:
+    picks = several(folder)
+    asked = {"helix": "ends", "inter_box_distance": 31.0}
+    extract(picks, "whole", **asked)
+    for shard in (1, 2):
+        cryobox.run(
+            picks, micrographs="M/*.mrc", out="parts", recipe=cryobox.Recipe(box=BOX, normalize=False, **asked),
+            options=cryobox.RunOptions(fsync=False, shard=(shard, 2)),
+        )  # fmt: skip
+    merge("parts")
+    extract(picks, "resumed", limit=1, **asked)
+    extract(picks, "resumed", **asked)
+    for out in ("parts", "resumed"):
+        for name in "abc":
+            stack = f"stacks/{name}_particles.mrcs"
+            assert Path(out, stack).read_bytes() == Path("whole", stack).read_bytes()
+        text = Path(out, "particles.star").read_text().replace(f"@{out}/", "@whole/")
+        assert text == Path("whole/particles.star").read_text()
+        assert verify(out, everything=True).problems == ()
 
 
 # CryoSPARC -----------------------------------------------------------------------------------------------------------

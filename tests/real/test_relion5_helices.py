@@ -8,11 +8,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import mrcfile
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 
 import cryobox
+from cryobox.comparison import compare_particles
+from cryobox.comparison.missing import FRACTION
 from star_tables import columns
 
 TAGS = ("CoordinateX", "CoordinateY", "HelicalTubeID", "HelicalTrackLengthAngst", "AngleTiltPrior", "AnglePsiPrior",
@@ -172,3 +175,63 @@ def test_files_of_other_kinds_give_the_segments_of_the_installed_relion(
             assert list(map(float, columns(Path("out/particles.star"))[tag])) == list(
                 map(float, columns(Path("R/particles.star"))[tag])
             )
+
+
+@pytest.mark.real
+@pytest.mark.relion
+def test_a_helical_refinement_starts_on_our_segments_and_its_table_is_extracted_again(place: Path) -> None:
+    cryobox.run(
+        "inputs/list_tubes.star",
+        micrographs="inputs/micrographs_ctf.star",
+        out="Extract/job010",
+        recipe=cryobox.Recipe(box=32, **ENDS, helical_nr_asu=4),
+        options=cryobox.RunOptions(fsync=False),
+    )
+    _, y, x = np.mgrid[:32, :32, :32] - 16
+    with mrcfile.new("tube.mrc") as reference:
+        reference.set_data((x**2 + y**2 < 16).astype(np.float32))
+        reference.voxel_size = 2.0
+    Path("Class3D").mkdir()
+    options = (
+        "--i Extract/job010/particles.star --o Class3D/run --ref tube.mrc --ini_high 20 --ctf --iter 1 --K 1 "
+        "--tau2_fudge 2 --particle_diameter 60 --flatten_solvent --zero_mask --oversampling 1 --healpix_order 1 "
+        "--offset_range 2 --offset_step 2 --sym C1 --norm --scale --pad 1 --firstiter_cc --j 1 --random_seed 1 --helix "
+        "--helical_outer_diameter 30 --helical_nr_asu 4 --helical_twist_initial -1.2 --helical_rise_initial 4.75 "
+        "--helical_z_percentage 0.3 --sigma_tilt 5 --sigma_psi 3"
+    )
+    done = subprocess.run(["relion_refine", *options.split()], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    refined = columns(Path("Class3D/run_it001_data.star"))
+    ours = columns(Path("Extract/job010/particles.star"))
+    assert sorted(refined["_rlnHelicalTubeID"]) == sorted(ours["_rlnHelicalTubeID"])
+    result = cryobox.run(
+        "Class3D/run_it001_data.star",
+        micrographs="inputs/micrographs_ctf.star",
+        out="Extract/job011",
+        recipe=cryobox.Recipe(box=32, helix="segments"),
+        options=cryobox.RunOptions(fsync=False),
+    )
+    again = columns(Path("Extract/job011/particles.star"))
+    assert result.extracted >= 0.95 * len(refined["_rlnImageName"])
+    assert set(again["_rlnAnglePsiPrior"]) <= set(refined["_rlnAnglePsiPrior"])
+    psi = np.radians(np.array(again["_rlnAnglePsiPrior"], np.float64))
+    left = np.array([again["_rlnOriginXAngst"], again["_rlnOriginYAngst"]], np.float64) / 2.0
+    assert np.abs(left[0] * np.sin(psi) + left[1] * np.cos(psi)).max() <= 0.5 * 2**0.5 + 1e-3  # across the tube
+
+
+@pytest.mark.real
+@pytest.mark.relion
+def test_segments_that_relion_leaves_out_for_a_fraction_are_named_in_the_comparison(place: Path) -> None:
+    """gold.mrc is 448 x 384: a box of 32 about x = 432.4 ends with the last column."""
+    picks = Path("inputs/edge.star")
+    rows = ["400.0 100.2 1 90 0 0", "432.4 100.2 1 90 0 60", "200.3 368.9 2 90 0 0", "433.0 300 2 90 0 90"]
+    tags = ["CoordinateX", "CoordinateY", "HelicalTubeID", "AngleTiltPrior", "AnglePsiPrior", "HelicalTrackLengthAngst"]
+    picks.write_text("data_\n\nloop_\n" + "".join(f"_rln{tag}\n" for tag in tags) + "\n".join(rows) + "\n")
+    theirs = relion(picks, 32)
+    Path("P").mkdir()
+    shutil.copy(picks, "P/gold.star")
+    extract("P", 32, {"helix": "segments", "helical_bimodal": False})
+    found = compare_particles("out", theirs, sample=0)
+    assert len(found.pairs) == 1
+    assert found.only_a.reasons == (FRACTION, FRACTION)
+    assert columns(Path("out/rejected.star"), "")["_rlnCoordinateX"] == ["433.0"]

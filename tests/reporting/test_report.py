@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import io
 import json
 import os
 import re
@@ -20,6 +22,8 @@ from cryobox.simulate import make_dataset
 
 pytest.importorskip("matplotlib")
 pytest.importorskip("jinja2")
+
+from PIL import Image
 
 from cryobox.reporting import page, require_extra, write_report
 from cryobox.reporting.facts import MicrographRow, gather, power_spectra
@@ -272,3 +276,26 @@ def test_the_report_of_shards_names_the_merge_and_no_table_before_it(tmp_path: P
         assert "beside this file lists each of them" not in html
     merge(out, options=RunOptions(fsync=False))
     assert "<code>rejected.star</code> beside this file lists each of them" in write_report(out).read_text()
+
+
+def test_helices_are_drawn_through_their_segments(tmp_path: Path) -> None:
+    data = make_dataset(tmp_path, micrographs=1, picks=6)
+    (tmp_path / "ends").mkdir()
+    ends = "data_\n\nloop_\n_rlnCoordinateX\n_rlnCoordinateY\n200 300\n600 300\n500 700\n500 500\n"
+    (tmp_path / "ends/sim_001.star").write_text(ends)
+    recipe = replace(RECIPE, helix="ends", inter_box_distance=100.0)
+    result = run(tmp_path / "ends", micrographs=data.micrographs, out=tmp_path / "out", recipe=recipe, root=tmp_path,
+                 options=RunOptions(fsync=False))  # fmt: skip
+    facts = gather(result.out)
+    lines = page._tubes(facts, np.arange(len(facts.particles)))
+    assert [len(line) for line in lines] == np.bincount(facts.particles.tube).tolist()[1:]
+    assert lines[0][:, 0].tolist() == [300] * len(lines[0])
+    assert (np.diff(lines[0][:, 1]) > 0).all()
+    assert (np.diff(lines[1][:, 0]) < 0).all()
+    blank, kept = np.full((100, 100), 128, np.uint8), np.zeros(0, np.bool_)
+    none = np.zeros((0, 2))
+    picture = page.plots.boxes_on_micrograph(blank, none, 10.0, kept, 100, tubes=[np.array([[50.0, 10], [50, 90]])])
+    image = Image.open(io.BytesIO(base64.b64decode(picture.split(",")[1]))).convert("RGB")
+    red, green, _ = np.asarray(image)[50, 20:80].T.astype(int)
+    assert (red - green > 60).all()
+    assert write_report(result.out).is_file()

@@ -7,15 +7,19 @@ from numpy.typing import NDArray
 
 from cryobox.comparison.pairing import Pairs, Placed, image_keys, near_some, nearest, same_micrographs, uids_of
 from cryobox.comparison.sides import LeftOut, Side
-from cryobox.errors import InputError
+from cryobox.errors import CryoboxError, InputError
+from cryobox.formats.images import read_header
+from cryobox.formats.star_tags import TUBE
 from cryobox.matching import Strip
+from cryobox.paths import find_file
 
-__all__ = ["DOUBLED", "NOT_AMONG", "NOT_TOLD", "NO_MICROGRAPH", "why_missing"]
+__all__ = ["DOUBLED", "FRACTION", "NOT_AMONG", "NOT_TOLD", "NO_MICROGRAPH", "why_missing"]
 
 DOUBLED = "doubled: its partner is matched to another row"
 NO_MICROGRAPH = "the other table has nothing on its micrograph"
 NOT_AMONG = "the other run neither extracted nor rejected it"
 NOT_TOLD = "reason not known"
+FRACTION = "at the edge by a fraction of a pixel, for which RELION leaves out segments of helices"
 
 Rows = NDArray[np.intp]
 
@@ -46,10 +50,31 @@ def why_missing(
     if pairs.micrograph is not None and other.left_out is None:
         reasons[pairs.micrograph[which][rows] < 0] = NO_MICROGRAPH
     reasons[_doubled(sides, which, rows, pairs, within)] = DOUBLED
+    if other.left_out is None:
+        reasons[_at_the_edge_by_a_fraction(own, rows) & (reasons == NOT_TOLD)] = FRACTION
     if other.left_out is not None and other.left_out.particles is not None:
         for at, reason in _rejected(own, rows, other.left_out, within, strip).items():
             reasons[at] = reason
     return [str(reason) for reason in reasons]
+
+
+def _at_the_edge_by_a_fraction(own: Side, rows: Rows) -> NDArray[np.bool_]:
+    """Segments of helices of a run of ours whose box fits by whole pixels, and not by the fraction of its center."""
+    found = np.zeros(len(rows), np.bool_)
+    table = own.particles.table if own.particles.family == "star" else None
+    if own.box is None or table is None or TUBE not in table.table:
+        return found
+    position = own.position[rows]
+    partly = (position != np.trunc(position)).any(axis=1)
+    for name in np.unique(own.particles.micrograph[rows[partly]]).tolist():
+        try:
+            shape = read_header(find_file(own.particles.micrograph_names[name], own.places)).shape
+        except CryoboxError:
+            continue
+        last = np.array(shape) - own.box // 2
+        here = own.particles.micrograph[rows] == name
+        found |= here & ((position > last) & (np.trunc(position) <= last)).any(axis=1)
+    return found
 
 
 def _doubled(sides: tuple[Side, Side], which: int, rows: Rows, pairs: Pairs, within: float) -> NDArray[np.bool_]:

@@ -67,6 +67,10 @@ class Side:
         None where the table is not of a run of ours.
     notes : tuple of str
         What a reader must know of the table.
+    box : int, optional
+        Pixels of a window in the micrograph, where the table is of a run of ours.
+    places : tuple of Path
+        Where micrographs are looked for.
     """
 
     source: str
@@ -77,6 +81,8 @@ class Side:
     stack: NDArray[np.intp]
     left_out: LeftOut | None
     notes: tuple[str, ...] = ()
+    box: int | None = None
+    places: tuple[Path, ...] = ()
 
     def __len__(self) -> int:
         return len(self.particles)
@@ -127,6 +133,8 @@ def read_side(source: str | Path, start: Start) -> Side:
         stack=stack,
         left_out=left_out,
         notes=(*notes, *told),
+        box=None if run is None else _box_of(run),
+        places=tuple(own.places(path)),
     )
 
 
@@ -162,6 +170,12 @@ def _table_of_run(folder: Path, run: dict[str, object] | None) -> Path:
     if not path.exists():
         raise InputError(f"{path}: is not there: this run extracted no particle, or its tables were moved")
     return path
+
+
+def _box_of(run: dict[str, object]) -> int | None:
+    recipe = run["recipe"]
+    box = recipe.get("box") if isinstance(recipe, dict) else None
+    return box if isinstance(box, int) else None
 
 
 def _start_of_run(run: dict[str, object], start: Start) -> Start:

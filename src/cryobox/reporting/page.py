@@ -339,6 +339,18 @@ def _throughput(facts: Facts) -> dict[str, Any] | None:
     }
 
 
+def _tubes(facts: Facts, picks: NDArray[np.intp]) -> list[NDArray[np.float64]]:
+    """Centers of the segments of each helix among some picks, (y, x), in their order along it."""
+    tube, track = facts.particles.tube, facts.particles.track
+    if tube is None or track is None:
+        return []
+    placed = facts.plan.places.center[picks].any(axis=1)
+    rows = picks[placed & (tube[picks] > 0)]
+    rows = rows[np.lexsort((track[rows], tube[rows]))]
+    parts = np.split(rows, np.flatnonzero(np.diff(tube[rows])) + 1)
+    return [facts.plan.places.center[part].astype(np.float64) for part in parts if len(part)]
+
+
 def _thumbnails(facts: Facts) -> list[dict[str, str]]:
     """Micrographs with their boxes: the one with most rejected picks, the others evenly chosen."""
     plan = facts.plan
@@ -372,6 +384,7 @@ def _thumbnails(facts: Facts) -> list[dict[str, str]]:
                     kept,
                     THUMBNAIL_WIDTH,
                     lines=_lines(facts, mine, factor),
+                    tubes=[line / factor for line in _tubes(facts, mine)],
                 ),
             }
         )

@@ -144,10 +144,12 @@ def boxes_on_micrograph(
     width: int,
     *,
     lines: Floats | None = None,
+    tubes: Sequence[Floats] = (),
 ) -> str:
     """A micrograph's thumbnail with the boxes of its picks: kept ones blue, others orange.
 
-    `corners`: (y, x). `lines`: from where to where, shape (n, 2, 2), (y, x) likewise.
+    `corners`: (y, x). `lines`: from where to where, shape (n, 2, 2), (y, x) likewise. `tubes`: the helices, red lines
+    through the centers of their segments.
     """
     from PIL import Image, ImageDraw
 
@@ -160,6 +162,11 @@ def boxes_on_micrograph(
     for color, chosen in ((ORANGE, ~kept), (BLUE, kept)):
         for y, x in (corners[chosen] * scale).tolist():
             draw.rectangle((x, y, x + side * scale, y + side * scale), outline=color, width=2)
+    for tube in tubes:
+        line = [(x, y) for y, x in (tube * scale).tolist()]
+        draw.line(line, fill=RED, width=3)
+        for x, y in line:
+            draw.ellipse((x - 3, y - 3, x + 3, y + 3), fill=RED)
     buffer = io.BytesIO()
     picture.save(buffer, format="JPEG", quality=JPEG_QUALITY, optimize=True)
     return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode()
