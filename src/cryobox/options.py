@@ -202,7 +202,7 @@ class Recipe(Writing, Images, Helices, SubParticles, Positions, Selection, Readi
         self.check_depth(subparticles=self.subparticles is not None)
         self.check_offsets(subparticles=self.subparticles is not None)
         self.check_masks()
-        self.check_points(recentered=self.recenter_3d is not None)
+        self.check_points(recentered=self.recenter_3d is not None, helical=self.helix is not None)
         self.check_helices(recenter=self.recenter)
 
     def steps(self) -> Steps:

@@ -289,6 +289,18 @@ def test_tables_name_the_particle_and_keep_its_half_set(tmp_path: Path, family: 
     assert len(np.unique(table["uid"])) == 42
 
 
+def test_a_table_converted_to_cryosparc_names_the_particle_too(tmp_path: Path) -> None:
+    virus = make_virus(tmp_path, "star", "C7", halves=True)
+    table = read_table(extracted(virus, edges="pad", tables="both") / "particles.cs")
+    assert table["sym_expand/idx"].tolist() == list(range(7)) * 6
+    source = table["sym_expand/src_uid"].reshape(6, 7)
+    assert (source == source[:, :1]).all()
+    assert len(np.unique(table["uid"])) == 42
+    # The uids are those that the particles' own table gets.
+    convert_particles(virus.picks, tmp_path / "p.cs", root=tmp_path, allow_missing=True)
+    assert source[:, 0].tolist() == read_table(tmp_path / "p.cs")["uid"].tolist()
+
+
 def test_where_no_half_set_is_told_both_tables_get_one(tmp_path: Path) -> None:
     virus = make_virus(tmp_path, "cs", "C7")
     out = extracted(virus, edges="pad", tables="both")

@@ -328,6 +328,18 @@ def test_sub_particles_name_their_particle_and_have_uids_of_their_own(folder: Pa
     assert travelled["uid"].tolist() == of_cs["uid"].tolist()
 
 
+def test_priors_follow_the_view_where_the_table_has_them(folder: Path) -> None:
+    inputs = planned(
+        star(folder, rlnAngleTiltPrior=[90] * N, rlnAngleRotPrior=[5] * N, rlnOriginXPriorAngst=[7] * N), symmetry="D2"
+    )
+    columns = inputs.particles.columns
+    for name in ("rot", "tilt"):
+        np.testing.assert_array_equal(columns[f"{name}_prior_degrees"], columns[f"{name}_degrees"])
+    assert not columns["x_prior_angstrom"].any()
+    assert "psi_prior_degrees" not in columns
+    assert "tilt_prior_degrees" not in planned(star(folder), symmetry="D2").particles.columns
+
+
 def test_orientations_without_origins_are_centered_ones(folder: Path) -> None:
     inputs = planned(star(folder, drop=("rlnOriginXAngst", "rlnOriginYAngst")), symmetry="D2")
     with_zeros = star(folder, rlnOriginXAngst=[0] * N, rlnOriginYAngst=[0] * N)
@@ -338,7 +350,9 @@ def test_orientations_without_origins_are_centered_ones(folder: Path) -> None:
     ("recipe", "message"),
     [
         ({"recenter": False}, "leave out --no-recenter"),
-        ({"drop_alignments": True}, "leave out --no-recenter and --drop-alignments"),
+        ({"drop_alignments": True}, "leave out --no-recenter, --reset-offsets and --drop-alignments"),
+        ({"reset_offsets": True}, "leave out --no-recenter, --reset-offsets"),
+        ({"helix": "segments"}, "--helix makes segments"),
         ({"recenter_3d": "1,2,3"}, "give one of them"),
         ({"subparticles": None, "symmetry": "C7"}, "--symmetry says how --subparticles are made"),
         ({"subparticles": None, "unique_angle": 3.0}, "--unique-angle says how"),

@@ -21,6 +21,7 @@ from cryobox.rotations import pose_from_euler
 __all__ = ["ORIGINS_30", "Fields", "fields_of_star", "said_of_star"]
 
 ORIGINS_30 = ("_rlnOriginX", "_rlnOriginY")
+ORIGINAL = "_rlnOriginalParticleName"
 _NO_ANGLE = -999.0  # what pickers write
 LARGEST = 2**32 - 1
 Fields = dict[str, NDArray[Any]]
@@ -65,7 +66,7 @@ def fields_of_star(
     lead = "alignments3D" if still_3d and star.has(*ANGLES) else _leading_tags(star)
     if lead:
         made |= _alignment_fields(star, lead, pixel.astype(np.float64) if unit is None else unit)
-    return made | filament_fields(star)
+    return made | filament_fields(star) | _expansion(star)
 
 
 def _images(star: Star) -> tuple[NDArray[np.int64], Texts]:
@@ -102,6 +103,26 @@ def uids(star: Star) -> NDArray[np.uint64]:
         taken.add(uid)
         found.append(uid)
     return np.array(found, np.uint64)
+
+
+def _expansion(star: Star) -> Fields:
+    """Which rows are sub-particles or copies of one particle, and their numbers: by the name of that particle.
+
+    Its uid is the one that a table of the particle itself gets, where it has no other.
+    """
+    if not star.has(ORIGINAL):
+        return {}
+    names = star.columns[ORIGINAL]
+    source = {name: _hash(f"{name} 1") if name.lower() not in ("", "0", "none") else 0 for name in dict.fromkeys(names)}
+    seen: dict[str, int] = {}
+    numbers = []
+    for name in names:
+        numbers.append(seen.get(name, 0) if source[name] else 0)
+        seen[name] = numbers[-1] + 1
+    return {
+        "sym_expand/src_uid": np.array([source[name] for name in names], np.uint64),
+        "sym_expand/idx": np.array(numbers, np.uint32),
+    }
 
 
 def _own_uids(star: Star) -> list[int]:

@@ -382,6 +382,8 @@ def merged_fields(
         true = there[field].copy()
         for part in _depends(field, *leads):
             true &= unchanged[part]
+        if field.startswith("sym_expand/") and field in made:  # unless sub-particles were made of its rows since
+            true &= _apart(carried)
         if field.startswith("filament/") and field in made:  # else the tube is another filament
             true &= same_tubes
         if field.endswith("/exp_group_id") and (true.any() or field in made or not len(star)):
@@ -409,6 +411,15 @@ def merged_fields(
         )
     ]
     return {name: found[name] for name in (*known, *new)}, dropped
+
+
+def _apart(carried: Fields) -> bool:
+    """Whether the numbers of an expansion that travelled along tell all copies of a particle from each other."""
+    source, number = carried.get("sym_expand/src_uid"), carried.get("sym_expand/idx")
+    if source is None or number is None or source.shape != number.shape:
+        return False
+    pairs = np.stack([source.astype(np.uint64), number.astype(np.uint64)], axis=1)[source != 0]
+    return len(np.unique(pairs, axis=0)) == len(pairs)
 
 
 def _exposure_groups(star: Star, ids: NDArray[Any], same: Mask) -> NDArray[Any]:

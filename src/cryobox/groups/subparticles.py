@@ -94,8 +94,8 @@ class SubParticles:
         panel=POSITIONS, check=partial(check_positive, unit=" of degrees", highest=180.0),
     )  # fmt: skip
 
-    def check_points(self, *, recentered: bool) -> None:
-        """Compare the fields with each other, and with --recenter-3d.
+    def check_points(self, *, recentered: bool, helical: bool) -> None:
+        """Compare the fields with each other, with --recenter-3d and with --helix.
 
         Raises
         ------
@@ -111,6 +111,11 @@ class SubParticles:
         elif recentered:
             raise OptionError(
                 "--subparticles centers a box on each of its points, and --recenter-3d on one; give one of them"
+            )
+        elif helical:
+            raise OptionError(
+                "--subparticles are parts of single particles, and --helix makes segments; extract segments first, and "
+                "sub-particles of what a refinement makes of them without --helix"
             )
         if self.symmetry_axes is not None and self.symmetry is None:
             raise OptionError("--symmetry-axes says whose axes --symmetry has; give both, or neither")

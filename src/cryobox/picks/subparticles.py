@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cryobox.errors import OptionError
-from cryobox.formats.columns import DEFOCUS_OFFSET
+from cryobox.formats.columns import DEFOCUS_OFFSET, MADE
 from cryobox.formats.labels import labels_of
 from cryobox.formats.links import links_of
 from cryobox.formats.poses import views_of
@@ -90,8 +90,8 @@ def subparticles_of(
     """
     if leading is None:
         raise OptionError(
-            "--subparticles needs particles that have an alignment, and moves their boxes; leave out --no-recenter and "
-            "--drop-alignments"
+            "--subparticles needs particles that have an alignment, and moves their boxes; leave out --no-recenter, "
+            "--reset-offsets and --drop-alignments"
         )
     views = views_of(particles)
     if views is None or leading.kind != "3d":
@@ -114,6 +114,7 @@ def subparticles_of(
     }
     if defocus_sign:
         columns[DEFOCUS_OFFSET] = defocus_sign * np.round(shown[:, :, 2].ravel(), DIGITS)
+    columns |= _priors(particles, angles)
     halves, told = _halves(particles)
     if halves is not None:
         columns["half_set"] = halves[parent]
@@ -182,6 +183,17 @@ def _doubts(
                 f"one place, turned about it; --unique-angle keeps one of them"
             )
     return found
+
+
+def _priors(particles: Particles, angles: Floats) -> dict[str, NDArray[Any]]:
+    """What a later search takes for likely, where the table has such columns: the new view and the new center."""
+    centered = np.zeros(len(angles))
+    likely = {
+        "rot_prior_degrees": angles[:, 0], "tilt_prior_degrees": angles[:, 1], "psi_prior_degrees": angles[:, 2],
+        "x_prior_angstrom": centered, "y_prior_angstrom": centered,
+    }  # fmt: skip
+    table = particles.table.table if particles.family == "star" else ()
+    return {name: values for name, values in likely.items() if MADE[name].tag in table}
 
 
 def _halves(particles: Particles) -> tuple[NDArray[np.int64] | None, list[str]]:
