@@ -6,6 +6,7 @@ import os
 import re
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import gemmi
@@ -93,6 +94,8 @@ def test_a_negative_diameter_is_the_default() -> None:
         ("--bg_diameter wide --box 64", "bg_diameter must be a number of pixels; got 'wide'"),
         ("--bg_diameter 30 --box 64 --bg_radius 12", "give bg_diameter .* or bg_radius, not both"),
         ("--shard 1/2", "'shard' is no label of this job"),
+        ("--tables cryosparc", "RELION needs tables of its own: give tables both"),
+        ("--style cryosparc", "RELION needs tables of its own: give tables both"),
     ],
 )
 def test_what_a_job_cannot_mean_is_refused(given: str, message: str) -> None:
@@ -105,6 +108,13 @@ def test_particles_are_extracted_again_and_coordinates_or_particles_are_needed()
     assert found == ["run_data.star", "--out", "External/job012/"]
     with pytest.raises(OptionError, match="'Input coordinates' and 'Input particles' one must be filled in; none is"):
         read_arguments(["--o", "External/job012/", "--in_mics", "m.star"], job_labels())
+
+
+def test_picks_in_a_table_of_cryosparc_become_one_of_relion() -> None:
+    given = ["--o", "External/job012/", "--in_coords", "J8/particles.csg", "--box", "64"]
+    found = read_arguments(given, job_labels())
+    assert found == ["J8/particles.csg", "--out", "External/job012/", "--box", "64", "--tables", "relion"]
+    assert read_arguments([*given, "--tables", "both"], job_labels())[-2:] == ["--tables", "both"]
 
 
 def test_no_two_options_have_a_label_in_common() -> None:
@@ -202,6 +212,19 @@ def test_an_aborted_job_stops_between_micrographs_and_goes_on_when_continued(pro
     assert exits(folder) == {"RELION_JOB_EXIT_SUCCESS"}
 
 
+def test_a_job_that_is_terminated_tells_relion(project: Path) -> None:
+    """Whether it has begun to cut or not: RELION waits for one of three files."""
+    program, folder = Path(sys.executable).with_name("cryobox-relion"), project / "External" / "job008"
+    command = [program, "--o", "External/job008/", "--in_mics", "micrographs.star", "--in_coords", "picks.star",
+               "--box", "64", "--report", "no", "--j", "1"]  # fmt: skip
+    process = subprocess.Popen(command, cwd=project, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    while not folder.is_dir():
+        time.sleep(0.005)
+    process.terminate()
+    assert process.wait(60) == 130
+    assert exits(folder) == {"RELION_JOB_EXIT_ABORTED"}
+
+
 def test_a_finished_job_that_is_continued_has_nothing_left_to_do(project: Path) -> None:
     relion_job(project, 6, "--box", "64", "--report", "no")
     code, folder, out, _ = relion_job(project, 6, "--box", "64", "--report", "no")
@@ -228,6 +251,13 @@ def test_nothing_extracted_is_a_failure(project: Path) -> None:
     code, folder, _, _ = relion_job(project, 7, "--box", "64", "--report", "no", "--edge_margin", "10000")
     assert code == 1
     assert exits(folder) == {"RELION_JOB_EXIT_FAILURE"}
+
+
+def test_a_folder_that_cannot_be_made_is_named(tmp_path: Path) -> None:
+    (tmp_path / "External").write_text("a file")
+    code, folder, _, err = relion_job(tmp_path, 1, "--box", "64")
+    assert code == 2
+    assert f"{os.path.relpath(folder, tmp_path)}: cannot be written: Not a directory" in err
 
 
 def test_outside_of_relion_it_says_what_it_is(tmp_path: Path) -> None:

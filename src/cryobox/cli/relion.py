@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import signal
 import sys
 import traceback
 from typing import NoReturn
 
 from cryobox import __version__
 from cryobox.cli import program
-from cryobox.cli.extract import Clusters, Devices, Inputs, Messages
+from cryobox.cli.extract import EXIT_INTERRUPTED, Clusters, Devices, Inputs, Messages
 from cryobox.display import warn
 from cryobox.errors import CryoboxError
 from cryobox.options import Recipe, RunOptions
@@ -52,9 +53,9 @@ def main(arguments: list[str] | None = None) -> NoReturn:
     if words == ["--version"]:
         print(f"cryobox {__version__}")
         sys.exit(0)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # from the first moment on: RELION waits for our answer
     try:
         job = ExternalJob(output_folder(words))
-        job.begin()
     except CryoboxError as error:
         print(f"cryobox: error: {error}", file=sys.stderr)
         sys.exit(EXIT_REFUSED)
@@ -70,10 +71,13 @@ def main(arguments: list[str] | None = None) -> NoReturn:
 
 def _extract(words: list[str], job: ExternalJob) -> int:
     try:
+        job.begin()
         program.main(["extract", *read_arguments(words, job_labels())], job)
     except CryoboxError as error:
         print(f"cryobox: error: {error}", file=sys.stderr)
         return EXIT_REFUSED
+    except KeyboardInterrupt:
+        return EXIT_INTERRUPTED
     except SystemExit as leaving:
         return leaving.code if isinstance(leaving.code, int) else EXIT_ABORTED
     except Exception:  # noqa: BLE001 -- the job has failed, and RELION is to know it

@@ -7,6 +7,7 @@ does that was tried with RELION 3.1.3; the columns of the output nodes are those
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import itertools
 import math
@@ -144,7 +145,7 @@ def read_arguments(words: Sequence[str], labels: Mapping[str, Label]) -> list[st
         raise OptionError(
             f"--{used} {said[used]}: an extraction has no use for it; leave the field {UNUSED[used]!r} empty"
         )
-    return [*_files(said), *_workers(said), *translated, *_background(said)]
+    return [*_files(said), *_workers(said), *translated, *_background(said), *_tables(said)]
 
 
 def _pairs(words: Sequence[str]) -> Iterator[tuple[str, str | None]]:
@@ -185,6 +186,15 @@ def _files(said: Mapping[str, str]) -> list[str]:
         )
     mics = ["--micrographs", said["in_mics"]] if "in_mics" in said else []
     return [said[picks[0]], *mics, "--out", said["o"]]
+
+
+def _tables(said: Mapping[str, str]) -> list[str]:
+    """RELION needs a table of its own, also of picks in CryoSPARC's tables."""
+    asked = said.get("--tables") or said.get("--style")
+    if asked == "cryosparc":
+        raise OptionError("RELION needs tables of its own: give tables both, or leave tables and style out")
+    of_cryosparc = any(said.get(name, "").endswith((".cs", ".csg")) for name in ("in_coords", "in_parts"))
+    return ["--tables", "relion"] if asked is None and of_cryosparc else []
 
 
 def _workers(said: Mapping[str, str]) -> list[str]:
@@ -291,7 +301,8 @@ class ExternalJob:
         """
         done = self._result is not None and not self._result.interrupted and bool(_particles(self._result))
         how = SUCCESS if done and code in (0, 1) else ABORTED if code == INTERRUPTED else FAILURE
-        (self._folder / how).touch()
+        with contextlib.suppress(OSError):  # where nothing can be written, that was said
+            (self._folder / how).touch()
 
     def _node(self, path: Path) -> str:
         return f"{self._name.rstrip('/')}/{path.name}"
