@@ -7,7 +7,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -36,7 +36,18 @@ if TYPE_CHECKING:
     from cryobox.job import RunResult
     from cryobox.peers.host import Host
 
-__all__ = ["EXIT_INTERRUPTED", "Clusters", "Devices", "Inputs", "Messages", "extract", "stop_on_signal"]
+__all__ = [
+    "EXIT_INTERRUPTED",
+    "Clusters",
+    "Devices",
+    "Inputs",
+    "Messages",
+    "carry_out",
+    "extract",
+    "options_of",
+    "recipe_of",
+    "stop_on_signal",
+]
 
 EXIT_INTERRUPTED = 130
 
@@ -155,7 +166,7 @@ def extract(
     if messages.report:
         require_report()
     given, recorded, recipe, warnings = _what(inputs, of_sizes, of_recipe, say=messages.say)
-    options = _how(of_run, of_devices, clusters)
+    options = options_of(of_run, of_devices, clusters)
     if messages.check_orientation:
         warnings += check_picks(given, recipe)
     warnings = tuple(map(given.start.told, warnings))  # as the run will tell them
@@ -164,7 +175,7 @@ def extract(
         _dry_run(given, recipe, recorded, warnings, verbose=messages.verbose, as_json=messages.json_events)
         return
     host: Host | None = context.obj
-    result = _run(given, recorded, recipe, options, inputs.out, warnings, clusters, messages, host)
+    result = carry_out(given, recorded, recipe, options, inputs.out, warnings, clusters, messages, host)
     if host is not None:
         host.ended(result)
     if result.tables and messages.report is not False and not result.shard:
@@ -178,7 +189,7 @@ def _what(
     inputs: Inputs, of_sizes: Asked, of_recipe: Asked, *, say: bool
 ) -> tuple[Given, Recorded | None, Recipe, tuple[str, ...]]:
     """What is to be made, and of what: as asked, else as the record of --from has it; and warnings."""
-    from cryobox.replay import given_of, holds, masks_from, read_record, recorded_of
+    from cryobox.replay import given_of, holds, read_record, recorded_of
 
     if inputs.coord_dir is not None:
         if inputs.picks:
@@ -187,15 +198,26 @@ def _what(
     refuse_images(inputs.picks or ())
     record = read_record(inputs.replay) if inputs.replay is not None else {}
     given = given_of(record, inputs.picks, inputs.micrographs, inputs.root)
+    masks = "junk_masks" not in of_recipe.given
+    recorded, warnings = recorded_of(record, inputs.replay, inputs.picks, inputs.micrographs, masks=masks)
+    if inputs.replay is not None and holds(inputs.out, inputs.replay):
+        raise OptionError(f"{inputs.replay}: would be replaced by the record of this run; choose another --out")
+    return given, recorded, recipe_of(given, of_sizes, of_recipe, record, say=say), warnings
+
+
+def recipe_of(
+    given: Given, of_sizes: Asked, of_recipe: Asked, record: Mapping[str, Any] | None = None, *, say: bool
+) -> Recipe:
+    """What is to be made, as asked, else as the `record` of a run has it; sizes in Å need the micrographs."""
+    from cryobox.replay import masks_from
+
+    record = record or {}
     old = record.get("recipe", {})
     values = of_recipe.values | {name: old[name] for name in old.keys() & of_recipe.values.keys() - of_recipe.given}
     if values["reset_offsets"] and values["recenter"] and "recenter" in of_recipe.given:
         raise OptionError("--reset-offsets makes the shifts 0, --recenter moves boxes by them; give one of them")
     anew = "junk_masks" in of_recipe.given
     values["junk_masks"] = masks_from(record, given, values["junk_masks"], anew=anew)
-    recorded, warnings = recorded_of(record, inputs.replay, inputs.picks, inputs.micrographs, masks=not anew)
-    if inputs.replay is not None and holds(inputs.out, inputs.replay):
-        raise OptionError(f"{inputs.replay}: would be replaced by the record of this run; choose another --out")
 
     def pixel_size() -> float:
         from cryobox.inputs import read_pixel_size
@@ -211,10 +233,10 @@ def _what(
     chosen = choose_sizes(Sizing(**of_sizes.values), old, dtype=values["dtype"], pixel_size=pixel_size)
     for line in chosen.why if say else ():
         print(line, file=sys.stderr)
-    return given, recorded, Recipe(box=chosen.box, sizes=chosen.sizes, also=chosen.also, **values), warnings
+    return Recipe(box=chosen.box, sizes=chosen.sizes, also=chosen.also, **values)
 
 
-def _how(of_run: Asked, of_devices: Asked, clusters: Clusters) -> RunOptions:
+def options_of(of_run: Asked, of_devices: Asked, clusters: Clusters) -> RunOptions:
     """How the work is done."""
     from cryobox.engine.shards import parse_shard
 
@@ -233,7 +255,7 @@ def _how(of_run: Asked, of_devices: Asked, clusters: Clusters) -> RunOptions:
     return RunOptions(**of_run.values, **words)
 
 
-def _run(
+def carry_out(
     given: Given,
     recorded: Recorded | None,
     recipe: Recipe,
@@ -244,6 +266,7 @@ def _run(
     messages: Messages,
     host: Host | None,
 ) -> RunResult:
+    """Run, show how far it is and what came of it."""
     from cryobox import job
 
     display = choose_display(

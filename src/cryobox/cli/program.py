@@ -11,7 +11,7 @@ import typer
 import typer.core
 
 from cryobox import __version__
-from cryobox.cli import check, compact, compare, convert, extract, merge, restack, select, tools, trace
+from cryobox.cli import check, compact, compare, convert, cryosparc, extract, merge, restack, select, tools, trace
 from cryobox.cli.patterns import refuse_expanded
 from cryobox.display import error_event
 from cryobox.errors import AbortedError, BackendError, CryoboxError
@@ -84,6 +84,7 @@ def _build_lines() -> list[str]:
 
 app.command(cls=_Command, no_args_is_help=True)(extract.extract)
 for command in (
+    cryosparc.cryosparc,
     merge.merge,
     tools.boxes,
     tools.report,

@@ -164,7 +164,7 @@ def _average_instead_of_spline(
     told = (
         f"{micrographs.source}: the defocus of {_count(splines, 'micrograph')} comes from Patch CTF; "
         f"{_count(int(taken.sum()), 'particle')} get their micrograph's average. CryoSPARC's Patch CTF Extraction "
-        f"gives local values: run it on the result"
+        f"gives local values: run it (job type patch_ctf_extract) on the result"
     )
     return [told]
 
