@@ -1,4 +1,4 @@
-"""docs/conventions.md names tests that exist, and shows the figures that its script draws."""
+"""docs/conventions.md and comparison.md name tests that exist, and the first shows the figures that its script draws."""
 
 from __future__ import annotations
 
@@ -12,8 +12,9 @@ ROOT = Path(__file__).resolve().parents[2]
 PAGE = ROOT / "docs" / "conventions.md"
 
 
-def test_every_test_that_the_page_names_exists() -> None:
-    named = set(re.findall(r"`(test_\w+)`", PAGE.read_text()))
+@pytest.mark.parametrize("page", ["conventions.md", "comparison.md"])
+def test_every_test_that_the_page_names_exists(page: str) -> None:
+    named = set(re.findall(r"`(test_\w+)`", (PAGE.parent / page).read_text()))
     defined: set[str] = set()
     for path in (ROOT / "tests").rglob("test_*.py"):
         defined |= set(re.findall(r"^def (test_\w+)", path.read_text(), re.MULTILINE))
