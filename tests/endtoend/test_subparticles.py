@@ -345,3 +345,17 @@ def test_the_report_joins_sub_particles_with_their_particle(tmp_path: Path) -> N
     with_lines, without = (boxes_on_micrograph(levels, corners, 24, kept, 256, lines=some) for some in (lines, None))
     assert with_lines != without
     assert cryobox.write_report(out).stat().st_size > 10_000
+
+
+@pytest.mark.parametrize("tag", ["_rlnAngleRot", "_rlnOriginXAngst"])
+def test_verify_finds_a_sub_particle_that_is_not_where_the_twin_puts_it(tmp_path: Path, tag: str) -> None:
+    virus = make_virus(tmp_path, "star", "C7", halves=True)
+    out = extracted(virus, edges="pad")
+    document = gemmi.cif.read(str(out / "particles.star"))
+    column = document["particles"].find_loop(tag)
+    column[9] = f"{float(column[9]) + 0.9:.6f}"
+    document.write_file(str(out / "particles.star"))
+    told = verify(out).problems
+    what = "is not seen as any sub-particle" if tag == "_rlnAngleRot" else "does not lie where its view says"
+    assert any(f"row 10: {what}" in text for text in told)
+    assert sum("sub-particle" in text or "its view says" in text for text in told) == 1

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 import cryobox
 from cryobox import reference
 from cryobox.errors import OptionError
+from cryobox.formats.columns import DEFOCUS_OFFSET
 from cryobox.given import Given
 from cryobox.inputs import Inputs, prepare
 from cryobox.particles import Reason
@@ -351,7 +352,7 @@ def test_orientations_without_origins_are_centered_ones(folder: Path) -> None:
     [
         ({"recenter": False}, "leave out --no-recenter"),
         ({"drop_alignments": True}, "leave out --no-recenter, --reset-offsets and --drop-alignments"),
-        ({"reset_offsets": True}, "leave out --no-recenter, --reset-offsets"),
+        ({"reset_offsets": True}, "leave it out, or --subparticles"),
         ({"helix": "segments"}, "--helix makes segments"),
         ({"recenter_3d": "1,2,3"}, "give one of them"),
         ({"subparticles": None, "symmetry": "C7"}, "--symmetry says how --subparticles are made"),
@@ -383,3 +384,14 @@ def test_picks_without_orientations_have_no_sub_particles(folder: Path) -> None:
     with pytest.raises(OptionError, match="has no 3D orientations"):
         planned(cs(folder), recenter_from="2d")
     assert len(planned(cs(folder), symmetry="I", symmetry_axes="relion").particles) == 120 * N
+
+
+@pytest.mark.parametrize("sign", [-1, 1])
+def test_the_defocus_follows_the_depth_that_the_twin_gives(folder: Path, sign: int) -> None:
+    path = star(folder, rlnDefocusU=[12000] * N, rlnDefocusV=[11000] * N, rlnDefocusAngle=[0] * N)
+    inputs = planned(path, symmetry="C7", adjust_defocus=True, defocus_sign=sign)
+    offset = inputs.particles.columns[DEFOCUS_OFFSET].reshape(N, -1)
+    group = reference.symmetry_group("C7")
+    for i, angles in enumerate(ANGLES.tolist()):
+        depths = [twin.depth for twin in reference.subparticles(tuple(angles), VECTORS, group)]
+        np.testing.assert_allclose(np.sort(offset[i]), np.sort(sign * np.array(depths)), atol=1e-6)

@@ -21,6 +21,7 @@ from cryobox.verification.images import Images, Sample
 from cryobox.verification.job_file import check_beginnings, check_complete, check_counts, check_digest
 from cryobox.verification.ledgers import check_lines, check_run, recorded_results, versions_of
 from cryobox.verification.stacks import check_header, check_pixels
+from cryobox.verification.subparticles import check_subparticles
 from cryobox.verification.tables import compare_tables, read_rows
 
 __all__ = ["verify"]
@@ -108,6 +109,7 @@ def _check(run: Run, inputs: Inputs, sample: Sample, problems: Problems) -> Veri
     images = Images(out, plan, outcome, sample, removed, problems)
     for rows in tables:
         images.compare(rows)
+        check_subparticles(rows, inputs, outcome, sample, problems)
     images.check_refused(results)
     for group in groups_of(plan.tasks):
         stacks = next((results[task.id].stacks for task in group if results[task.id].stacks), ())
