@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import subprocess
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -359,3 +361,16 @@ def test_verify_finds_a_sub_particle_that_is_not_where_the_twin_puts_it(tmp_path
     what = "is not seen as any sub-particle" if tag == "_rlnAngleRot" else "does not lie where its view says"
     assert any(f"row 10: {what}" in text for text in told)
     assert sum("sub-particle" in text or "its view says" in text for text in told) == 1
+
+
+def test_the_command_line_takes_the_points_and_the_short_name(tmp_path: Path) -> None:
+    virus = make_virus(tmp_path, "star", "C7", halves=True)
+    command = [sys.executable, "-m", "cryobox", "extract", str(virus.picks), "--out", str(tmp_path / "cli"),
+               "--root", str(tmp_path),
+               "--box", str(BOX), "--no-normalize", "--no-report", "--subparticles", "60, 35, 95", "--sym", "c7",
+               "--no-fsync"]  # fmt: skip
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    whole = extracted(virus, "api")
+    one, other = ((folder / "particles.star").read_bytes() for folder in (tmp_path / "cli", whole))
+    assert one.replace(b"cli/", b"api/") == other

@@ -117,6 +117,16 @@ def _text(name: str) -> Target:
     return target
 
 
+def _markers(folder: Path, data: bytes) -> None:
+    from cryobox.markers import read_markers
+
+    path = folder / "t.cmm"
+    path.write_bytes(data)
+    points = read_markers(str(path))
+    assert points
+    assert np.isfinite(points).all()
+
+
 def _info(folder: Path, data: bytes) -> None:
     """What `cryobox info` says of a file of any kind; the first byte is the kind."""
     from cryobox.formats import describe
@@ -174,6 +184,7 @@ TARGETS: dict[str, Target] = {
     "xmipp": _text("t.pos"),
     "xmd": _text("t.xmd"),
     "coords": _text("t.coords"),
+    "cmm": _markers,
     "info": _info,
     "ledger": _ledger,
     "plan_star": _plan("p.star"),
@@ -313,6 +324,11 @@ _LEDGER_LINES = (
     },
 )  # fmt: skip
 
+_CMM = (
+    b'<?xml version="1.0" encoding="utf-8"?>\n<marker_set name="a &lt; b">\n'
+    b'<marker id="1" x="1.5" y="-2" z="3e1" note=""/>\n'
+    b'<marker id="2" x="4" y="5" z="6"/><link id1="1" id2="2"/>\n</marker_set>\n'
+)
 _BOX = b"10 12 16 16\n30 20 16 16\n"
 _CSV = b"image_name,x_coord,y_coord,score\nm,20,22,0.5\nm,30.5,1e1,\n"
 _CBOX = (
@@ -344,6 +360,7 @@ _SEEDS: dict[str, list[bytes]] = {
     "xmipp": [_XMIPP, b"# <X position> <Y position>\n1 2\n"],
     "xmd": [_XMIPP, b"data_noname\nloop_\n _micrograph\n _xcoor\n _ycoor\nm.mrc 1 2\n"],
     "coords": [b"x y density\n1 2 3\n", b"1 2\n3 4\n"],
+    "cmm": [_CMM, b'<m><marker x="1" y="2" z="3"/></m>'],
     "info": [b"\0" + _mrc_seeds()[0], b"\2" + _star_seeds()[0], b"\6" + _CSV, b"\7" + _EMAN2, b"\x08" + _XMIPP],
     "ledger": [b"".join(json.dumps(line).encode() + b"\n" for line in _LEDGER_LINES)],
     "plan_star": _star_seeds(),
