@@ -1,4 +1,6 @@
 // cryobox._core: the CPU core for Python. Arrays become views, the interpreter is let go around one call.
+#include <cstddef>
+#include <cstdint>
 #include <span>
 #include <string>
 #include <vector>
@@ -8,6 +10,7 @@
 #include "cryobox/extract.hpp"
 #include "cryobox/fft.hpp"
 #include "cryobox/kernels.hpp"
+#include "cryobox/repair.hpp"
 #include "ndarray.hpp"
 #include "options.hpp"
 
@@ -52,6 +55,13 @@ void fourier_crop(const py::array& images, py::array output, int threads) {
     cryobox::fourier_crop(from, count, box, stack.float32, stack.size, threads);
 }
 
+Index repair_hot_pixels(py::array image, double threshold, std::uint64_t seed) {
+    const ImageView pixels = image_view(image);
+    auto* bytes = static_cast<std::byte*>(image.mutable_data());
+    const py::gil_scoped_release released;
+    return cryobox::repair_hot_pixels(pixels, bytes, threshold, seed);
+}
+
 } // namespace
 } // namespace cryobox::bindings
 
@@ -67,6 +77,8 @@ PYBIND11_MODULE(_core, module) {
         "bindings/options.hpp.");
     module.def("fourier_crop", &bindings::fourier_crop, "images"_a.noconvert(), "output"_a.noconvert(), py::kw_only(),
                "threads"_a, "Crop square images in Fourier space, gray levels kept.");
+    module.def("repair_hot_pixels", &bindings::repair_hot_pixels, "image"_a.noconvert(), py::kw_only(), "threshold"_a,
+               "seed"_a, "Replace hot pixels of a micrograph in place; returns how many there were.");
     module.def("fftw_version", [] { return std::string(fftw_version()); }, "The FFTW library that is loaded.");
     module.attr("openmp") = has_openmp();
     module.attr("simd") = std::string(kernels().name);

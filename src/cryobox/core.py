@@ -37,6 +37,7 @@ __all__ = [
     "extract",
     "fftw_version",
     "fourier_crop",
+    "repair_hot_pixels",
 ]
 
 _IMPORTED_BY = os.getpid()
@@ -279,6 +280,31 @@ def fourier_crop(images: NDArray[np.float32], size: int, *, threads: int = 1) ->
     except ValueError as error:
         raise OptionError(str(error)) from error
     return out.reshape(*images.shape[:-2], size, size)
+
+
+def repair_hot_pixels(image: NDArray[Any], threshold: float, *, seed: int = 0) -> int:
+    """Replace hot pixels of a micrograph, in place, by the median of the good ones around them; how many they were.
+
+    Parameters
+    ----------
+    image : ndarray, shape (ny, nx)
+        As in `extract`; its memory must be writable.
+    threshold : float
+        Robust sd (1.4826 times the median absolute deviation of a sample of the pixels) above the micrograph's median,
+        and above the median of the 5 x 5 pixels around.
+    seed : int
+        Of the sample.
+
+    Raises
+    ------
+    OptionError
+        If an argument is not as above.
+    """
+    try:
+        count: int = _backend("cpu").repair_hot_pixels(image, threshold=threshold, seed=seed)
+    except (TypeError, ValueError) as error:
+        raise OptionError(str(error)) from error
+    return count
 
 
 def fftw_version() -> str:

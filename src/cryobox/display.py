@@ -141,6 +141,7 @@ def explain_plan(plan: Plan) -> list[str]:
 
 
 _COUNTED = (
+    ("hot_pixels", "hot pixels", "pixels of micrographs repaired"),
     ("dust", "dust", "pixels replaced by noise, in images of the first size"),
     ("crowded", "crowded", "particles with too little background without their neighbors: normalized by all of it"),
 )

@@ -63,7 +63,8 @@ class RunResult:
     bytes_read, bytes_written : int
     planning_seconds, cutting_seconds, seconds : float
     counts : dict of str to int
-        What steps found: pixels replaced as "dust", particles too "crowded" for a background without neighbors.
+        What steps found: pixels replaced as "dust", particles too "crowded" for a background without neighbors,
+        "hot_pixels" of micrographs.
     resumed : int
         Micrographs that an earlier run had finished.
     retried : int

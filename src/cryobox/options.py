@@ -79,6 +79,9 @@ class Recipe(Writing, Images, Helices, SubParticles, Positions, Selection, Readi
     white_dust, black_dust : float, optional
         Pixels brighter (darker) than the background's mean by more than so many of its sd become Gaussian noise of that
         mean and sd, after the crop and before the plane is fitted. Needs `normalize`.
+    hot_pixels : float, optional
+        Before windows are cut, pixels of the micrograph more than so many robust sd above its median, and above the
+        median of the 5 x 5 pixels around, become the median of the good ones there.
     edges : {"reject", "pad"}
         What becomes of a box that hangs over the edge of the micrograph: left out, or filled with the nearest pixel.
     recenter : bool

@@ -47,7 +47,7 @@ class TaskResult:
         Why the micrograph could not be used; "" if it was.
     counts : dict of str to int
         What steps found in it, where it is not 0: pixels replaced as "dust" (in images of the first size), particles
-        too "crowded" for a background without their neighbors.
+        too "crowded" for a background without their neighbors, "hot_pixels" of the micrograph.
     """
 
     id: str

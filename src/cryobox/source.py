@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from cryobox.boxes import as_integer
 from cryobox.centering import center_of
-from cryobox.core import Status, cut
+from cryobox.core import Status, cut, repair_hot_pixels
 from cryobox.errors import InputError
 from cryobox.formats.images import PixelReader
 from cryobox.given import Given, Picks
@@ -169,6 +169,8 @@ class _LastMicrograph(threading.local):
         if self._id != task.id:
             self._id = ""
             self._image = self._reader.read(task.path, task.header, tiff_flip=task.tiff_flip)
+            if task.hot_pixels is not None:
+                repair_hot_pixels(self._image, task.hot_pixels, seed=task.windows.seed)
             self._id = task.id
         return self._image
 

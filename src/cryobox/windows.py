@@ -52,7 +52,7 @@ class Windows:
         Centers (y, x) of all particles of the micrograph, from the top down: what lies within the background radius of
         one is no background.
     seed : int
-        Of the noise: a number for the micrograph.
+        A number for the micrograph, which noise and samples begin with.
     """
 
     box: int

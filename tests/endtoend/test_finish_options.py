@@ -115,3 +115,29 @@ def test_mean_and_sd_of_crowded_backgrounds_are_three_times_as_right_without_the
             found.append(np.stack([mean, sd - 1]))
     for one, other in zip(np.hstack(plain), np.hstack(alone), strict=True):  # the mean's error, then the sd's
         assert np.sqrt((one**2).mean()) > 3 * np.sqrt((other**2).mean())
+
+
+def test_hot_pixels_are_repaired_before_windows_are_cut_and_counted(data: Dataset, tmp_path: Path) -> None:
+    plain = Recipe(box=64, sizes=(32,))
+    run(data, tmp_path / "clean", replace(plain, hot_pixels=8.0))
+    clean = {path.name: path.read_bytes() for path in (tmp_path / "clean" / "stacks").iterdir()}
+    spoiled = 0
+    for path in data.images:
+        with path.open("r+b") as file:
+            for at in range(7, 300 * 400, 1009):
+                file.seek(1024 + 4 * at)
+                file.write(np.float32(1e6).tobytes())
+                spoiled += 1
+    result = run(data, tmp_path / "out", replace(plain, hot_pixels=8.0))
+    assert result.counts == {"hot_pixels": spoiled}
+    assert verify(tmp_path / "out", everything=True).problems == ()
+    images = {path.name: np.fromfile(path, np.float32, offset=1024) for path in (tmp_path / "out" / "stacks").iterdir()}
+    for name, found in images.items():
+        assert np.abs(found - np.frombuffer(clean[name], np.float32, offset=1024)).max() < 1.5
+        assert np.abs(found).max() < 8
+    source = cryobox.ParticleSource(
+        data.picks, micrographs=data.micrographs, recipe=replace(plain, hot_pixels=8.0), root=data.folder
+    )
+    assert len(source) == result.extracted
+    cut = {image.tobytes() for image in source}
+    assert cut == {image.tobytes() for found in images.values() for image in found.reshape(-1, 32 * 32)}

@@ -39,10 +39,15 @@ constexpr double logarithm(double value) noexcept {
     return 2 * z * sum + exponent * log_of_2;
 }
 
-/// Number `draw` of the stream, between 0 and 1.
-constexpr double uniform(std::uint64_t stream, std::uint64_t draw) noexcept {
+/// Number `which` of a stream: 64 bits.
+constexpr std::uint64_t draw(std::uint64_t stream, std::uint64_t which) noexcept {
     constexpr std::uint64_t golden = 0x9E3779B97F4A7C15U;
-    return (static_cast<double>(mixed(stream + golden * (draw + 1)) >> 11U) + 0.5) * 0x1p-53;
+    return mixed(stream + golden * (which + 1));
+}
+
+/// The same between 0 and 1.
+constexpr double uniform(std::uint64_t stream, std::uint64_t which) noexcept {
+    return (static_cast<double>(draw(stream, which) >> 11U) + 0.5) * 0x1p-53;
 }
 
 /// The Gaussian of mean 0 and sd 1 for one pixel: Marsaglia's polar method, every pixel with draws of its own.

@@ -14,7 +14,7 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from cryobox.core import STATISTICS, Status, cut
+from cryobox.core import STATISTICS, Status, cut, repair_hot_pixels
 from cryobox.engine.devices import CPU, on_a_device
 from cryobox.errors import BackendError, MicrographError, OutputError
 from cryobox.folder.publish import sync_folder, temporary_name
@@ -138,12 +138,12 @@ def _append(device: str, task: Task, setting: Setting, stacks: _Stacks) -> _Cut:
     clock, reader = _Clock(), _worker.reader(setting.devices)
     try:
         with clock.time("read"):
-            image = reader.read(
-                task.path, task.header, rows=task.windows.rows_needed(task.header.shape[0]), tiff_flip=task.tiff_flip
-            )
+            image = reader.read(task.path, task.header, rows=task.rows_to_read, tiff_flip=task.tiff_flip)
     except MicrographError as error:
         nothing = np.empty((len(task.outputs), 0, len(STATISTICS)))
         return _Cut(result=TaskResult(id=task.id, error=str(error)), statistics=nothing, clock=clock)
+    with clock.time("extract"):
+        hot = 0 if task.hot_pixels is None else repair_hot_pixels(image, task.hot_pixels, seed=task.windows.seed)
     stacks.open()
     try:
         status, statistics = _cut(device, task, setting, image, stacks, clock)
@@ -159,10 +159,16 @@ def _append(device: str, task: Task, setting: Setting, stacks: _Stacks) -> _Cut:
         background_mean=float(background[:, _COLUMN["background_mean"]].mean()) if measured else float("nan"),
         background_sd=float(background[:, _COLUMN["background_sd"]].mean()) if measured else float("nan"),
         bytes_read=reader.bytes_read,
-        counts={name: count for name in COUNTED if (count := int(background[:, _COLUMN[name]].sum()))},
+        counts=_counts(background, hot),
         warnings=(*reader.warnings, *_clamp_warning(task, statistics[:, kept])),
     )
     return _Cut(result=result, statistics=statistics[:, kept], clock=clock)
+
+
+def _counts(statistics: NDArray[np.float64], hot: int) -> dict[str, int]:
+    """What steps found, where it is not 0: in the kept particles (`statistics`), and in the micrograph."""
+    found = {name: int(statistics[:, _COLUMN[name]].sum()) for name in COUNTED} | {"hot_pixels": hot}
+    return {name: count for name, count in found.items() if count}
 
 
 def _cut(

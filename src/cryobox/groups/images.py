@@ -139,6 +139,11 @@ class Images:
         check=partial(check_positive, unit=" of sd"),
     )  # fmt: skip
 
+    hot_pixels: float | None = option(
+        "--hot-pixels", default=None, help="Repair pixels so many robust sd above those around", panel=IMAGES,
+        check=partial(check_positive, unit=" of sd"),
+    )  # fmt: skip
+
     @property
     def tube(self) -> bool:
         """Whether the background lies outside a tube."""

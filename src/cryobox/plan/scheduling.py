@@ -142,13 +142,14 @@ def _task(
             )
         )
     path, columns = micrographs.paths[row], windows.columns()
-    if recipe.white_dust or recipe.black_dust:
+    if recipe.white_dust or recipe.black_dust or recipe.hot_pixels:
         windows = replace(windows, seed=int(_hash(micrographs.names[row].encode("utf-8", "surrogateescape"))[:16], 16))
     identity = json.dumps(
         [
             micrographs.names[row], os.path.normpath(path), header.file_size, header.mtime_ns, list(header.shape),
             header.dtype.str, recipe.tiff_flip, windows.box, windows.pad, list(map(_fields, outputs)),
             _fields(decided.steps), BITS, *columns, *(["neighbors"] if windows.neighbors is not None else []),
+            *([{"hot_pixels": recipe.hot_pixels}] if recipe.hot_pixels is not None else []),
         ]
     )  # fmt: skip
     return Task(
@@ -165,6 +166,7 @@ def _task(
         windows=windows,
         outputs=tuple(outputs),
         steps=decided.steps,
+        hot_pixels=recipe.hot_pixels,
     )
 
 

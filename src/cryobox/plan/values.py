@@ -74,6 +74,8 @@ class Task:
     outputs : tuple of Output
         Largest first.
     steps : Steps
+    hot_pixels : float, optional
+        As in `Recipe`: a repair of the micrograph before it is cut.
     """
 
     id: str
@@ -84,6 +86,12 @@ class Task:
     windows: Windows
     outputs: tuple[Output, ...]
     steps: Steps
+    hot_pixels: float | None = None
+
+    @property
+    def rows_to_read(self) -> tuple[int, int] | None:
+        """Rows of the micrograph that are needed, first and one past the last; None: all, as it is repaired."""
+        return None if self.hot_pixels is not None else self.windows.rows_needed(self.header.shape[0])
 
     @property
     def stack(self) -> str:

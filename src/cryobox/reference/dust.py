@@ -8,14 +8,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["dust_mask", "gaussian", "noise_key", "replace_dust"]
+__all__ = ["ALL", "GOLDEN", "dust_mask", "gaussian", "mixed", "noise_key", "replace_dust"]
 
 ALL = 2**64 - 1
 GOLDEN = 0x9E3779B97F4A7C15
 PAIRS = 32  # of draws for each pixel
 
 
-def _mixed(z: int) -> int:
+def mixed(z: int) -> int:
     """The finalizer of SplitMix64."""
     z &= ALL
     z = ((z ^ (z >> 30)) * 0xBF58476D1CE4E5B9) & ALL
@@ -25,15 +25,15 @@ def _mixed(z: int) -> int:
 
 def noise_key(seed: int, corner: tuple[int, int]) -> int:
     """What a window's noise begins with: its micrograph's number and its first pixel (y, x)."""
-    return _mixed(_mixed(_mixed(seed) + corner[0]) + corner[1])
+    return mixed(mixed(mixed(seed) + corner[0]) + corner[1])
 
 
 def gaussian(key: int, size: int, pixel: int) -> float:
     """The noise of one pixel of an image of side `size`: Marsaglia's polar method, every pixel with its own draws."""
-    stream = _mixed(key + size)
+    stream = mixed(key + size)
     for pair in range(PAIRS):
         x, y = (
-            2 * ((_mixed(stream + GOLDEN * (2 * (PAIRS * pixel + pair) + second + 1)) >> 11) + 0.5) * 2.0**-53 - 1
+            2 * ((mixed(stream + GOLDEN * (2 * (PAIRS * pixel + pair) + second + 1)) >> 11) + 0.5) * 2.0**-53 - 1
             for second in (0, 1)
         )
         square = x * x + y * y

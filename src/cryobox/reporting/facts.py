@@ -37,6 +37,8 @@ class MicrographRow:
     rejected: int
     mean: float
     sd: float
+    hot: int
+    dust: int
     seconds: float
     problem: str
 
@@ -150,6 +152,8 @@ def _micrograph_rows(inputs: Inputs, results: Mapping[str, TaskResult], outcome:
                 rejected=int(refused[row]),
                 mean=result.background_mean if result else float("nan"),
                 sd=result.background_sd if result else float("nan"),
+                hot=result.counts.get("hot_pixels", 0) if result else 0,
+                dust=result.counts.get("dust", 0) if result else 0,
                 seconds=seconds,
                 problem=problem,
             )

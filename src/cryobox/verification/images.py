@@ -140,10 +140,13 @@ class Images:
 
     def _pixels(self, task: Task) -> NDArray[Any] | None:
         try:
-            return self._reader.read(task.path, task.header, tiff_flip=task.tiff_flip)
+            image = self._reader.read(task.path, task.header, tiff_flip=task.tiff_flip)
         except CryoboxError as error:
             self._problems.add(str(error))
             return None
+        if task.hot_pixels is None:
+            return image
+        return reference.repair_hot_pixels(image, task.hot_pixels, task.windows.seed)[0]
 
 
 def _by_task(windows: Iterable[tuple[Task, int, str]]) -> Iterator[tuple[Task, list[tuple[int, str]]]]:
