@@ -23,6 +23,7 @@ __all__ = [
     "neighbors",
     "nearby",
     "nearest_crop",
+    "nearest_even",
     "propose",
 ]
 
@@ -83,6 +84,11 @@ def crop_for(box: int, pixel_size: float, target_pixel_size: float) -> int:
     return min(box, fast_box(min(max(1, math.ceil(box * pixel_size / target_pixel_size - 1e-9)), FAST_BOXES[-1])))
 
 
+def nearest_even(length: float) -> int:
+    """Return the even number of pixels nearest to a length in pixels; at least 2."""
+    return 2 * max(1, math.floor(length / 2 + 0.5))
+
+
 def nearest_crop(box: int, pixel_size: float, wanted: float) -> int:
     """Return the even size nearest to the one at which a box of side `box` would have pixels of `wanted` Å; at least 2.
 
@@ -94,7 +100,7 @@ def nearest_crop(box: int, pixel_size: float, wanted: float) -> int:
     _check_positive("the output's pixel size", wanted)
     _check_positive("the pixel size", pixel_size)
     exact = box * pixel_size / wanted
-    size = 2 * max(1, math.floor(min(exact, 2 * box) / 2 + 0.5))
+    size = nearest_even(min(exact, 2 * box))
     if size > box:
         raise OptionError(
             f"--angpix-out {wanted:g}: the micrographs have {pixel_size:g} Å per pixel, and nothing makes finer ones; "

@@ -120,8 +120,8 @@ def _across(shift: Floats, axis: Floats) -> Floats:
     return found
 
 
-def corner_of(center: Integers, box: int) -> Integers:
-    """First pixel of the box whose center, index box / 2, is at `center`."""
+def corner_of(center: Integers, box: int | Integers) -> Integers:
+    """First pixel of the box whose center, index box / 2, is at `center`. Boxes of several sizes: shape (n, 1)."""
     return center - box // 2
 
 
@@ -140,14 +140,14 @@ def box_corners(center: Floats | Integers, box: int, *, rounding: Rounding = "tr
     return _integers(whole) - box // 2
 
 
-def inside(corner: Integers, box: int, shape: Integers | tuple[int, int]) -> Mask:
+def inside(corner: Integers, box: int | Integers, shape: Integers | tuple[int, int]) -> Mask:
     """Whether the whole box lies in an image of `shape` (ny, nx); an exact fit is inside."""
     limit = np.asarray(shape, dtype=np.int64) - box
     held: Mask = np.all((corner >= 0) & (corner <= limit), axis=-1)
     return held
 
 
-def overlaps(corner: Integers, box: int, shape: Integers | tuple[int, int]) -> Mask:
+def overlaps(corner: Integers, box: int | Integers, shape: Integers | tuple[int, int]) -> Mask:
     """Whether at least one pixel of the box lies in an image of `shape` (ny, nx)."""
     touched: Mask = np.all((corner > -box) & (corner < np.asarray(shape, dtype=np.int64)), axis=-1)
     return touched

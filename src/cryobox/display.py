@@ -123,7 +123,7 @@ def explain_plan(plan: Plan) -> list[str]:
     lines.append(f"style {recipe.style}: {kinds}, {contrast}")
     if plan.tasks:
         first = plan.tasks[0]
-        own = first.outputs[0].pixel_size * first.outputs[0].size / recipe.box
+        own = first.outputs[0].pixel_size * first.outputs[0].size / first.windows.box
         lines.append(f"{first.micrograph}: read from {first.path}; {own:.5g} Å per pixel, {first.header.dtype.name}")
         for output in first.outputs:
             background = (
@@ -132,7 +132,7 @@ def explain_plan(plan: Plan) -> list[str]:
                 else "gray levels kept"
             )
             lines.append(
-                f"box {recipe.box} stored as {output.size}: {output.pixel_size:.4g} Å per pixel, "
+                f"box {first.windows.box} stored as {output.size}: {output.pixel_size:.4g} Å per pixel, "
                 f"so {2 * output.pixel_size:.3g} Å at best; {background}"
             )
     how = "left out" if recipe.edges == "reject" else "filled with the nearest pixel"

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from cryobox.bounds import LARGEST_BOX
+from cryobox.boxes import nearest_even
 from cryobox.errors import InputError, MicrographError, OptionError
 from cryobox.micrograph import PIXEL_SIZE_ERROR, PIXEL_SIZE_WARNING, ImageHeader, Micrographs
 from cryobox.options import Recipe
@@ -31,6 +33,8 @@ class Grounds:
     scale : ndarray, shape (names, 2), float64
         Pixels of the file per pixel of the grid that the picks are on, (y, x), for each of `micrograph_names` of the
         picks; 1 where unknown.
+    box : ndarray, shape (micrographs,), int64
+        Side of the window in pixels.
     coordinate_scale : ndarray, shape (names,), float64
         The part of `scale` that the user gave, as a factor or as a pixel size.
     headers : dict of int to ImageHeader
@@ -45,6 +49,7 @@ class Grounds:
     shape: NDArray[np.int64]
     pixel_size: NDArray[np.float64]
     scale: NDArray[np.float64]
+    box: NDArray[np.int64]
     coordinate_scale: NDArray[np.float64]
     headers: dict[int, ImageHeader]
     incomplete: dict[int, str]
@@ -91,12 +96,49 @@ def settle(
         shape=shape,
         pixel_size=pixel_size,
         scale=scale,
+        box=_boxes(micrographs, pixel_size, usable, recipe, warnings),
         coordinate_scale=given,
         headers=usable,
         incomplete=incomplete,
         looked_at=np.fromiter(headers, dtype=np.intp, count=len(headers)),
         warnings=tuple(warnings),
     )
+
+
+def _boxes(
+    micrographs: Micrographs,
+    pixel_size: NDArray[np.float64],
+    usable: Mapping[int, ImageHeader],
+    recipe: Recipe,
+    warnings: list[str],
+) -> NDArray[np.int64]:
+    """The side of the window in each micrograph: of one length in Å, where that is asked for."""
+    box = np.full(len(micrographs), recipe.box, np.int64)
+    if recipe.box_angstrom is None:
+        return box
+    rows = np.fromiter(usable, dtype=np.intp, count=len(usable))
+    sizes, of_row = np.unique(np.round(pixel_size[rows], 6), return_inverse=True)  # as tables say them
+    boxes = np.array([nearest_even(min(recipe.box_angstrom / size, 2.0 * LARGEST_BOX)) for size in sizes.tolist()])
+    for k in np.flatnonzero((boxes < recipe.sizes[0]) | (boxes > LARGEST_BOX)).tolist():
+        name, length = micrographs.paths[rows[np.argmax(of_row == k)]], f"{recipe.box_angstrom:g} Å"
+        if boxes[k] > LARGEST_BOX:
+            raise OptionError(f"{name}: a box of {length} has more than {LARGEST_BOX} pixels of {sizes[k]:g} Å")
+        raise OptionError(
+            f"{name}: a box of {length} has {boxes[k]} pixels of {sizes[k]:g} Å, fewer than the {recipe.sizes[0]} that "
+            f"are stored: nothing makes finer pixels than the coarsest micrograph's; store {boxes[k]} or less"
+        )
+    box[rows] = boxes[of_row]
+    if len(sizes) > 1:
+        stored = sizes * boxes / recipe.sizes[0]
+        kinds = ", ".join(
+            f"{n} pixels of {size:g} Å stored as {recipe.sizes[0]} of {out:.6g} Å"
+            for n, size, out in zip(boxes.tolist(), sizes.tolist(), stored.tolist(), strict=True)
+        )
+        warnings.append(
+            f"{micrographs.source}: micrographs of {len(sizes)} pixel sizes: {kinds}; stored pixel sizes differ by "
+            f"{100 * (stored.max() / stored.min() - 1):.2g} %, and stand in the optics groups as they are"
+        )
+    return box
 
 
 def _grid_scale(

@@ -30,7 +30,7 @@ from cryobox.particles import Particles
 from cryobox.picks.subparticles import subparticles_of, with_origins
 from cryobox.plan import Plan, build_plan
 
-__all__ = ["TABLES", "Inputs", "Recorded", "again", "prepare", "read_pixel_size"]
+__all__ = ["TABLES", "Inputs", "Recorded", "again", "prepare", "read_coarsest_pixel_size", "read_pixel_size"]
 
 TABLES = ("picks", "micrographs", "masks")  # what was read for which, in `Inputs.files`
 HEADER_THREADS = 16  # reading headers waits for the file system, not for the processor
@@ -345,6 +345,16 @@ def read_pixel_size(given: Given) -> float:
         if isinstance(header, ImageHeader):
             return header.pixel_size
     return float("nan")
+
+
+def read_coarsest_pixel_size(given: Given, recipe: Recipe) -> float:
+    """Å per pixel of the coarsest of the micrographs that have picks; `recipe` says how they are read."""
+    grounds = prepare(given, recipe=recipe).plan.grounds
+    if not grounds.headers:
+        raise InputError(
+            f"{given.micrographs or given.paths[0]}: no micrograph with picks can be read, so a box in Å has no pixels"
+        )
+    return float(grounds.pixel_size[list(grounds.headers)].max())
 
 
 def _micrographs(given: Given) -> Micrographs:

@@ -52,6 +52,9 @@ class Recipe(Writing, Images, Helices, SubParticles, Positions, Selection, Readi
     ----------
     box : int
         Side of the window in the micrograph, in pixels. Even.
+    box_angstrom : float, optional
+        Side of the window in Å, for micrographs of several pixel sizes: each is cut in the even box nearest to it, and
+        all are stored at the same sizes. `box` is then that of the coarsest.
     sizes : int or tuple of int
         Sides of the stored images in pixels, largest first; afterwards always a tuple. Even, each at most `box`; made
         by Fourier cropping. Empty means `(box,)`. Stacks and tables of the second are called "small", those of others

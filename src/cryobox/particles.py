@@ -193,6 +193,8 @@ class Extracted:
         0-based index in that stack; -1 for rejected rows.
     size, box : int
         Stored side and window side, in pixels.
+    boxes : ndarray, shape (number of micrographs,), int64, optional
+        The window's side in each micrograph, where it is not the same in all.
     center : ndarray, shape (n, 2), int64
         (y, x) of the box center in the micrograph that was read.
     shape : ndarray, shape (number of micrographs, 2), int64
@@ -232,6 +234,7 @@ class Extracted:
     moved: NDArray[np.bool_]
     steps: Steps
     columns: Mapping[str, NDArray[Any]] = field(default_factory=dict)
+    boxes: NDArray[np.int64] | None = None
     alignments: tuple[Alignment, ...] = ()
     refresh_ctf: bool = False
     mirrored: tuple[bool, bool] = (False, False)

@@ -7,7 +7,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from cryobox.boxes import crop_for, nearest_crop, propose
+from cryobox.bounds import LARGEST_BOX, check_positive
+from cryobox.boxes import crop_for, nearest_crop, nearest_even, propose
 from cryobox.declared import IMAGES, option
 from cryobox.errors import OptionError
 
@@ -22,6 +23,8 @@ class Sizing:
     ----------
     box, fcrop, small : int, optional
         Pixels: of the window, of the first and of the second stored image.
+    box_angstrom : float, optional
+        Side of the window in Å, of micrographs of several pixel sizes.
     diameter, target_pixel_size, target_resolution : float, optional
         Å: of the particle, which chooses the box; of a stored pixel, or twice that, which choose `fcrop`.
     angpix_out : float, optional
@@ -31,6 +34,9 @@ class Sizing:
     """
 
     box: int | None = option("--box", default=None, help="Side of the window, pixels of the micrograph", panel=IMAGES)
+    box_angstrom: float | None = option(
+        "--box-angstrom", default=None, help="Side in Å: an even box of its own for each pixel size", panel=IMAGES
+    )
     diameter: float | None = option(
         "--diameter", default=None, help="Longest diameter of the particle in Å: chooses the box", panel=IMAGES
     )
@@ -56,12 +62,20 @@ class Chosen:
     """Sizes as `Recipe` takes them, and why they are what they are."""
 
     box: int
+    box_angstrom: float | None
     sizes: tuple[int, ...]
     also: tuple[tuple[int, Any], ...]
     why: tuple[str, ...]
 
 
-def choose_sizes(asked: Sizing, recorded: Mapping[str, Any], *, dtype: str, pixel_size: Callable[[], float]) -> Chosen:
+def choose_sizes(
+    asked: Sizing,
+    recorded: Mapping[str, Any],
+    *,
+    dtype: str,
+    pixel_size: Callable[[], float],
+    coarsest: Callable[[], float] | None = None,
+) -> Chosen:
     """Choose box and stored sizes.
 
     Parameters
@@ -73,6 +87,8 @@ def choose_sizes(asked: Sizing, recorded: Mapping[str, Any], *, dtype: str, pixe
         Type of further sizes that say none.
     pixel_size : callable
         Å per pixel of the micrographs; called only where something is asked for in Å.
+    coarsest : callable, optional
+        The same of the coarsest of them, where they have several.
 
     Raises
     ------
@@ -84,6 +100,8 @@ def choose_sizes(asked: Sizing, recorded: Mapping[str, Any], *, dtype: str, pixe
         if target is not None:
             raise OptionError("give --target-pixel-size or --target-resolution, not both")
         target = asked.target_resolution / 2
+    if asked.box_angstrom is not None and (asked.box is not None or asked.diameter is not None):
+        raise OptionError("give --box-angstrom (Å), --box (pixels) or --diameter (Å), not several")
     if asked.box is not None and asked.diameter is not None:
         raise OptionError("give --box (pixels) or --diameter (Å), not both")
     if asked.fcrop is not None and target is not None:
@@ -93,7 +111,25 @@ def choose_sizes(asked: Sizing, recorded: Mapping[str, Any], *, dtype: str, pixe
     why: list[str] = []
     box, fcrop, small, others = asked.box, asked.fcrop, asked.small, ()
     in_angstrom = (asked.diameter, target, asked.angpix_out)
-    angstrom = pixel_size() if any(one is not None for one in in_angstrom) else 0.0
+    angstrom = 0.0
+    boxes = asked.box_angstrom
+    if boxes is None and asked.box is None and asked.diameter is None:
+        boxes = recorded.get("box_angstrom")
+    if asked.box_angstrom is not None or any(one is not None for one in in_angstrom):
+        angstrom = pixel_size() if boxes is None or coarsest is None else coarsest()
+    if asked.box_angstrom is not None:
+        box = nearest_even(
+            min(check_positive("box_angstrom", asked.box_angstrom, " of Å") / angstrom, 2.0 * LARGEST_BOX)
+        )
+        boxes = box * angstrom
+        why.append(
+            f"box of {box} pixels of {angstrom:g} Å, {boxes:g} Å; of other pixel sizes the even box nearest to that"
+        )
+    if boxes is not None and target is not None and target < angstrom * (1 - 1e-6):
+        raise OptionError(
+            f"the coarsest micrographs have {angstrom:g} Å per pixel, and nothing makes finer ones; got a target of "
+            f"{target:g}"
+        )
     if asked.diameter is not None:
         proposal = propose(asked.diameter, angstrom)
         box = proposal.box
@@ -121,7 +157,7 @@ def choose_sizes(asked: Sizing, recorded: Mapping[str, Any], *, dtype: str, pixe
         why.append(f"stored at {fcrop}: {reached:.6g} Å per pixel ({asked.angpix_out:g} was asked for)")
     sizes = [box if fcrop is None else fcrop, *([] if small is None else [small]), *others]
     also = [further_size(text, dtype) for text in asked.also] if asked.also else recorded.get("also", ())
-    return Chosen(box=box, sizes=tuple(sizes), also=tuple(map(tuple, also)), why=tuple(why))
+    return Chosen(box=box, box_angstrom=boxes, sizes=tuple(sizes), also=tuple(map(tuple, also)), why=tuple(why))
 
 
 def further_size(text: str, dtype: str) -> tuple[int, str]:

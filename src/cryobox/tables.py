@@ -194,6 +194,7 @@ def _extracted(
         slot=found.slot[picks],
         size=recipe.sizes[0],
         box=recipe.box,
+        boxes=None if recipe.box_angstrom is None else plan.grounds.box,
         center=plan.places.center[picks],
         shape=plan.grounds.shape,
         pixel_size=plan.grounds.pixel_size,

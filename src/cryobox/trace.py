@@ -186,7 +186,7 @@ class _Recorded:
             alignment="" if leading is None else leading.name,
             moved=moved,
             center=(center[1], center[0]) if placed else None,
-            box=plan.recipe.box,
+            box=int(plan.grounds.box[row]) if row >= 0 else plan.recipe.box,
             images=tuple(f"{slot + 1}@{path}" for path, slot in self._images(pick)),
             fate=f"{_FATES.get(fate) or REASONS[fate]}{CHANGED if self._task[pick] in self._changed else ''}",
         )

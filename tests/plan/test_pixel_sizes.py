@@ -134,3 +134,70 @@ def test_the_exact_pixel_size_of_the_output_is_written(folder: Path) -> None:
         done = extract(folder, "-o", "no", "--box", "96", *more)
         assert done.returncode == 2
         assert message in done.stderr
+
+
+FIELD = 144.0  # Å: 96 pixels of 1.5 Å, 120 of 1.2 Å
+
+
+def stack(out: Path, name: str) -> NDArray[np.float32]:
+    found: NDArray[np.float32] = mrcfile.read(out / "stacks" / f"{name}_particles.mrcs")
+    return found
+
+
+@pytest.mark.parametrize("tables", ["relion", "both"])
+def test_micrographs_of_two_pixel_sizes_are_cut_at_one_side_in_angstrom(folder: Path, tables: str) -> None:
+    asked = ("--box-angstrom", f"{FIELD}", "--angpix-coords", "6", "--tables", tables)
+    done = extract(folder, "-o", "out", *asked)
+    assert done.returncode == 0, done.stderr
+    told = "micrographs of 2 pixel sizes: 120 pixels of 1.2 Å stored as 96 of 1.5 Å, 96 pixels of 1.5 Å stored as 96 of"
+    assert told in done.stderr
+    for name, box, limit in (("a", 96, 1), ("b", 120, None)):
+        alone = cryobox.Recipe(box=box, sizes=96, edges="pad", coordinate_pixel_size=6.0, style="relion", limit=limit)
+        cryobox.run(
+            "p.star", out=folder / name, directory=folder, recipe=alone, options=cryobox.RunOptions(fsync=False)
+        )
+        np.testing.assert_array_equal(stack(folder / "out", name), stack(folder / name, name))
+    found = columns(folder / "out" / "particles.star")
+    assert len(found["_rlnImageName"]) == N
+    assert verify(folder / "out", everything=True).problems == ()
+
+
+def test_the_exact_pixel_size_of_each_group_is_written(folder: Path) -> None:
+    done = extract(folder, "-o", "out", "--box-angstrom", "141", "--angpix-coords", "6", "--fcrop", "64")
+    assert done.returncode == 0, done.stderr
+    text = (folder / "out" / "particles.star").read_text()
+    boxes = {1.5: 94, 1.2: 118}  # 141 Å and 141.6 Å
+    for size, box in boxes.items():
+        assert f"{size * box / 64:.6f}" in text
+    assert "differ by 0.43 %" in done.stderr
+    for name, size in (("a", 1.5), ("b", 1.2)):
+        with mrcfile.open(folder / "out" / "stacks" / f"{name}_particles.mrcs", permissive=True) as file:
+            assert float(file.voxel_size.x) == pytest.approx(size * boxes[size] / 64, rel=1e-6)
+    assert verify(folder / "out", everything=True).problems == ()
+    record = folder / "out" / "job.json"
+    again = extract(folder, "--from", str(record), "-o", "again")
+    assert again.returncode == 0, again.stderr
+    for name in ("a", "b"):
+        np.testing.assert_array_equal(stack(folder / "again", name), stack(folder / "out", name))
+
+
+def test_merged_stacks_hold_images_of_one_pixel_size(folder: Path) -> None:
+    recipe: dict[str, Any] = {"box": 96, "box_angstrom": FIELD, "coordinate_pixel_size": 6.0}
+    plan = planned(folder, particles_per_stack=100, **recipe)
+    assert len({task.stack for task in plan.tasks}) == 2
+    assert [task.windows.box for task in plan.tasks] == [96, 120]
+    assert {task.outputs[0].pixel_size for task in plan.tasks} == {1.5}
+
+
+def test_pixels_finer_than_the_coarsest_are_refused(folder: Path) -> None:
+    with pytest.raises(OptionError, match="a.mrc: a box of 144 Å has 96 pixels of 1.5 Å, fewer than the 120 that are"):
+        planned(folder, box=120, box_angstrom=FIELD)
+    for more, message in (
+        (("--angpix-out", "1.2"), "nothing makes finer ones; ask for 1.5 or more"),
+        (("--target-pixel-size", "1.2"), "the coarsest micrographs have 1.5 Å per pixel"),
+        (("--box", "96"), "give --box-angstrom (Å), --box (pixels) or --diameter (Å), not several"),
+        (("--fcrop", "120"), "cannot exceed the box"),
+    ):
+        done = extract(folder, "-o", "no", "--box-angstrom", "144", *more)
+        assert done.returncode == 2
+        assert message in done.stderr

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import signal
 import sys
 import threading
@@ -23,6 +24,7 @@ from cryobox.declared import CLUSTERS, MESSAGES, POSITIONS, RUNNING, TABLES, opt
 from cryobox.display import choose_display, explain_plan, plan_lines, warn
 from cryobox.errors import OptionError
 from cryobox.gpu import parse_gpus, parse_memory
+from cryobox.groups import Helices, Reading
 from cryobox.options import Recipe, RunOptions
 from cryobox.paths import working_directory
 from cryobox.sizing import Sizing, choose_sizes
@@ -230,10 +232,19 @@ def recipe_of(
             )
         return found
 
-    chosen = choose_sizes(Sizing(**of_sizes.values), old, dtype=values["dtype"], pixel_size=pixel_size)
+    def coarsest() -> float:
+        from cryobox.inputs import read_coarsest_pixel_size
+
+        fields = (*dataclasses.fields(Reading), *dataclasses.fields(Helices))
+        reading = {field.name: values[field.name] for field in fields if field.name in values}
+        return read_coarsest_pixel_size(given, Recipe(box=2, normalize=False, limit=values["limit"], **reading))
+
+    chosen = choose_sizes(
+        Sizing(**of_sizes.values), old, dtype=values["dtype"], pixel_size=pixel_size, coarsest=coarsest
+    )
     for line in chosen.why if say else ():
         print(line, file=sys.stderr)
-    return Recipe(box=chosen.box, sizes=chosen.sizes, also=chosen.also, **values)
+    return Recipe(box=chosen.box, box_angstrom=chosen.box_angstrom, sizes=chosen.sizes, also=chosen.also, **values)
 
 
 def options_of(of_run: Asked, of_devices: Asked, clusters: Clusters) -> RunOptions:

@@ -329,7 +329,8 @@ def _put_blob(columns: _Columns, extracted: Extracted) -> None:
     columns.put_text("blob/path", as_bytes([extracted.stack[number] for number in used.tolist()])[stack])
     columns.put("blob/idx", "<u4", extracted.slot)
     columns.put("blob/shape", ("<u4", (2,)), extracted.size)
-    columns.put("blob/psize_A", "<f4", extracted.pixel_size[extracted.micrograph] * extracted.box / extracted.size)
+    box = extracted.box if extracted.boxes is None else extracted.boxes[extracted.micrograph]
+    columns.put("blob/psize_A", "<f4", extracted.pixel_size[extracted.micrograph] * box / extracted.size)
     columns.put("blob/sign", "<f4", 1 if extracted.steps.invert else -1)
     columns.put("blob/import_sig", "<u8", 0)
 

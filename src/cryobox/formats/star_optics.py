@@ -426,8 +426,8 @@ def _renumber(rows: Sequence[dict[str, str]]) -> list[dict[str, str]]:
     return [row | {GROUP: str(chosen)} for row, chosen in zip(rows, numbers, strict=True)]
 
 
-def image_optics(groups: OpticsGroups, *, box: int, size: int) -> list[dict[str, str]]:
-    """The rows of data_optics for images of `size` pixels, made of windows of `box`."""
+def image_optics(groups: OpticsGroups, *, boxes: Sequence[int], size: int) -> list[dict[str, str]]:
+    """The rows of data_optics for images of `size` pixels, made of windows of `boxes`, one a group."""
     return [
         row
         | {
@@ -436,5 +436,5 @@ def image_optics(groups: OpticsGroups, *, box: int, size: int) -> list[dict[str,
             "_rlnImageDimensionality": "2",
             "_rlnCtfDataAreCtfPremultiplied": "0",
         }
-        for row, pixel_size in zip(groups.rows, groups.pixel_size, strict=True)
+        for row, pixel_size, box in zip(groups.rows, groups.pixel_size, boxes, strict=True)
     ]

@@ -171,10 +171,18 @@ def write_particles(path: str | Path, particles: Particles, micrographs: Microgr
     tags, pieces = columns_of(star, rows, made, DROPPED | dropped)
     with open(path, "wb") as file:
         file.write(VERSION)
-        write_optics(file, image_optics(groups, box=extracted.box, size=extracted.size))
+        write_optics(file, image_optics(groups, boxes=_boxes(groups, extracted), size=extracted.size))
         file.writelines(b"\n" + raw.strip() + b"\n\n" for raw in (star.others if star is not None else ()))
         file.write(VERSION)
         write_loop(file, "particles", tags, pieces, len(rows))
+
+
+def _boxes(groups: OpticsGroups, extracted: Extracted) -> list[int]:
+    """The window's side in the micrographs of each group, which all have one pixel size."""
+    if extracted.boxes is None:
+        return [extracted.box] * len(groups.rows)
+    nearest = [int(np.nanargmin(np.abs(extracted.pixel_size - size))) for size in groups.pixel_size]
+    return [int(extracted.boxes[row]) for row in nearest]
 
 
 def particle_optics(particles: Particles, micrographs: Micrographs, extracted: Extracted) -> OpticsGroups:

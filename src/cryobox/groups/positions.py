@@ -72,6 +72,7 @@ class Positions:
     """Where boxes lie."""
 
     box: int = checked(_check_box)
+    box_angstrom: float | None = checked(partial(check_positive, unit=" of Å"), default=None)
     edges: Edges = option("--edges", default="reject", help="Boxes over the edge", panel=POSITIONS, check=one_of(Edges))
     recenter: bool = option(
         "--recenter/--no-recenter", default=True, help="Move boxes by aligned shifts", panel=POSITIONS

@@ -43,7 +43,7 @@ class Junk:
     warnings: tuple[str, ...] = ()
 
 
-def over_rectangles(corner: Ints, box: int, rectangles: Sequence[Rectangle]) -> Bools:
+def over_rectangles(corner: Ints, box: int | Ints, rectangles: Sequence[Rectangle]) -> Bools:
     """Which boxes have a pixel of one of the rectangles. `corner`: (y, x) of the first pixel of each, shape (n, 2)."""
     found = np.zeros(len(corner), np.bool_)
     for x0, y0, x1, y1 in rectangles:
@@ -56,7 +56,7 @@ def on_junk(
     corner: Ints,
     alive: Bools,
     *,
-    box: int,
+    box: Ints,
     micrograph: NDArray[np.intp],
     shape: Ints,
     micrographs: Micrographs,
@@ -72,7 +72,7 @@ def on_junk(
     corner : ndarray, shape (n, 2)
         (y, x) of the first pixel of each box, in its micrograph.
     alive : ndarray of bool, shape (n,)
-    box : int
+    box : ndarray, shape (micrographs,)
     micrograph : ndarray, shape (n,)
         Row in `micrographs`.
     shape : ndarray, shape (micrographs, 2)
@@ -99,11 +99,11 @@ def on_junk(
         _check_aspect(mask, size, micrographs.paths[row])
         at = corner[some[row]]
         if mask.labels:
-            return on_labels(mask.bad, at + box // 2, size), 0.0
+            return on_labels(mask.bad, at + box[row] // 2, size), 0.0
         whole = float(mask.bad.mean(dtype=np.float64))
         if whole > MOSTLY_BAD:
             return np.zeros(len(at), np.bool_), whole
-        return bad_part(mask.bad, at, box, size) >= limit, whole
+        return bad_part(mask.bad, at, int(box[row]), size) >= limit, whole
 
     have = [row for row in some if row in masks.paths]
     found, failed = np.zeros(len(corner), np.bool_), []

@@ -66,7 +66,7 @@ def build_plan(
     junk = None
     if masks is not None:
         junk = partial(
-            on_junk, micrograph=micrograph, shape=grounds.shape, box=recipe.box, micrographs=micrographs, masks=masks,
+            on_junk, micrograph=micrograph, shape=grounds.shape, box=grounds.box, micrographs=micrographs, masks=masks,
             threshold=recipe.junk_threshold,
         )  # fmt: skip
     places = place(particles, micrograph, reason, decided, grounds, junk)

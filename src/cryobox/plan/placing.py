@@ -46,17 +46,18 @@ def place(
     along = axis_of(particles.psi[alive]) if across and particles.psi is not None else None
     placed = centering.place(base, shift, along)
     center[alive], move[alive] = placed.center, placed.move
-    corner = corner_of(center, recipe.box)
+    box = recipe.box if recipe.box_angstrom is None else grounds.box[micrograph, None]
+    corner = corner_of(center, box)
     shape = grounds.shape[micrograph]
     if recipe.edges == "reject":
-        reason = rejected(reason, (alive & ~inside(corner, recipe.box, shape), Reason.EDGE))
+        reason = rejected(reason, (alive & ~inside(corner, box, shape), Reason.EDGE))
     else:
-        reason = rejected(reason, (alive & ~overlaps(corner, recipe.box, shape), Reason.OUTSIDE))
+        reason = rejected(reason, (alive & ~overlaps(corner, box, shape), Reason.OUTSIDE))
     if recipe.edge_margin is not None:
-        far = inside(corner - recipe.edge_margin, recipe.box + 2 * recipe.edge_margin, shape)
+        far = inside(corner - recipe.edge_margin, box + 2 * recipe.edge_margin, shape)
         reason = rejected(reason, (alive & ~far, Reason.MARGIN))
     if recipe.exclude:
-        reason = rejected(reason, (alive & over_rectangles(corner, recipe.box, recipe.exclude), Reason.EXCLUDED))
+        reason = rejected(reason, (alive & over_rectangles(corner, box, recipe.exclude), Reason.EXCLUDED))
     found = Junk(picks=~alive) if junk is None else junk(corner, reason == ACCEPTED)
     reason = rejected(reason, (alive & found.picks, Reason.JUNK))
     if recipe.min_separation_angstrom is not None:

@@ -52,11 +52,13 @@ def schedule(
         names = [f"{by_row[m]}_particles" for m in task_micrograph.tolist()]
     else:
         place = np.searchsorted(named, task_micrograph)
-        names = [f"particles_{number:06d}" for number in _stack_numbers(decided.recipe, cut, place.tolist())]
+        sizes = None if decided.recipe.box_angstrom is None else grounds.pixel_size[task_micrograph].tolist()
+        numbers = _stack_numbers(decided.recipe, cut, place.tolist(), sizes)
+        names = [f"particles_{number:06d}" for number in numbers]
     _check_angles(decided.recipe, places)
-    box, pad = decided.recipe.box, decided.recipe.edges == "pad"
+    pad = decided.recipe.edges == "pad"
     columns: dict[str, Any] = dict(places.columns)
-    every = Windows(box=box, pad=pad, corner=places.corner, **columns)
+    every = Windows(box=decided.recipe.box, pad=pad, corner=places.corner, **columns)
     near = _neighbors(places, micrograph, task_micrograph)
     tasks = tuple(
         _task(decided, micrographs, grounds, m, replace(every.take(cut[t]), neighbors=near[t]), names[t])
@@ -71,13 +73,19 @@ def schedule(
     return Work(rows=rows, window=window, first_row=first_row, task_micrograph=task_micrograph, tasks=tasks)
 
 
-def _stack_numbers(recipe: Recipe, cut: list[NDArray[np.intp]], place: list[int]) -> list[int]:
-    """The merged stack of each task, from 1. `place`: how many micrographs with picks come before its own."""
+def _stack_numbers(
+    recipe: Recipe, cut: list[NDArray[np.intp]], place: list[int], sizes: list[float] | None
+) -> list[int]:
+    """The merged stack of each task, from 1. `place`: how many micrographs with picks come before its own.
+
+    `sizes`: the pixel size of each, where those of several do not share a stack.
+    """
     numbers: list[int] = []
     most, held, before = recipe.particles_per_stack or 0, 0, -1
-    for some, at in zip(cut, place, strict=True):
+    for t, (some, at) in enumerate(zip(cut, place, strict=True)):
         full = held > 0 and held + len(some) > most
         ends = any(before < limit <= at for limit in recipe.earlier_limits)
+        ends |= sizes is not None and t > 0 and sizes[t] != sizes[t - 1]
         if not numbers or full or ends:
             numbers.append(numbers[-1] + 1 if numbers else 1)
             held = 0
@@ -126,9 +134,11 @@ def _task(
     name: str,
 ) -> Task:
     recipe, header, pixel_size = decided.recipe, grounds.headers[row], float(grounds.pixel_size[row])
+    box = int(grounds.box[row])
+    windows = replace(windows, box=box)
     outputs = []
     for asked in recipe.outputs:
-        radius = recipe.radius_in_pixels(asked.size, recipe.box, pixel_size)
+        radius = recipe.radius_in_pixels(asked.size, box, pixel_size)
         if recipe.normalize:
             recipe.check_background(radius, asked.size)
         outputs.append(
@@ -137,7 +147,7 @@ def _task(
                 path=f"{stack_folder(asked.name)}/{name}{decided.stack_suffix}",
                 size=asked.size,
                 dtype=asked.dtype,
-                pixel_size=pixel_size * recipe.box / asked.size,
+                pixel_size=pixel_size * box / asked.size,
                 background_radius=radius,
             )
         )

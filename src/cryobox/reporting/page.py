@@ -370,7 +370,7 @@ def _thumbnails(facts: Facts) -> list[dict[str, str]]:
             facts.problems.append(str(error))
             continue
         mine = np.flatnonzero((plan.micrograph == row) & (facts.outcome.fate != REASONS.index(Reason.COORDINATE)))
-        corners = corner_of(plan.places.center[mine], plan.recipe.box) / factor
+        corners = corner_of(plan.places.center[mine], task.windows.box) / factor
         kept = facts.outcome.fate[mine] == ACCEPTED
         waiting = int((facts.outcome.fate[mine] == PENDING).sum())
         found.append(
@@ -380,7 +380,7 @@ def _thumbnails(facts: Facts) -> list[dict[str, str]]:
                 "image": plots.boxes_on_micrograph(
                     gray(image),
                     corners,
-                    plan.recipe.box / factor,
+                    task.windows.box / factor,
                     kept,
                     THUMBNAIL_WIDTH,
                     lines=_lines(facts, mine, factor),
