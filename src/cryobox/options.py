@@ -206,7 +206,9 @@ class Recipe(Writing, Images, Helices, SubParticles, Positions, Selection, Readi
         self.check_together()
         self.check_scales()
         self.check_depth(subparticles=self.subparticles is not None)
-        self.check_offsets(subparticles=self.subparticles is not None)
+        self.check_offsets(
+            subparticles=self.subparticles is not None, helical_recenter=self.helical_recenter in ("across", "free")
+        )
         self.check_masks()
         self.check_points(recentered=self.recenter_3d is not None, helical=self.helix is not None)
         self.check_helices(recenter=self.recenter)

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 import cryobox
 from cryobox.boxes import nearest_crop
 from cryobox.errors import InputError, OptionError
+from cryobox.formats.cs_table import Table, read_table, write_table
 from cryobox.given import Given
 from cryobox.inputs import prepare
 from cryobox.plan import Plan
@@ -179,6 +180,29 @@ def test_the_exact_pixel_size_of_each_group_is_written(folder: Path) -> None:
     assert again.returncode == 0, again.stderr
     for name in ("a", "b"):
         np.testing.assert_array_equal(stack(folder / "again", name), stack(folder / "out", name))
+
+
+def test_picks_of_cryosparc_are_cut_and_described_alike(folder: Path) -> None:
+    fields: list[Any] = [
+        ("uid", "<u8"), ("location/micrograph_path", "S8"), ("location/micrograph_uid", "<u8"),
+        ("location/center_x_frac", "<f4"), ("location/center_y_frac", "<f4"),
+        ("location/micrograph_shape", "<u4", (2,)), ("location/micrograph_psize_A", "<f4"),
+    ]  # fmt: skip
+    table: Table = np.zeros(N, np.dtype(fields))
+    of = np.arange(N) % 2
+    sizes = np.array(list(SIZES.values()), np.float32)[of]
+    table["uid"], table["location/micrograph_uid"] = np.arange(N) + 1, of + 5
+    table["location/micrograph_path"] = [name.encode() for name in np.array(list(SIZES))[of]]
+    table["location/center_x_frac"], table["location/center_y_frac"] = (COARSE.T * 6 / sizes + 0.25) / SIDE
+    table["location/micrograph_shape"], table["location/micrograph_psize_A"] = SIDE, sizes
+    write_table(folder / "p.cs", table)
+    cryobox.run(
+        "p.cs", out=folder / "out", directory=folder, options=cryobox.RunOptions(fsync=False),
+        recipe=cryobox.Recipe(box=94, box_angstrom=141.0, sizes=64, edges="pad"),
+    )  # fmt: skip
+    found = read_table(folder / "out" / "particles.cs")
+    np.testing.assert_allclose(found["blob/psize_A"], np.where(of, 1.2 * 118, 1.5 * 94) / 64, rtol=1e-6)
+    assert verify(folder / "out", everything=True).problems == ()
 
 
 def test_merged_stacks_hold_images_of_one_pixel_size(folder: Path) -> None:

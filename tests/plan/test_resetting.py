@@ -106,7 +106,13 @@ def test_the_other_familys_table_has_no_shifts_either(folder: Path) -> None:
 
 @pytest.mark.parametrize(
     "asked",
-    [{"recenter_3d": "1,2,3"}, {"recenter_from": "3d"}, {"drop_alignments": True}],
+    [
+        {"helix": "segments", "helical_recenter": "free"},
+        {"subparticles": "1,2,3"},
+        {"recenter_3d": "1,2,3"},
+        {"recenter_from": "3d"},
+        {"drop_alignments": True},
+    ],
     ids=lambda one: next(iter(one)),
 )
 def test_shifts_are_not_forgotten_and_used(asked: dict[str, Any]) -> None:

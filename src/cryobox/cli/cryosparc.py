@@ -102,7 +102,10 @@ def _check(of_sizes: Asked, of_recipe: Asked) -> None:
     if "relion" in {values["tables"], values["tables"] or values["style"]}:
         raise OptionError("--style or --tables relion writes no tables for CryoSPARC; give --tables both, or neither")
     sizes = Sizing(**of_sizes.values)
-    if sizes.diameter is None and sizes.target_pixel_size is None and sizes.target_resolution is None:
+    of_micrographs = (
+        sizes.diameter, sizes.target_pixel_size, sizes.target_resolution, sizes.angpix_out, sizes.box_angstrom
+    )  # fmt: skip
+    if all(one is None for one in of_micrographs):
         from cryobox.sizing import choose_sizes
 
         chosen = choose_sizes(sizes, {}, dtype=values["dtype"], pixel_size=lambda: 1.0)

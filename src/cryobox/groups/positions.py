@@ -121,8 +121,8 @@ class Positions:
         if self.defocus_sign != -1 and not self.adjust_defocus:
             raise OptionError("--defocus-sign is of --adjust-defocus; give both, or neither")
 
-    def check_offsets(self, *, subparticles: bool) -> None:
-        """Refuse shifts that are to be forgotten and used, as `subparticles` use them.
+    def check_offsets(self, **others: bool) -> None:
+        """Refuse shifts that are to be forgotten and used; `others`: which fields of other groups use them.
 
         Raises
         ------
@@ -134,7 +134,7 @@ class Positions:
             flag
             for flag, asked in (
                 ("--recenter-3d", self.recenter_3d is not None),
-                ("--subparticles", subparticles),
+                *((f"--{name.replace('_', '-')}", asked) for name, asked in others.items()),
                 ("--recenter-from", self.recenter_from != "auto"),
                 ("--drop-alignments", self.drop_alignments),
             )
