@@ -219,7 +219,7 @@ def _prepare(
     if recorded is not None:
         recorded.check(files, [start.name(table.paths[row]) for row in headers])
     if recipe.helix is not None:
-        particles = _segments(particles, table, recipe, match, headers)
+        particles, made = _segments(particles, table, recipe, match, headers)
     with noting() as of_masks:
         masks = None
         if recipe.junk_masks is not None:
@@ -268,14 +268,16 @@ def _segments(
     recipe: Recipe,
     match: NDArray[np.intp],
     headers: Mapping[int, ImageHeader | MicrographError],
-) -> Particles:
-    """The segments of helices that the picks say, where their micrographs can be used."""
+) -> tuple[Particles, tuple[str, ...]]:
+    """The segments of helices that the picks say, where their micrographs can be used; and what is worth telling."""
     from cryobox.picks.helices import Field, segmented
 
     grounds = settle(particles, table, recipe, match=match, headers=headers)
     usable = np.isin(match, [row for row in grounds.headers if row not in grounds.incomplete])
     pixel_size = np.where(usable, grounds.pixel_size[match], np.nan)
-    return segmented(particles, recipe, Field(micrograph=match, scale=grounds.scale, pixel_size=pixel_size))
+    found = segmented(particles, recipe, Field(micrograph=match, scale=grounds.scale, pixel_size=pixel_size))
+    what = "segments of helices" if recipe.helix == "segments" else "ends of helices"
+    return found, (f"{len(particles)} {what} are {len(found)} picks",)
 
 
 def _match(parts: Sequence[Particles], table: Micrographs, recipe: Recipe) -> tuple[NDArray[np.intp], str]:

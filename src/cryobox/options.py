@@ -211,7 +211,7 @@ class Recipe(Writing, Images, Helices, SubParticles, Positions, Selection, Readi
         )
         self.check_masks()
         self.check_points(recentered=self.recenter_3d is not None, helical=self.helix is not None)
-        self.check_helices(recenter=self.recenter)
+        self.check_helices(recenter=self.recenter and not self.reset_offsets)
 
     def steps(self) -> Steps:
         """The steps that this recipe asks for; a contrast that is not decided counts as not inverted."""

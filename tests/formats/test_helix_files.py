@@ -151,3 +151,13 @@ def test_the_ends_that_cryolo_writes_as_star_are_read_as_such(tmp_path: Path) ->
     assert ends(path).x.tolist() == [10, 100]
     with pytest.raises(InputError, match=r"the two ends of each filament.*give --helix ends"):
         read(path, helix="segments")
+
+
+def test_info_says_what_a_file_of_helices_is_for(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.box", ENDS)
+    assert formats.describe(path) == [f"{path}: 4 ends of 2 helices: --helix ends"]
+    path = write(tmp_path / "b.box", LINES.format(*"()()()()"))
+    assert formats.describe(path) == [
+        f"{path}: 7 segments of 2 helices: --helix segments",
+        f"{path}: 4 ends of 2 helices: --helix ends",
+    ]

@@ -13,8 +13,10 @@ import os
 import tempfile
 import warnings
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -127,6 +129,22 @@ def _markers(folder: Path, data: bytes) -> None:
     assert np.isfinite(points).all()
 
 
+def _helix(suffix: str) -> Target:
+    """A file of filaments, as ends and as segments."""
+
+    def target(folder: Path, data: bytes) -> None:
+        from cryobox.formats.helix_files import read_traced
+
+        path = folder / f"t{suffix}"
+        path.write_bytes(data)
+        _allowed(lambda: read_traced(path, "segments"))
+        found = read_traced(path, "ends")
+        if found is not None:
+            assert found[0].shape == found[1].shape == found[3].tube.shape
+
+    return target
+
+
 def _info(folder: Path, data: bytes) -> None:
     """What `cryobox info` says of a file of any kind; the first byte is the kind."""
     from cryobox.formats import describe
@@ -146,7 +164,7 @@ def _ledger(folder: Path, data: bytes) -> None:
     read_ledger(path)
 
 
-def _plan(name: str) -> Target:
+def _plan(name: str, **asked: Any) -> Target:
     """The whole way from a table of picks to a plan."""
 
     def target(folder: Path, data: bytes) -> None:
@@ -158,7 +176,7 @@ def _plan(name: str) -> Target:
             synth.write_mrc(micrograph, synth.micrograph((48, 64)), pixel_size=1.5)
         path = folder / name
         path.write_bytes(data)
-        inputs = prepare(Given.of(path, micrograph, folder), recipe=_RECIPE)
+        inputs = prepare(Given.of(path, micrograph, folder), recipe=replace(_RECIPE, **asked))
         plan = inputs.plan
         assert len(plan.work.rows) + sum(plan.counts().values()) == len(inputs.particles)
         for task in plan.tasks:
@@ -178,6 +196,8 @@ TARGETS: dict[str, Target] = {
     "csg": _csg,
     "box": _text("t.box"),
     "cbox": _text("t.cbox"),
+    "helix_box": _helix(".box"),
+    "helix_cbox": _helix(".cbox"),
     "csv": _text("t.csv"),
     "txt": _text("t.txt"),
     "eman2": _text("t_info.json"),
@@ -190,6 +210,8 @@ TARGETS: dict[str, Target] = {
     "plan_star": _plan("p.star"),
     "plan_cs": _plan("p.cs"),
     "plan_csv": _plan("p.csv"),
+    "plan_ends": _plan("m.star", helix="ends", inter_box_distance=9.0),
+    "plan_segments": _plan("m.star", helix="segments"),
 }
 
 
@@ -331,6 +353,28 @@ _CMM = (
 )
 _BOX = b"10 12 16 16\n30 20 16 16\n"
 _CSV = b"image_name,x_coord,y_coord,score\nm,20,22,0.5\nm,30.5,1e1,\n"
+_HELIX_STAR = b"data_\n\nloop_\n_rlnCoordinateX\n_rlnCoordinateY\n_rlnHelicalTubeID\n"
+_HELICES = b"""data_cryolo
+
+loop_
+_CoordinateX
+_CoordinateY
+_Width
+_Height
+_filamentid
+10 12 16 16 0.0
+20 12 16 16 0.0
+30 12 16 16 <NA>
+
+data_filament_vertices
+
+loop_
+_CoordinateX
+_CoordinateY
+_filamentid
+10 12 0.0
+60 12 0.0
+"""
 _CBOX = (
     b"data_cryolo\n\nloop_\n_CoordinateX #1\n_CoordinateY #2\n_Width #3\n_Height #4\n_Confidence #5\n"
     b"10 12 16 16 0.5\n30 12 16 16 <NA>\n"
@@ -354,6 +398,11 @@ _SEEDS: dict[str, list[bytes]] = {
     "csg": [_CSG],
     "box": [_BOX, b"10 12 16 16 0.5\n", b"10,12,16,16,-3\n"],
     "cbox": [_CBOX],
+    "helix_box": [
+        b"#helix: (10, 12),(60.5, 42),16\n10\t12\n30 22\n#helix: [1, 2],[3, 4],5\n2 3\n",
+        b"10 12 16 16 -1\n60 12 16 16 -2\n",
+    ],
+    "helix_cbox": [_HELICES],
     "csv": [_CSV, b"x;y\n1;2\n", b'"x","y"\n"1","2"\n'],
     "txt": [b"image_name\tx_coord\ty_coord\tscore\nm\t20\t22\t0.5\n", b"1 2\n3 4\n", b"1 2 0.5\n"],
     "eman2": [_EMAN2, b'{"quality":5}', b'{"boxes":[[1,2],[3.5e0,-4,""]]}'],
@@ -366,4 +415,15 @@ _SEEDS: dict[str, list[bytes]] = {
     "plan_star": _star_seeds(),
     "plan_cs": _cs_seeds(),
     "plan_csv": [_CSV],
+    "plan_ends": [
+        _HELIX_STAR + b"20 20 1\n40.5 30 1\n12 30 2\n50 20 2\n",
+        _HELIX_STAR + b"20 20 0\n40 30 0\n9 9 0\n30 9 0\n",
+    ],
+    "plan_segments": [
+        _HELIX_STAR + b"20 20 1\n30 24 1\n40 28 1\n12 30 2\n",
+        _HELIX_STAR.replace(
+            b"ID\n", b"ID\n_rlnAnglePsiPrior\n_rlnHelicalTrackLengthAngst\n_rlnOriginXAngst\n_rlnOriginYAngst\n"
+        )
+        + b"20 20 1 -20 0 1.5 3\n30 24 1 -20 9 -2 0.7\n",
+    ],
 }

@@ -99,7 +99,7 @@ def table(folder: Path, rows: dict[str, list[Any]], name: str = "p.star") -> str
 
 
 def planned(picks: str | list[str], **asked: Any) -> Inputs:
-    recipe = cryobox.Recipe(box=BOX, normalize=False, **asked)
+    recipe = cryobox.Recipe(box=BOX, **{"normalize": False} | asked)
     return prepare(Given.of(picks, "M/*.mrc"), recipe=recipe)
 
 
@@ -266,7 +266,9 @@ def test_boxes_of_segments_can_stay(folder: Path) -> None:
 
 
 def test_every_window_knows_the_direction_of_its_tube(folder: Path) -> None:
-    made = planned(table(folder, ENDS), helix="ends", inter_box_distance=40.0)
+    asked = {"helix": "ends", "inter_box_distance": 40.0}
+    assert planned(table(folder, ENDS), **asked).plan.tasks[0].windows.angle is None
+    made = planned("p.star", **asked, normalize=True, helical_outer_diameter_angstrom=20.0)
     angle = made.plan.tasks[0].windows.angle
     assert angle is not None
     assert angle.tolist() == [0.0] * 10 + [90.0] * 10
@@ -313,7 +315,7 @@ def test_ends_on_micrographs_that_are_not_there_are_rejected_as_they_are(folder:
         ),
         ({"helix": "ends", "helical_nr_asu": 4}, "needs the distance of segments"),
         ({"helix": "whole", "helical_recenter": "none"}, "it goes with --helix segments"),
-        ({"helix": "segments", "helical_recenter": "free", "recenter": False}, "contradict each other"),
+        ({"helix": "segments", "helical_recenter": "free", "recenter": False}, "contradicts --no-recenter"),
     ],
 )
 def test_options_of_helices_that_do_not_fit_are_refused(asked: dict[str, Any], message: str) -> None:
@@ -415,3 +417,28 @@ def test_tables_of_both_families_say_the_same_helices(folder: Path) -> None:
     assert len(set(cs["filament/filament_uid"].tolist())) == 2
     np.testing.assert_allclose(cs["filament/position_A"], numbers("out/particles.star", "_rlnHelicalTrackLengthAngst"))
     assert not verify("out").problems
+
+
+def test_ends_without_a_table_give_the_filaments_of_a_cs(folder: Path) -> None:
+    (folder / "E").mkdir()
+    (folder / "E/a.box").write_text(
+        "34\t44\t32\t32\t-1\n266\t44\t32\t32\t-2\n84\t284\t32\t32\t-1\n84\t84\t32\t32\t-2\n"
+    )
+    extract("E", helix="ends", inter_box_distance=40.0, style="cryosparc")
+    found = np.load("out/particles.cs")
+    uid, first = np.unique(found["filament/filament_uid"], return_inverse=True)
+    assert (uid > 0).all()
+    assert np.bincount(first).tolist() in ([10, 9], [9, 10])
+    long = first == first[0]
+    np.testing.assert_allclose(found["filament/position_A"][long], 40.0 * np.arange(10))
+    assert set(found["filament/arc_length_A"][long].tolist()) == {400.0}
+    assert set(found["filament/arc_length_A"][~long].tolist()) == {336.0}
+    assert set(found["filament/inter_box_dist_A"].tolist()) == {40.0}
+    assert verify("out", everything=True).problems == ()
+
+
+def test_a_run_tells_how_many_segments_its_ends_gave(folder: Path) -> None:
+    assert (
+        "4 ends of helices are 20 picks"
+        in planned(table(folder, ENDS), helix="ends", inter_box_distance=40.0).plan.notes
+    )

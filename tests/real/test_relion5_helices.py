@@ -47,7 +47,7 @@ def extract(picks: str, box: int, asked: dict[str, Any]) -> Path:
         picks,
         micrographs="inputs/micrographs_ctf.star",
         out="out",
-        recipe=cryobox.Recipe(box=box, normalize=False, invert=False, **asked),
+        recipe=cryobox.Recipe(box=box, **{"normalize": False, "invert": False} | asked),
         options=cryobox.RunOptions(fsync=False),
     )
     return Path("out/particles.star")
@@ -87,6 +87,21 @@ def test_images_of_segments_are_those_of_relion_5(real_data: Path, place: Path) 
     theirs = np.fromfile(real_data / "relion5/helix_cut_unimodal/inputs/gold.mrcs", np.float32, offset=1024)
     ours = np.fromfile(next(Path("out/stacks").iterdir()), np.float32, offset=1024)
     np.testing.assert_array_equal(ours, theirs)
+
+
+@pytest.mark.real
+@pytest.mark.parametrize(
+    ("case", "diameter"),
+    [("helix_cut", 30.0), ("helix_uncut", 30.0), ("helix_segments", 30.0), ("helix_reextract", 20.0)],
+)
+def test_normalized_segments_are_those_of_relion_5(real_data: Path, place: Path, case: str, diameter: float) -> None:
+    """The whole way: segments, their directions, and the background that lies outside the tube along these."""
+    picks, box, asked = CASES[case]
+    pad = {"edges": "pad"} if case == "helix_uncut" else {}
+    extract(f"inputs/{picks}", box, asked | pad | {"normalize": True, "helical_outer_diameter_angstrom": diameter})
+    theirs = np.fromfile(real_data / f"relion5/{case}/inputs/gold.mrcs", np.float32, offset=1024).reshape(-1, box, box)
+    ours = np.fromfile(next(Path("out/stacks").iterdir()), np.float32, offset=1024).reshape(-1, box, box)
+    assert np.abs(ours - theirs).max() <= 1e-5  # of the background's sd
 
 
 def relion(picks: Path, box: int, *options: str) -> Path:

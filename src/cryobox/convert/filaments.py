@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from cryobox.convert.texts import Floats, Star, Texts, number_text
 from cryobox.formats.cs_table import Table
+from cryobox.tubes import directions
 
 __all__ = [
     "FILAMENT_UID",
@@ -121,18 +122,8 @@ def _directions(
     n = len(uid)
     if "_rlnCoordinateX" not in columns or not n:
         return np.full(n, np.nan)
-    x, y = (np.array(columns[tag], np.float64) for tag in ("_rlnCoordinateX", "_rlnCoordinateY"))
-    filament = _filaments(micrograph, uid)
-    rows = np.lexsort((np.arange(n), order, filament))
-    same = filament[rows][1:] == filament[rows][:-1]
-    before, behind = rows.copy(), rows.copy()
-    before[1:][same] = rows[:-1][same]
-    behind[:-1][same] = rows[1:][same]
-    found = np.full(n, np.nan)
-    dy, dx = y[behind] - y[before], x[behind] - x[before]
-    known = (dy != 0) | (dx != 0)
-    found[rows[known]] = -np.degrees(np.arctan2(dy[known], dx[known]))
-    return found + 0.0
+    position = np.stack([np.array(columns[f"_rlnCoordinate{axis}"], np.float64) for axis in "YX"], axis=1)
+    return directions(position, _filaments(micrograph, uid), order)
 
 
 def filament_fields(star: Star) -> dict[str, NDArray[Any]]:

@@ -57,6 +57,8 @@ def _describe_other(path: Path) -> list[str]:
     try:
         return [_describe_picks(path, _read_picks(path))]
     except InputError as error:
+        if lines := _describe_helices(path):
+            return lines
         if path.suffix.lower() in COORDINATE_SUFFIXES:
             raise
         movie = "; an EER movie must be motion-corrected first" if path.suffix.lower() == ".eer" else ""
@@ -166,6 +168,26 @@ def _describe_picks(path: Path, picks: Particles) -> str:
     if picks.score is not None and len(picks):
         line += f", scores {_range(picks.score)}"
     return line
+
+
+def _describe_helices(path: Path) -> list[str]:
+    """What a file of helices holds that gives no particles by itself: ends, or segments; nothing where it is none."""
+    import numpy as np
+
+    from cryobox.formats.helix_files import TRACED_SUFFIXES, read_traced
+
+    if path.suffix.lower() not in TRACED_SUFFIXES:
+        return []
+    lines = []
+    for helix, what in (("segments", "segments"), ("ends", "ends")):
+        try:
+            found = read_traced(path, helix)  # type: ignore[arg-type]
+        except InputError:
+            continue
+        if found is not None and len(found[0]):
+            count = len(np.unique(found[3].tube))
+            lines.append(f"{path}: {len(found[0])} {what} of {count} helices: --helix {helix}")
+    return lines
 
 
 def _range(values: NDArray[np.float64]) -> str:

@@ -50,7 +50,7 @@ class Helices:
         return None if self.helical_rise is None else (self.helical_nr_asu or 1) * self.helical_rise
 
     def check_helices(self, *, recenter: bool) -> None:
-        """Compare the fields with each other, and with whether boxes are recentered at all.
+        """Compare the fields with each other, and with whether boxes are recentered.
 
         Raises
         ------
@@ -80,4 +80,6 @@ class Helices:
         if self.helical_recenter is not None and self.helix != "segments":
             raise OptionError("--helical-recenter moves boxes of segments; it goes with --helix segments")
         if self.helical_recenter in ("across", "free") and not recenter:
-            raise OptionError(f"--helical-recenter {self.helical_recenter} and --no-recenter contradict each other")
+            raise OptionError(
+                f"--helical-recenter {self.helical_recenter} contradicts --no-recenter and --reset-offsets"
+            )

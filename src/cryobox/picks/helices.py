@@ -21,6 +21,7 @@ __all__ = ["Field", "angles_of", "crowded", "segmented"]
 
 TILT_PRIOR = 90.0
 DIGITS = 6  # of a coordinate in a STAR file: what is cut is what such a file says
+FARTHEST = 1e7  # pixels, beyond any micrograph
 POSE_DISAGREES = 10.0  # degrees between filament_pose and the direction of neighbors, modulo 180
 
 Floats = NDArray[np.float64]
@@ -98,7 +99,9 @@ def _of_ends(particles: Particles, asked: Asked, field: Field) -> Particles:
     found = _tubes(particles)
     name = particles.micrograph[found.rows]
     position = np.stack([particles.y, particles.x], axis=1)[found.rows] * field.scale[name]
-    whole = np.isfinite(position).all(axis=1) & np.isfinite(field.pixel_size[name]) & (field.micrograph[name] >= 0)
+    with np.errstate(invalid="ignore"):
+        near = (np.abs(position) < FARTHEST).all(axis=1)  # else nothing can be cut there, whatever its step
+    whole = near & np.isfinite(field.pixel_size[name]) & (field.micrograph[name] >= 0)
     cut = np.ones(len(found.number), np.bool_)
     cut[found.of[~whole]] = False
     made, step = _cut(position, found, cut, field.pixel_size[name[found.first]], asked)
