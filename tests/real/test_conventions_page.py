@@ -1,4 +1,4 @@
-"""docs/conventions.md and comparison.md name tests that exist, and the first shows the figures that its script draws."""
+"""The pages of conventions and comparison name tests that exist; figures are those that their script draws."""
 
 from __future__ import annotations
 
