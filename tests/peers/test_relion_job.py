@@ -55,6 +55,7 @@ def words(text: str) -> list[str]:
         ("--pipeline_control External/job012/ --box 64", "--box 64"),
         ("--bg_diameter_angstrom 150", "--bg-diameter 150"),
         ("--report no", "--no-report"),
+        ("--helix ends --helical_bimodal no --white_dust 5", "--helix ends --no-helical-bimodal --white-dust 5"),
     ],
 )
 def test_labels_are_the_options_of_extract(given: str, expected: str) -> None:
@@ -91,6 +92,9 @@ def test_a_negative_diameter_is_the_default() -> None:
         ("--in_parts p.star", "of the fields .* one must be filled in; both are"),
         ("--bg_diameter 100", "bg_diameter is in pixels of the micrograph.* and needs box"),
         ("--bg_diameter 100 --diameter 180", "give bg_diameter_angstrom where these are chosen in Å"),
+        ("--bg_diameter 100 --box 256 --target_pixel_size 3", "give bg_diameter_angstrom where these are chosen in Å"),
+        ("--bg_diameter 100 --box 256 --angpix_out 3", "give bg_diameter_angstrom where these are chosen in Å"),
+        ("--bg_diameter 100 --box 256 --from old/job.json", "and needs box .and fcrop. in pixels, too"),
         ("--bg_diameter wide --box 64", "bg_diameter must be a number of pixels; got 'wide'"),
         ("--bg_diameter 30 --box 64 --bg_radius 12", "give bg_diameter .* or bg_radius, not both"),
         ("--shard 1/2", "'shard' is no label of this job"),

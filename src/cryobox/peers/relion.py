@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING
 from cryobox.declared import Flag, flags
 from cryobox.errors import OptionError, OutputError
 from cryobox.folder.publish import publish_file
+from cryobox.sizing import Sizing
 
 if TYPE_CHECKING:
     from cryobox.engine.progress import Progress
@@ -223,12 +224,18 @@ def _background(said: Mapping[str, str]) -> list[str]:
         return []
     box = said.get("--box", "")
     size = said.get("--fcrop", box)
-    if not (box.isdecimal() and size.isdecimal() and int(box)):
+    unknown = any(option in said for option in _sizes_in_angstrom()) or ("--from" in said and "--fcrop" not in said)
+    if unknown or not (box.isdecimal() and size.isdecimal() and int(box)):
         raise OptionError(
             "bg_diameter is in pixels of the micrograph, as in RELION's own job, and needs box (and fcrop) in pixels, "
             "too; give bg_diameter_angstrom where these are chosen in Å"
         )
     return ["--bg-radius", str(int(diameter / 2 * int(size) / int(box)))]
+
+
+def _sizes_in_angstrom() -> set[str]:
+    """Options by which box or stored size are chosen where the pixel size is known, which is not yet."""
+    return {flag.names[0] for flag in flags(Sizing).values()} - {"--box", "--fcrop", "--small", "--also"}
 
 
 class ExternalJob:
