@@ -156,6 +156,16 @@ def test_what_is_wrong_is_said_before_there_is_a_job(instance: Instance, more: t
     assert instance.named("jobs.create") == []
 
 
+def test_sizes_in_angstrom_are_chosen_by_the_connected_micrographs(instance: Instance) -> None:
+    told = extract(instance, "--fcrop", "128", "--small", "64", "--min-separation", "10")
+    assert "stored     128 x 128" in told
+    pixel = float(instance.data["J3", "exposures"]["micrograph_blob/psize_A"][0])
+    command = [PROGRAM, "cryosparc", *INPUTS, "--box", "128", "--target-pixel-size", str(2.1 * pixel), "--no-report"]
+    done = subprocess.run(command, env=environment(instance), capture_output=True, text=True, check=True)
+    assert "stored     64 x 64" in done.stdout
+    assert instance.jobs["J10"].status == "completed"
+
+
 def test_outputs_that_are_refused_fail_the_job_which_can_be_gone_on_with(instance: Instance) -> None:
     instance.refuse = {"jobs.save_output": "the disk of the database is full"}
     told = extract(instance, code=3)

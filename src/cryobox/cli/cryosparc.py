@@ -17,7 +17,7 @@ from cryobox.declared import TABLES, option
 from cryobox.display import warn
 from cryobox.errors import OptionError
 from cryobox.options import Recipe, RunOptions
-from cryobox.sizing import Sizing
+from cryobox.sizing import Sizing, choose_sizes
 
 __all__ = ["cryosparc"]
 
@@ -101,12 +101,16 @@ def _check(of_sizes: Asked, of_recipe: Asked) -> None:
     values = of_recipe.values
     if "relion" in {values["tables"], values["tables"] or values["style"]}:
         raise OptionError("--style or --tables relion writes no tables for CryoSPARC; give --tables both, or neither")
-    sizes = Sizing(**of_sizes.values)
-    of_micrographs = (
-        sizes.diameter, sizes.target_pixel_size, sizes.target_resolution, sizes.angpix_out, sizes.box_angstrom
-    )  # fmt: skip
-    if all(one is None for one in of_micrographs):
-        from cryobox.sizing import choose_sizes
 
-        chosen = choose_sizes(sizes, {}, dtype=values["dtype"], pixel_size=lambda: 1.0)
-        Recipe(box=chosen.box, sizes=chosen.sizes, also=chosen.also, **values)
+    def pixel_size() -> float:
+        raise _NotKnownYetError
+
+    try:
+        chosen = choose_sizes(Sizing(**of_sizes.values), {}, dtype=values["dtype"], pixel_size=pixel_size)
+    except _NotKnownYetError:
+        return
+    Recipe(box=chosen.box, sizes=chosen.sizes, also=chosen.also, **values)
+
+
+class _NotKnownYetError(Exception):
+    """What micrographs say that are not loaded."""
