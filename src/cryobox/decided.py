@@ -83,6 +83,11 @@ def doubts(recipe: Recipe) -> list[str]:
         if not is_fast(size):
             near = " or ".join(map(str, neighbors(size)))
             found.append(f"{what} {size} is not a fast size for Fourier transforms; {near} would be")
+    if recipe.helix is not None and recipe.normalize and not recipe.tube:
+        found.append(
+            "segments are normalized by what lies outside a circle, and their helix runs through that; "
+            "--helical-outer-diameter Å takes what lies outside the tube"
+        )
     if any(one.dtype == "float16" for one in recipe.outputs) and not recipe.normalize:
         found.append(
             "float16 without normalization keeps about 3 digits of raw gray levels (a mean of 6800 leaves steps of 4); "

@@ -323,6 +323,20 @@ def test_options_of_helices_that_do_not_fit_are_refused(asked: dict[str, Any], m
         cryobox.Recipe(box=32, **asked)
 
 
+def test_helices_that_are_all_too_short_are_an_error(folder: Path) -> None:
+    with pytest.raises(InputError, match=r"p\.star: none of its 2 helices is long enough for a segment"):
+        planned(table(folder, ENDS), helix="ends", inter_box_distance=1e6)
+
+
+def test_a_circle_as_the_background_of_helices_is_told(folder: Path) -> None:
+    asked = {"helix": "ends", "inter_box_distance": 40.0, "normalize": True}
+    told = [
+        planned(table(folder, ENDS), **asked, **more).plan.warnings
+        for more in ({}, {"helical_outer_diameter_angstrom": 20.0})
+    ]
+    assert ["outside a circle" in " ".join(warnings) for warnings in told] == [True, False]
+
+
 def test_particles_are_no_ends_and_no_segments(folder: Path) -> None:
     with pytest.raises(InputError, match=r"has _rlnOriginYAngst, so its rows are particles"):
         planned(table(folder, REFINED), helix="ends", inter_box_distance=40.0)

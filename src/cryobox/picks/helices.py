@@ -124,6 +124,11 @@ def _of_ends(particles: Particles, asked: Asked, field: Field) -> Particles:
         columns["tube_id"] = number[order]
     if particles.family == "plain":
         columns |= _lengths(made, begin, field.pixel_size[particles.micrograph], step, len(left), order)
+    if not len(taken):
+        raise InputError(
+            f"{particles.source}: none of its {len(found.number)} helices is long enough for a segment; are the "
+            f"distance of segments in Å, and the coordinates in pixels of these micrographs?"
+        )
     lost = np.flatnonzero(cut & (np.bincount(made.tube, minlength=len(cut)) == 0))
     return replace(
         picks,
