@@ -7,6 +7,7 @@
 #include <span>
 #include <stdexcept>
 #include <string>
+#include <type_traits>
 #include <vector>
 
 #include <pybind11/numpy.h>
@@ -50,6 +51,15 @@ private:
     std::size_t taken_ = 0;
 };
 
+template <class Value, class Number>
+constexpr py::ssize_t numbers_in() noexcept {
+    if constexpr (std::is_same_v<Value, Number>) {
+        return 1;
+    } else {
+        return static_cast<py::ssize_t>(sizeof(Value) / sizeof(Number));
+    }
+}
+
 /// An array of numbers as values of so many each; None: no values.
 template <class Value, class Number>
 std::vector<Value> rows_of(Keywords& keywords, const char* name) {
@@ -58,7 +68,7 @@ std::vector<Value> rows_of(Keywords& keywords, const char* name) {
     if (!given) {
         return {};
     }
-    constexpr auto numbers = static_cast<py::ssize_t>(sizeof(Value) / sizeof(Number));
+    constexpr py::ssize_t numbers = numbers_in<Value, Number>();
     if (given->size() % numbers != 0) {
         throw std::invalid_argument(std::string(name) + " must have " + std::to_string(numbers) + " numbers each");
     }

@@ -185,7 +185,9 @@ void fourier_crop(const float* images, Index count, Index box, float* output, In
         return;
     }
     const StackView stack{.float32 = output, .float16 = nullptr, .size = size};
-    const ExtractOptions options{.box = box, .steps = {.normalize = false}};
+    ExtractOptions options;
+    options.box = box;
+    options.steps.normalize = false;
     Plan plan(options, {&stack, 1}, {});
     plan.prepare();
     const Workspaces workspaces(team);

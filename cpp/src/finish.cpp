@@ -51,7 +51,8 @@ Measured measure(const Plan& plan, const OutputPlan& output, double window_mean,
     float* image = workspace.image.data();
     BackgroundSums sums = cropped ? kernels.background_sums(image, background.runs(), beside)
                                   : kernels.subtract_level(image, window_mean, background.runs(), beside);
-    Measured result{.crowded = own.crowded};
+    Measured result;
+    result.crowded = own.crowded;
     if (replaces_dust(plan.steps)) {
         result.dust = replace_dust(kernels, image, output.stack.size, dust_of(plan.steps, background.fit(), sums),
                                    plan.options.noise[static_cast<std::size_t>(n)]);

@@ -111,7 +111,7 @@ Remedy judge(const ImageView& image, Index y, Index x, float value, float limit,
             }
         }
     }
-    const double level = static_cast<double>(median(std::span(every.data(), all)));
+    const auto level = static_cast<double>(median(std::span(every.data(), all)));
     if (kept == 0 || !(static_cast<double>(value) - level > beyond)) {
         return {};
     }

@@ -22,7 +22,7 @@ def with_hot_pixels(shape: tuple[int, int], dtype: str, seed: int) -> NDArray[An
     image, rng = micrograph(shape, dtype, seed=seed), np.random.default_rng(seed)
     top = 127 if dtype == "int8" else 255 if dtype == "uint8" else 60000 if dtype == "uint16" else 30000
     for _ in range(12):
-        y, x = rng.integers(0, shape[0]), rng.integers(0, shape[1])
+        y, x = int(rng.integers(0, shape[0])), int(rng.integers(0, shape[1]))
         image[y, x : x + rng.integers(1, 3)] = top
     image[0, 0] = image[-1, -1] = top
     y, x = shape[0] // 2, shape[1] // 2

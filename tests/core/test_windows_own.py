@@ -158,7 +158,8 @@ def test_dust_becomes_noise_of_the_background(
 def test_gray_levels_that_float32_does_not_sum_have_the_same_dust() -> None:
     image = micrograph((80, 80), "float32", seed=16, mean=0.0, sd=1.0)
     windows = windows_of((80, 80), 32, 6, seed=3)
-    windows = replace(windows, neighbors=(windows.corner + 16.0)[np.argsort(windows.corner[:, 0], kind="stable")])
+    centers = (windows.corner + 16).astype(np.float64)
+    windows = replace(windows, neighbors=centers[np.argsort(windows.corner[:, 0], kind="stable")])
     steps: dict[str, Any] = {"white_dust": 2.0, "black_dust": 2.5}
     plain = cut(image, windows, (32,), (9.0,), **steps)
     for factor in (2.0**-125, 2.0**110):

@@ -139,5 +139,5 @@ def test_hot_pixels_are_repaired_before_windows_are_cut_and_counted(data: Datase
         data.picks, micrographs=data.micrographs, recipe=replace(plain, hot_pixels=8.0), root=data.folder
     )
     assert len(source) == result.extracted
-    cut = {image.tobytes() for image in source}
+    cut = {np.asarray(image).tobytes() for image in source}
     assert cut == {image.tobytes() for found in images.values() for image in found.reshape(-1, 32 * 32)}

@@ -127,9 +127,8 @@ def make_virus(folder: Path, family: str, symmetry: str, *, halves: bool = False
 
 def extracted(virus: Virus, out: str = "out", options: cryobox.RunOptions = FAST, **recipe: Any) -> Path:
     point = ",".join(map(str, UNIT))
-    asked = cryobox.Recipe(
-        **{"box": BOX, "subparticles": point, "symmetry": virus.symmetry, "normalize": False} | recipe
-    )
+    plain: dict[str, Any] = {"box": BOX, "subparticles": point, "symmetry": virus.symmetry, "normalize": False}
+    asked = cryobox.Recipe(**plain | recipe)
     cryobox.run(virus.picks, out=virus.folder / out, recipe=asked, options=options, root=virus.folder)
     return virus.folder / out
 

@@ -97,6 +97,7 @@ def test_what_is_saved_are_the_rows_and_paths_of_the_images(instance: Instance) 
 def test_the_bytes_are_those_of_extract(instance: Instance) -> None:
     extract(instance, "--no-ramp", "--min-score", "0.2")
     tables = [instance.folder / "J9" / f"input_{name}.cs" for name in ("particles", "micrographs")]
+    command: list[str | Path]
     command = [PROGRAM, "extract", tables[0], "-m", tables[1], "-o", "again", "--root", instance.folder, *SIZES, "-q",
                "--no-ramp", "--min-score", "0.2"]  # fmt: skip
     subprocess.run(command, cwd=instance.folder, check=True)
@@ -160,7 +161,8 @@ def test_sizes_in_angstrom_are_chosen_by_the_connected_micrographs(instance: Ins
     told = extract(instance, "--fcrop", "128", "--small", "64", "--min-separation", "10")
     assert "stored     128 x 128" in told
     pixel = float(instance.data["J3", "exposures"]["micrograph_blob/psize_A"][0])
-    command = [PROGRAM, "cryosparc", *INPUTS, "--box", "128", "--target-pixel-size", str(2.1 * pixel), "--no-report"]
+    command: list[str | Path] = [PROGRAM, "cryosparc", *INPUTS, "--box", "128", "--no-report"]
+    command += ["--target-pixel-size", str(2.1 * pixel)]
     done = subprocess.run(command, env=environment(instance), capture_output=True, text=True, check=True)
     assert "stored     64 x 64" in done.stdout
     assert instance.jobs["J10"].status == "completed"

@@ -150,7 +150,8 @@ def relion_job(project: Path, number: int, *more: str) -> tuple[int, Path, str, 
     """Exit code, folder, run.out and run.err of a job as RELION calls it."""
     program = Path(sys.executable).with_name("cryobox-relion")
     name = f"External/job{number:03d}/"
-    command = [program, "--o", name, "--in_mics", "micrographs.star", "--in_coords", "picks.star", *more, "--j", "1"]
+    command: list[str | Path] = [program, "--o", name, "--in_mics", "micrographs.star", "--in_coords", "picks.star"]
+    command += [*more, "--j", "1"]
     done = subprocess.run(command, cwd=project, capture_output=True, text=True, timeout=120, check=False)
     return done.returncode, project / name, done.stdout, done.stderr
 
@@ -219,6 +220,7 @@ def test_an_aborted_job_stops_between_micrographs_and_goes_on_when_continued(pro
 def test_a_job_that_is_terminated_tells_relion(project: Path) -> None:
     """Whether it has begun to cut or not: RELION waits for one of three files."""
     program, folder = Path(sys.executable).with_name("cryobox-relion"), project / "External" / "job008"
+    command: list[str | Path]
     command = [program, "--o", "External/job008/", "--in_mics", "micrographs.star", "--in_coords", "picks.star",
                "--box", "64", "--report", "no", "--j", "1"]  # fmt: skip
     process = subprocess.Popen(command, cwd=project, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)

@@ -105,7 +105,12 @@ def cs(folder: Path, *, ctf: bool) -> Path:
 
 def defocus(folder: Path, picks: Path, **recipe: Any) -> NDArray[np.float64]:
     """U and V of every row that is written, shape (n, 2)."""
-    asked = {"box": 32, "edges": "pad", "recenter_3d": "{},{},{}".format(*POINT), "adjust_defocus": True}
+    asked: dict[str, Any] = {
+        "box": 32,
+        "edges": "pad",
+        "recenter_3d": "{},{},{}".format(*POINT),
+        "adjust_defocus": True,
+    }
     cryobox.run(
         picks.name, micrographs="mics.star", out=folder / "out", directory=folder,
         recipe=cryobox.Recipe(**asked | recipe), options=cryobox.RunOptions(fsync=False, overwrite=True),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -92,9 +93,9 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def table(folder: Path, rows: dict[str, list[Any]], name: str = "p.star") -> str:
+def table(folder: Path, rows: Mapping[str, Any], name: str = "p.star") -> str:
     n = len(rows["rlnCoordinateX"])
-    write_star(folder / name, {"particles": {"rlnMicrographName": ["M/a.mrc"] * n} | rows})
+    write_star(folder / name, {"particles": {"rlnMicrographName": ["M/a.mrc"] * n} | dict(rows)})
     return name
 
 
@@ -166,6 +167,7 @@ def test_tubes_taken_whole_are_one_particle_in_the_middle(folder: Path) -> None:
 
 
 def test_an_odd_number_of_ends_costs_its_micrograph_by_name(folder: Path) -> None:
+    rows: dict[str, list[Any]]
     rows = {"rlnMicrographName": ["M/a.mrc"] * 3 + ["M/b.mrc"] * 2, "rlnCoordinateX": [50, 90, 80, 50, 90],
             "rlnCoordinateY": [60, 60, 60, 60, 60]}  # fmt: skip
     result = extract(table(folder, rows), helix="ends", inter_box_distance=40.0)
@@ -266,7 +268,7 @@ def test_boxes_of_segments_can_stay(folder: Path) -> None:
 
 
 def test_every_window_knows_the_direction_of_its_tube(folder: Path) -> None:
-    asked = {"helix": "ends", "inter_box_distance": 40.0}
+    asked: dict[str, Any] = {"helix": "ends", "inter_box_distance": 40.0}
     assert planned(table(folder, ENDS), **asked).plan.tasks[0].windows.angle is None
     made = planned("p.star", **asked, normalize=True, helical_outer_diameter_angstrom=20.0)
     angle = made.plan.tasks[0].windows.angle
@@ -329,7 +331,7 @@ def test_helices_that_are_all_too_short_are_an_error(folder: Path) -> None:
 
 
 def test_a_circle_as_the_background_of_helices_is_told(folder: Path) -> None:
-    asked = {"helix": "ends", "inter_box_distance": 40.0, "normalize": True}
+    asked: dict[str, Any] = {"helix": "ends", "inter_box_distance": 40.0, "normalize": True}
     told = [
         planned(table(folder, ENDS), **asked, **more).plan.warnings
         for more in ({}, {"helical_outer_diameter_angstrom": 20.0})
@@ -358,7 +360,7 @@ def several(folder: Path) -> str:
 
 def test_shards_and_resumed_runs_of_segments_give_the_bytes_of_a_whole_run(folder: Path) -> None:
     picks = several(folder)
-    asked = {"helix": "ends", "inter_box_distance": 31.0}
+    asked: dict[str, Any] = {"helix": "ends", "inter_box_distance": 31.0}
     extract(picks, "whole", **asked)
     for shard in (1, 2):
         cryobox.run(

@@ -126,7 +126,8 @@ def test_the_mean_over_a_box_is_that_of_the_literal_twin(
 def test_a_label_map_is_asked_at_the_pixel_of_the_center_and_never_averaged(
     folder: Path, kind: Any, shape: tuple[int, ...]
 ) -> None:
-    labels = disc(shape[-2:], 1).astype(np.int64) * RNG.integers(1, 5, shape[-2:])  # four kinds of junk, mixed
+    kinds_of_junk = RNG.integers(1, 5, shape[-2:])  # four, mixed
+    labels = disc((shape[-2], shape[-1]), 1).astype(np.int64) * kinds_of_junk
     for name in ("a", "b"):
         write_mask(folder / "labels" / f"{name}.npy", labels.reshape(shape).astype(kind))
     found = junk(planned(folder, junk_masks="labels"))
@@ -142,7 +143,7 @@ def test_masks_are_read_as_they_are_stored(folder: Path) -> None:
         np.testing.assert_array_equal(read_mask(str(path)).bad, values)
     by_columns = np.asfortranarray(RNG.integers(0, 3, (5, 7)))
     np.testing.assert_array_equal(read_mask(str(write_mask(folder / "f.npy", by_columns))).bad, by_columns > 0)
-    smooth = np.float32([[-0.0005, 1.0005], [0.25, 0.5]])
+    smooth = np.array([[-0.0005, 1.0005], [0.25, 0.5]], np.float32)
     np.testing.assert_array_equal(read_mask(str(write_mask(folder / "s.mrc", smooth))).bad, smooth.clip(0, 1))
 
 

@@ -53,7 +53,8 @@ def star(folder: Path, *, said: float | None = None) -> Path:
 
 def planned(folder: Path, **recipe: Any) -> Plan:
     given = Given.of("p.star", None, directory=folder)
-    return prepare(given, recipe=cryobox.Recipe(**{"box": 32, "edges": "pad"} | recipe)).plan
+    plain: dict[str, Any] = {"box": 32, "edges": "pad"}
+    return prepare(given, recipe=cryobox.Recipe(**plain | recipe)).plan
 
 
 def test_coordinates_have_a_pixel_size_of_their_own(folder: Path) -> None:
@@ -153,7 +154,9 @@ def test_micrographs_of_two_pixel_sizes_are_cut_at_one_side_in_angstrom(folder: 
     told = "micrographs of 2 pixel sizes: 120 pixels of 1.2 Å stored as 96 of 1.5 Å, 96 pixels of 1.5 Å stored as 96 of"
     assert told in done.stderr
     for name, box, limit in (("a", 96, 1), ("b", 120, None)):
-        alone = cryobox.Recipe(box=box, sizes=96, edges="pad", coordinate_pixel_size=6.0, style="relion", limit=limit)
+        alone = cryobox.Recipe(
+            box=box, sizes=(96,), edges="pad", coordinate_pixel_size=6.0, style="relion", limit=limit
+        )
         cryobox.run(
             "p.star", out=folder / name, directory=folder, recipe=alone, options=cryobox.RunOptions(fsync=False)
         )
@@ -198,7 +201,7 @@ def test_picks_of_cryosparc_are_cut_and_described_alike(folder: Path) -> None:
     write_table(folder / "p.cs", table)
     cryobox.run(
         "p.cs", out=folder / "out", directory=folder, options=cryobox.RunOptions(fsync=False),
-        recipe=cryobox.Recipe(box=94, box_angstrom=141.0, sizes=64, edges="pad"),
+        recipe=cryobox.Recipe(box=94, box_angstrom=141.0, sizes=(64,), edges="pad"),
     )  # fmt: skip
     found = read_table(folder / "out" / "particles.cs")
     np.testing.assert_allclose(found["blob/psize_A"], np.where(of, 1.2 * 118, 1.5 * 94) / 64, rtol=1e-6)

@@ -146,5 +146,6 @@ def test_what_cannot_be_centered_is_refused(folder: Path) -> None:
 
 def test_a_point_appears_where_the_literal_twin_puts_it() -> None:
     seen = (matrix_from_euler(ANGLES) @ POINT)[:, [1, 0]]
-    twin = [reference.point_in_image(*angles, tuple(POINT)) for angles in ANGLES.tolist()]
+    x, y, z = POINT
+    twin = [reference.point_in_image(rot, tilt, psi, (x, y, z)) for rot, tilt, psi in ANGLES.tolist()]
     np.testing.assert_allclose(seen, twin, atol=1e-9)

@@ -87,7 +87,7 @@ def cs(folder: Path, *, angles: Floats = ANGLES, **more: NDArray[Any]) -> Path:
 
 
 def planned(picks: Path, **recipe: Any) -> Inputs:
-    options = {"box": 32, "edges": "pad", "subparticles": POINTS} | recipe
+    options: dict[str, Any] = {"box": 32, "edges": "pad", "subparticles": POINTS} | recipe
     return prepare(Given.of(picks, None, picks.parent), recipe=cryobox.Recipe(**options))
 
 
@@ -254,7 +254,7 @@ def test_those_outside_are_rejected_with_the_reason(folder: Path) -> None:
     box = np.rint(centers_of(inputs) - 1e-6)
     outside = ((box - 16 < 0) | (box + 16 > SIDE)).any(axis=1)
     edge = inputs.plan.places.reason == REASONS.index(Reason.EDGE)
-    assert 0 < outside.sum() < len(outside)
+    assert 0 < outside.sum() < outside.size
     assert np.abs(edge.astype(int) - outside.astype(int)).sum() <= 2  # but for halves of a pixel
 
 
@@ -300,7 +300,8 @@ def test_a_half_set_is_made_by_particle_whatever_the_order_of_the_table(folder: 
 def test_copies_of_one_particle_get_one_half_set(folder: Path) -> None:
     source = np.array([11, 11, 11, 12, 12, 12, 13, 13, 13, 14, 14, 14], np.uint64)
     number = np.tile(np.arange(3, dtype=np.uint32), 4)
-    path = cs(folder, **{"sym_expand/src_uid": source, "sym_expand/idx": number})
+    more: dict[str, Any] = {"sym_expand/src_uid": source, "sym_expand/idx": number}
+    path = cs(folder, **more)
     inputs = planned(path, subparticles=POINTS)
     columns = inputs.particles.columns
     halves = columns["half_set"].reshape(4, 6)

@@ -28,7 +28,7 @@ GROUPS = ("C1", "C2", "C7", "D2", "D3", "D7", "T", "O", "I", "I1", "I2", "I3", "
 def turned_about(axis: Literal["y", "z"], degrees: float, vectors: Floats) -> Floats:
     c, s = math.cos(math.radians(degrees)), math.sin(math.radians(degrees))
     turn = [[c, -s, 0], [s, c, 0], [0, 0, 1]] if axis == "z" else [[c, 0, s], [0, 1, 0], [-s, 0, c]]
-    return vectors @ np.array(turn).T
+    return np.asarray(vectors @ np.array(turn).T)
 
 
 def solid(name: str, family: Family) -> Floats:

@@ -25,7 +25,7 @@ pytest.importorskip("jinja2")
 
 from PIL import Image
 
-from cryobox.reporting import page, require_extra, write_report
+from cryobox.reporting import page, plots, require_extra, write_report
 from cryobox.reporting.facts import MicrographRow, gather, power_spectra
 
 RECIPE = Recipe(box=128, sizes=(64, 32))
@@ -294,7 +294,7 @@ def test_helices_are_drawn_through_their_segments(tmp_path: Path) -> None:
     assert (np.diff(lines[1][:, 0]) < 0).all()
     blank, kept = np.full((100, 100), 128, np.uint8), np.zeros(0, np.bool_)
     none = np.zeros((0, 2))
-    picture = page.plots.boxes_on_micrograph(blank, none, 10.0, kept, 100, tubes=[np.array([[50.0, 10], [50, 90]])])
+    picture = plots.boxes_on_micrograph(blank, none, 10.0, kept, 100, tubes=[np.array([[50.0, 10], [50, 90]])])
     image = Image.open(io.BytesIO(base64.b64decode(picture.split(",")[1]))).convert("RGB")
     red, green, _ = np.asarray(image)[50, 20:80].T.astype(int)
     assert (red - green > 60).all()

@@ -5,6 +5,7 @@
 #include <bit>
 #include <cmath>
 #include <cstdint>
+#include <numbers>
 
 #include "cryobox/image.hpp"
 
@@ -20,13 +21,12 @@ constexpr std::uint64_t mixed(std::uint64_t z) noexcept {
 /// The natural logarithm of a positive normal number, to about a bit: log(m * 2^e) with m near 1, as twice the series
 /// of the area tangent of (m - 1) / (m + 1).
 constexpr double logarithm(double value) noexcept {
-    constexpr double log_of_2 = 0.693147180559945309417;
     constexpr std::uint64_t mantissa = 0xFFFFFFFFFFFFFU;
     constexpr int bias = 1023;
     const auto bits = std::bit_cast<std::uint64_t>(value);
     int exponent = static_cast<int>(bits >> 52U) - bias;
     auto near_1 = std::bit_cast<double>((bits & mantissa) | (std::uint64_t{bias} << 52U));
-    if (near_1 > 1.4142135623730951) {
+    if (near_1 > std::numbers::sqrt2) {
         near_1 *= 0.5;
         ++exponent;
     }
@@ -36,7 +36,7 @@ constexpr double logarithm(double value) noexcept {
     for (int n = 23; n >= 1; n -= 2) {
         sum = sum * square + 1.0 / n;
     }
-    return 2 * z * sum + exponent * log_of_2;
+    return 2 * z * sum + exponent * std::numbers::ln2;
 }
 
 /// Number `which` of a stream: 64 bits.
