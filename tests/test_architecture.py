@@ -132,7 +132,7 @@ def test_every_public_name_can_be_had() -> None:
     import cryobox
 
     assert [name for name in cryobox.__all__ if not hasattr(cryobox, name)] == []
-    assert set(cryobox.__all__) <= set(dir(cryobox))
+    assert set(dir(cryobox)) == set(cryobox.__all__)
 
 
 def packages() -> list[str]:

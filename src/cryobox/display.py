@@ -417,7 +417,11 @@ def error_event(message: str, exit_code: int) -> None:
 
 
 def _emit(event: str, **values: Any) -> None:
-    print(json.dumps({"event": event, "version": EVENT_VERSION} | values, default=str), flush=True)
+    try:
+        print(json.dumps({"event": event, "version": EVENT_VERSION} | values, default=str), flush=True)
+    except BrokenPipeError:
+        # Whoever read the events has gone (`--json | head`): the work goes on, and its exit code is its own.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _print_rows(rows: list[tuple[str, str]]) -> None:

@@ -90,6 +90,21 @@ def test_json_events_are_one_object_a_line_and_add_up(dataset: Dataset, tmp_path
     assert end["tables"][0].endswith("particles.star")
 
 
+def test_a_run_whose_events_nobody_reads_any_more_goes_on(dataset: Dataset, tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "cryobox", *map(str, EXTRACT), "-o", str(tmp_path / "out"), "--json"]
+    events = subprocess.Popen(
+        command, cwd=dataset.folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=ENVIRONMENT
+    )
+    assert events.stdout is not None
+    assert events.stderr is not None
+    events.stdout.close()
+    said = events.stderr.read()
+    events.stderr.close()
+    assert (events.wait(timeout=120), said) == (0, "")
+    record = json.loads((tmp_path / "out" / "job.json").read_text())
+    assert record["extracted"] > 0
+
+
 def test_an_error_is_an_event_too(dataset: Dataset, tmp_path: Path) -> None:
     done = cryobox("extract", "none.star", "-m", "micrographs.star", "-o", tmp_path, "--box", 64, "--json",
                    cwd=dataset.folder)  # fmt: skip
