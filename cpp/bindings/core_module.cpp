@@ -38,6 +38,12 @@ py::tuple extract(const py::array& image, const py::array& corners, std::vector<
     return results.to_python();
 }
 
+double mean(const py::array& image) {
+    const ImageView pixels = image_view(image);
+    const py::gil_scoped_release released;
+    return cryobox::mean_of(pixels);
+}
+
 void fourier_crop(const py::array& images, py::array output, int threads) {
     if (images.ndim() != 3 || images.shape(1) != images.shape(2) || images.dtype().kind() != 'f' ||
         images.itemsize() != 4) {
@@ -75,6 +81,7 @@ PYBIND11_MODULE(_core, module) {
         "extract", &bindings::extract, "image"_a.noconvert(), "corners"_a.noconvert(), "outputs"_a.noconvert(),
         "Cut, crop and normalize particles into `outputs`; returns (status, statistics). The keywords are those of "
         "bindings/options.hpp.");
+    module.def("mean", &bindings::mean, "image"_a.noconvert(), "Mean of all pixels, summed in double.");
     module.def("fourier_crop", &bindings::fourier_crop, "images"_a.noconvert(), "output"_a.noconvert(), py::kw_only(),
                "threads"_a, "Crop square images in Fourier space, gray levels kept.");
     module.def("repair_hot_pixels", &bindings::repair_hot_pixels, "image"_a.noconvert(), py::kw_only(), "threshold"_a,

@@ -1,6 +1,7 @@
 // The options of a call: each keyword is named here, once, for every backend.
 #pragma once
 
+#include <array>
 #include <cstdint>
 #include <cstring>
 #include <optional>
@@ -77,6 +78,45 @@ std::vector<Value> rows_of(Keywords& keywords, const char* name) {
     return values;
 }
 
+/// Numbers of every window in rows of `columns`; they live as long as the keywords. None: nothing.
+inline std::span<const double> numbers_of_windows(const py::object& given, const char* name, py::ssize_t columns) {
+    if (given.is_none()) {
+        return {};
+    }
+    const auto array = py::reinterpret_borrow<py::array>(given);
+    if (!py::isinstance<py::array_t<double, py::array::c_style>>(given) || array.ndim() != 2 ||
+        array.shape(1) != columns) {
+        throw std::invalid_argument(std::string(name) + " must be float64, C-contiguous, with the shape (n, " +
+                                    std::to_string(columns) + ")");
+    }
+    return {static_cast<const double*>(array.data()), static_cast<std::size_t>(array.size())};
+}
+
+/// Where the factor of a coefficient rises and falls; None: nowhere.
+inline void set_filter(Spectral& spectral, const std::optional<std::array<double, 4>>& edges) {
+    if (edges.has_value()) {
+        spectral.filtered = true;
+        spectral.filter = {
+            .rise_begin = (*edges)[0], .rise_end = (*edges)[1], .fall_begin = (*edges)[2], .fall_end = (*edges)[3]};
+    }
+}
+
+/// The CTF of every window, and what is done with it.
+inline void set_ctf(Spectral& spectral, Keywords& keywords) {
+    const auto table = keywords.take<py::object>("ctf");
+    if (!table.is_none()) {
+        spectral.ctf_row = py::reinterpret_borrow<py::array>(table).ndim() == 2
+                               ? py::reinterpret_borrow<py::array>(table).shape(1)
+                               : static_cast<py::ssize_t>(ctf_numbers);
+    }
+    spectral.ctf = numbers_of_windows(table, "ctf", spectral.ctf_row);
+    spectral.ctf_use = static_cast<CtfUse>(keywords.take<std::uint8_t>("ctf_use"));
+    spectral.ctf_window = keywords.take<Index>("ctf_window");
+    spectral.intact_first_peak = keywords.take<bool>("intact_first_peak");
+    spectral.pixel_size = keywords.take<double>("pixel_size");
+    spectral.fill = keywords.take<double>("fill");
+}
+
 inline ExtractOptions extract_options(const py::kwargs& given) {
     Keywords keywords(given);
     ExtractOptions options;
@@ -86,6 +126,9 @@ inline ExtractOptions extract_options(const py::kwargs& given) {
     options.steps.ramp = keywords.take<bool>("ramp");
     options.steps.invert = keywords.take<bool>("invert");
     options.steps.scale_const = keywords.take<std::optional<double>>("scale_const").value_or(0.0);
+    options.spectral.residual = numbers_of_windows(keywords.take<py::object>("residual"), "residual", 2);
+    set_filter(options.spectral, keywords.take<std::optional<std::array<double, 4>>>("filter"));
+    set_ctf(options.spectral, keywords);
     options.radii = keywords.take<std::vector<double>>("radii");
     options.steps.white_dust = keywords.take<std::optional<double>>("white_dust").value_or(0.0);
     options.steps.black_dust = keywords.take<std::optional<double>>("black_dust").value_or(0.0);

@@ -25,6 +25,24 @@ void check_image(const ImageView& image) {
             "rows of the image must not overlap, and must follow each other downward");
 }
 
+namespace {
+
+void check_ctf(const ExtractOptions& options, std::size_t count) {
+    const Spectral& spectral = options.spectral;
+    if (spectral.ctf_use == CtfUse::none) {
+        return;
+    }
+    require(spectral.ctf_row >= ctf_numbers &&
+                spectral.ctf.size() == count * static_cast<std::size_t>(spectral.ctf_row),
+            "a CTF is needed for every corner");
+    check_box("the window of the CTF must be an even number of pixels, at least the box and at most 32768",
+              spectral.ctf_window, largest_box);
+    require(spectral.ctf_window >= options.box, "the window of the CTF must be at least the box");
+    require(std::isfinite(spectral.pixel_size) && spectral.pixel_size > 0, "a CTF needs a pixel size above 0");
+}
+
+} // namespace
+
 void check_arguments(std::span<const Corner> corners, std::span<const StackView> outputs, const ExtractOptions& options,
                      std::span<const Status> status, std::span<const double> statistics) {
     check_box("box must be an even number of pixels, at least 2 and at most 32768", options.box, largest_box);
@@ -59,6 +77,11 @@ void check_arguments(std::span<const Corner> corners, std::span<const StackView>
                                 [](const Position& one) { return std::isfinite(one.y) && std::isfinite(one.x); }) &&
                 std::ranges::is_sorted(options.neighbors, {}, &Position::y),
             "neighbors must be finite, from the top of the micrograph down");
+    require(options.spectral.residual.empty() || options.spectral.residual.size() == 2 * corners.size(),
+            "one residual (y, x) is needed for every corner");
+    require(std::ranges::all_of(options.spectral.residual, [](double pixels) { return std::isfinite(pixels); }),
+            "residuals must be finite numbers");
+    check_ctf(options, corners.size());
     require(status.size() == corners.size(), "one status is needed for every corner");
     require(statistics.size() == corners.size() * outputs.size() * statistics_count,
             "statistics need a row for every output and corner");

@@ -1,4 +1,4 @@
-// One particle after the other: window, mean, transform, crop, normalize, cast.
+// One particle after the other: window, mean, spectrum, crop, normalize, cast.
 #include "cryobox/extract.hpp"
 
 #include <algorithm>
@@ -14,6 +14,7 @@
 #endif
 
 #include "cryobox/arguments.hpp"
+#include "ctf.hpp"
 #include "finish.hpp"
 #include "own_background.hpp"
 #include "plan.hpp"
@@ -76,6 +77,33 @@ std::vector<Index> in_reading_order(std::span<const Corner> corners) {
     return order;
 }
 
+/// Means that were taken out of a window, and of what is left of them after its way through Fourier space.
+struct Means {
+    double window = 0;
+    double spectrum = 0;
+    bool treated = false; ///< the CTF was applied apart
+};
+
+Means spectrum_of_window(const Plan& plan, const Window& window, Index n, Workspace& workspace, Ahead& ahead) noexcept {
+    const bool taken = plan.outputs.front().backward == nullptr; // the only output that can be the window itself
+    const double sum = taken ? window.take(plan.kernels, workspace.image.data()) : window.sum(plan.kernels);
+    const double mean = sum / (static_cast<double>(plan.box) * static_cast<double>(plan.box));
+    if (!std::isfinite(mean) || plan.forward == nullptr) {
+        return {.window = mean, .spectrum = mean};
+    }
+    return {.window = mean, .spectrum = crop_columns(plan, window, mean, n, workspace, ahead)};
+}
+
+Means spectrum_after_ctf(const Plan& plan, const ImageView& image, Corner corner, Index n, Workspace& workspace,
+                         Ahead& ahead) noexcept {
+    const double mean = apply_ctf_apart(plan, image, corner, n, workspace);
+    const bool again = plan.options.spectral.moves() || plan.outputs.back().stack.size < plan.box;
+    const bool finite = std::isfinite(mean);
+    return {.window = mean,
+            .spectrum = finite && again ? crop_treated(plan, mean, n, workspace, ahead) : mean,
+            .treated = true};
+}
+
 bool may_be_cut(const ImageView& image, Corner corner, Index box, bool pad) noexcept {
     return cryobox::may_be_cut(corner.y, corner.x, box, image.height, image.width, pad);
 }
@@ -133,23 +161,24 @@ void extract(const ImageView& image, std::span<const Corner> corners, std::span<
         if (!may_be_cut(image, corner, plan.box, options.pad)) {
             return Status::outside;
         }
-        const Window window(image, corner, plan.box);
-        const bool taken = plan.outputs.front().backward == nullptr; // the only output that can be the window itself
-        const double sum = taken ? window.take(plan.kernels, workspace.image.data()) : window.sum(plan.kernels);
-        const double window_mean = sum / (static_cast<double>(plan.box) * static_cast<double>(plan.box));
-        if (!std::isfinite(window_mean)) {
+        const Means means = plan.ctf_apart(image, corner)
+                                ? spectrum_after_ctf(plan, image, corner, n, workspace, ahead)
+                                : spectrum_of_window(plan, Window(image, corner, plan.box), n, workspace, ahead);
+        if (!std::isfinite(means.window)) {
             return Status::not_finite;
-        }
-        if (plan.forward != nullptr) {
-            crop_columns(plan, window, window_mean, workspace, ahead);
         }
         Status result = Status::ok;
         for (std::size_t k = 0; k < plan.outputs.size() && result == Status::ok; ++k) {
-            if (plan.outputs[k].backward != nullptr) {
-                make_image(plan, plan.outputs[k], workspace, ahead);
+            const OutputPlan& output = plan.outputs[k];
+            const bool transformed = output.backward != nullptr;
+            if (transformed && means.treated && output.stack.size == plan.box && !plan.options.spectral.moves()) {
+                std::copy_n(workspace.treated.data(), plan.box * plan.box, workspace.image.data());
+            } else if (transformed) {
+                make_image(plan, output, workspace, ahead);
             }
+            const double mean = transformed ? means.spectrum : means.window;
             double* row = statistics.data() + (static_cast<Index>(k) * count + n) * statistics_count;
-            result = finish_image(plan, plan.outputs[k], window_mean, n, corner, workspace, ahead, row);
+            result = finish_image(plan, output, mean, n, corner, workspace, ahead, row);
         }
         return result;
     };
@@ -170,6 +199,12 @@ void extract(const ImageView& image, std::span<const Corner> corners, std::span<
             }
         }
     });
+}
+
+double mean_of(const ImageView& image) {
+    check_image(image);
+    require(image.height > 0 && image.width > 0, "the image has no pixels");
+    return kernels().sum(image) / (static_cast<double>(image.height) * static_cast<double>(image.width));
 }
 
 void fourier_crop(const float* images, Index count, Index box, float* output, Index size, int threads) {
@@ -204,7 +239,7 @@ void fourier_crop(const float* images, Index count, Index box, float* output, In
         const Window window(image, Corner{}, box);
         const double level = window.sum(plan.kernels) / (static_cast<double>(box) * static_cast<double>(box));
         Ahead nothing;
-        crop_columns(plan, window, level, workspace, nothing);
+        crop_columns(plan, window, level, n, workspace, nothing);
         make_image(plan, plan.outputs.front(), workspace, nothing);
         const Finishing how = restored(plan.steps, true, level);
         plan.kernels.finish(workspace.image.data(), size, how.finish, output + n * size * size, nullptr,

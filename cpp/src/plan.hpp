@@ -2,6 +2,7 @@
 #pragma once
 
 #include <algorithm>
+#include <cmath>
 #include <cstddef>
 #include <span>
 #include <vector>
@@ -12,6 +13,8 @@
 #include "cryobox/image.hpp"
 #include "cryobox/kernels.hpp"
 #include "cryobox/normalize.hpp"
+#include "cryobox/rules.hpp"
+#include "cryobox/spectral.hpp"
 #include "cryobox/steps.hpp"
 #include "workspace.hpp"
 
@@ -33,10 +36,13 @@ struct Plan {
     const Steps steps;
     const ExtractOptions& options; ///< what each window has of its own
     std::vector<OutputPlan> outputs;
-    const Transform* forward = nullptr; ///< null: no output is cropped
-    Index columns = 0;                  ///< columns of the window's transform that any output keeps
-    Index neighbors = 0;                ///< the most that any window has
-    Index fetches = 0;                  ///< calls in which the next window is asked for, spread over what takes longest
+    std::vector<float> filter;              ///< factors of the kept columns, one after the other, `box` numbers each
+    const Transform* forward = nullptr;     ///< null: nothing is transformed
+    const Transform* ctf_forward = nullptr; ///< null: no CTF is applied
+    const Transform* ctf_backward = nullptr;
+    Index columns = 0;   ///< columns of the window's transform that any output keeps
+    Index neighbors = 0; ///< the most that any window has
+    Index fetches = 0;   ///< calls in which the next window is asked for, spread over what takes longest
 
     /// @param backgrounds one per output, or none where nothing is normalized
     Plan(const ExtractOptions& asked, std::span<const StackView> stacks, std::span<const Background> backgrounds)
@@ -49,12 +55,13 @@ struct Plan {
         }
     }
 
-    /// Plan the transforms of all outputs that are cropped, and the pace at which the next window is asked for.
+    /// Plan the transforms of all outputs that are made in Fourier space, and the pace at which the next window is
+    /// asked for.
     void prepare() {
         const Index passes = steps.normalize ? 3 : 1; // over the rows of a window that is not cropped
         fetches = passes * box;
         for (OutputPlan& output : outputs) {
-            if (output.stack.size < box) {
+            if (output.stack.size < box || options.spectral.any()) {
                 forward = &transform(box, Direction::forward);
                 output.backward = &transform(output.stack.size, Direction::backward);
                 output.columns_begin = cropped_room_;
@@ -64,6 +71,24 @@ struct Plan {
                 cropped_room_ += kept * column_stride(output.stack.size);
             }
         }
+        if (options.spectral.ctf_use != CtfUse::none) {
+            ctf_forward = &transform(options.spectral.ctf_window, Direction::forward);
+            ctf_backward = &transform(options.spectral.ctf_window, Direction::backward);
+        }
+        if (options.spectral.filtered) {
+            fill_filter();
+        }
+    }
+
+    /// The highest frequency that any output keeps.
+    [[nodiscard]] Index highest() const noexcept { return columns - 1; }
+
+    /// Whether a window goes through Fourier space apart, for its CTF: in a larger window, or with pixels outside.
+    [[nodiscard]] bool ctf_apart(const ImageView& image, Corner corner) const noexcept {
+        const Spectral& spectral = options.spectral;
+        return spectral.ctf_use != CtfUse::none &&
+               (spectral.ctf_window > box || place(corner.y, box, image.height) != Placement::inside ||
+                place(corner.x, box, image.width) != Placement::inside);
     }
 
     void make_room(Workspace& workspace) const {
@@ -84,6 +109,20 @@ struct Plan {
             workspace.columns.reserve(columns * column_stride(box));
             workspace.cropped.reserve(cropped_room_);
         }
+        if (options.spectral.ctf_use != CtfUse::none) {
+            const Index side = options.spectral.ctf_window;
+            workspace.rows.reserve(2 * side);
+            workspace.before.reserve(side);
+            workspace.after.reserve(side);
+            workspace.columns.reserve((side / 2 + 1) * column_stride(side));
+            workspace.factors.values.reserve(columns * box);
+            workspace.apart.values.reserve((side / 2 + 1) * side);
+            workspace.treated.reserve(box * box);
+            workspace.factors.window = workspace.apart.window = -1;
+        }
+        if (!options.spectral.residual.empty()) {
+            workspace.turns.reserve(2 * box);
+        }
     }
 
     /// How far neighbors are looked for from a window's center, in pixels of the micrograph.
@@ -96,6 +135,20 @@ struct Plan {
     }
 
 private:
+    void fill_filter() {
+        filter.assign(static_cast<std::size_t>(columns * box), 0.0F);
+        for (Index k = 0; k < columns; ++k) {
+            for (Index y = 0; y < box; ++y) {
+                const Index row = frequency_at(y, box);
+                if (row <= highest() && -row <= highest()) {
+                    const double distance = std::sqrt(static_cast<double>(k * k + row * row));
+                    filter[static_cast<std::size_t>(k * box + y)] =
+                        static_cast<float>(filter_factor(options.spectral.filter, distance));
+                }
+            }
+        }
+    }
+
     Index cropped_room_ = 0;
 };
 

@@ -1,4 +1,4 @@
-// A window through Fourier space: transformed once, cropped to every size.
+// A window through Fourier space: transformed once, filtered, shifted, cropped to every size.
 #pragma once
 
 #include "cryobox/kernels.hpp"
@@ -8,10 +8,15 @@
 
 namespace cryobox {
 
-/// The window, its mean taken out, into the columns of every output that is cropped.
-void crop_columns(const Plan& plan, const Window& window, double mean, Workspace& workspace, Ahead& ahead) noexcept;
+/// Window number `n`, its mean taken out, into the columns of every output that is made in Fourier space.
+/// @returns what is left there of the mean, which the images lack
+double crop_columns(const Plan& plan, const Window& window, double mean, Index n, Workspace& workspace,
+                    Ahead& ahead) noexcept;
 
-/// An output that is cropped, before it is finished: into `workspace.image`, without the window's mean.
+/// The same of the window in `workspace.treated`, which has its CTF and lacks its mean already.
+double crop_treated(const Plan& plan, double mean, Index n, Workspace& workspace, Ahead& ahead) noexcept;
+
+/// An output that is made in Fourier space, before it is finished: into `workspace.image`, without the window's mean.
 void make_image(const Plan& plan, const OutputPlan& output, Workspace& workspace, Ahead& ahead) noexcept;
 
 } // namespace cryobox

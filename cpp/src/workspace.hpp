@@ -13,6 +13,12 @@
 
 namespace cryobox {
 
+/// Factors of the coefficients of a window, and the window whose CTF they are.
+struct Factors {
+    Buffer<float> values;
+    Index window = -1; // none yet
+};
+
 /// What one worker writes on: made once, grown to the largest plan it met, reused by later calls.
 struct Workspace {
     Buffer<float> rows;       // two rows of the window
@@ -20,6 +26,10 @@ struct Workspace {
     Buffer<Complex> after;    // what it writes
     Buffer<Complex> columns;  // the kept columns of the window's transform
     Buffer<Complex> cropped;  // the columns of every output, transformed back
+    Buffer<float> turns;      // of the rows of a window that is shifted, as complex numbers
+    Factors factors;          // of the kept columns, where a CTF is applied on the way
+    Factors apart;            // of all columns, where it is applied apart
+    Buffer<float> treated;    // a window after that
     Buffer<float> image;      // an output before it is finished
     Buffer<double> by_column; // what a pass over it tabulates
     Background tube;          // of the window at hand
@@ -28,8 +38,8 @@ struct Workspace {
 
     [[nodiscard]] Index bytes() const noexcept {
         return rows.bytes() + before.bytes() + after.bytes() + columns.bytes() + cropped.bytes() + image.bytes() +
-               by_column.bytes() + tube.bytes() + alone.bytes() +
-               static_cast<Index>(near.capacity() * sizeof(Position));
+               by_column.bytes() + turns.bytes() + factors.values.bytes() + apart.values.bytes() + treated.bytes() +
+               tube.bytes() + alone.bytes() + static_cast<Index>(near.capacity() * sizeof(Position));
     }
 };
 

@@ -21,11 +21,13 @@ __all__ = [
     "corner_of",
     "inside",
     "mirror",
+    "nearest",
     "overlaps",
     "place",
     "round_half_away",
     "too_close",
     "truncate",
+    "with_fraction",
 ]
 
 INTEGER_GUARD = 1e-3  # float32 fractions of a micrograph's side are exact to about 5e-4 pixels
@@ -55,6 +57,19 @@ def truncate(center: Floats, *, guard: bool = False) -> Floats:
 def round_half_away(value: Floats) -> Floats:
     """Round to the nearest integer, halves away from zero."""
     return np.copysign(np.floor(np.abs(value) + 0.5), value)
+
+
+def with_fraction(center: Floats, *, guard: bool = False) -> Floats:
+    """Positions that are meant as they are; with `guard`, those within 1e-3 of an integer are that integer."""
+    whole = np.rint(center)
+    return np.where(np.abs(center - whole) < INTEGER_GUARD, whole, center) if guard else center
+
+
+def nearest(center: Floats) -> Floats:
+    """The pixel that a fractional position lies in the middle of, halves toward zero: where `place` cuts its box."""
+    whole = np.trunc(center)
+    left = center - whole
+    return whole + np.where(np.abs(left) <= 0.5 + SHIFT_TOLERANCE, 0.0, np.copysign(1.0, left))
 
 
 def mirror(coordinate: Floats, extent: Floats | float) -> Floats:

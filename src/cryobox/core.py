@@ -122,6 +122,14 @@ def backend_options(windows: Windows, outputs: Sequence[Stored], steps: Steps, t
     return {
         "box": windows.box,
         "pad": windows.pad,
+        "residual": windows.residual,
+        "filter": None,
+        "ctf": None,
+        "ctf_use": 0,
+        "ctf_window": windows.box,
+        "intact_first_peak": False,
+        "pixel_size": 0.0,
+        "fill": 0.0,
         "radii": [output.background_radius for output in outputs],
         "threads": threads,
         # Of each window: where nothing is asked for, nothing is told.

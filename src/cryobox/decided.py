@@ -73,9 +73,14 @@ def decide(recipe: Recipe, particles: Particles, micrographs: Micrographs) -> De
     )
 
 
-def doubts(recipe: Recipe) -> list[str]:
+def doubts(decided: Decided) -> list[str]:
     """What is allowed but seldom meant."""
-    found = []
+    recipe, found = decided.recipe, []
+    if recipe.subpixel and "star" in decided.families:
+        found.append(
+            "the tables have the exact centers of particles (--subpixel), which cryobox reads again as they are; "
+            "RELION truncates them when it extracts again, and is then off by the fraction of a pixel"
+        )
     for what, size in (
         ("box", recipe.box),
         *(("stored size", one.size) for one in recipe.outputs if one.size != recipe.box),

@@ -129,6 +129,9 @@ class Recipe(Writing, Images, Helices, SubParticles, Positions, Selection, Readi
     helical_recenter : {"across", "free", "none"}, optional
         How the boxes of segments move by aligned shifts: only across the tube (default), so that they keep their
         distances along it; as those of particles; not at all.
+    subpixel : bool
+        Move each image by the fraction of a pixel that whole pixels leave, in Fourier space, and write the exact center
+        into the tables, with a flag, and no shift.
     rounding : {"truncate", "nearest"}
         How a fractional pick becomes a pixel; "nearest" concerns only picks without alignments.
     style : {"relion", "cryosparc"}, optional
@@ -203,6 +206,8 @@ class Recipe(Writing, Images, Helices, SubParticles, Positions, Selection, Readi
         if not self.sizes:
             object.__setattr__(self, "sizes", (self.box,))  # frozen for others
         self.check_with(self.box)
+        if self.subpixel and self.rounding != "truncate":
+            raise OptionError("subpixel keeps the fraction of a pick, rounding drops it: leave one of them out")
         self.check_together()
         self.check_scales()
         self.check_depth(subparticles=self.subparticles is not None)
@@ -219,6 +224,11 @@ class Recipe(Writing, Images, Helices, SubParticles, Positions, Selection, Readi
             **{field.name: getattr(self, field.name) for field in dataclasses.fields(Steps)}
             | {"invert": bool(self.invert)}
         )
+
+    @property
+    def not_on_gpus(self) -> tuple[str, ...]:
+        """What is asked for that the core for GPUs lacks, as flags."""
+        return (*super().not_on_gpus, *(["--subpixel"] if self.subpixel else []))
 
     def as_dict(self) -> dict[str, Any]:
         """The recipe as plain JSON-ready values."""

@@ -91,6 +91,8 @@ class Particles:
         (ny, nx) that the picks were made on (location/micrograph_shape).
     grid_pixel_size : ndarray, shape (len(micrograph_names),), float64, optional
         Å per pixel of that grid; nan where unknown.
+    exact : ndarray, shape (n,), bool, optional
+        Positions that are the very center of a particle, fraction included (`--subpixel`): they are never truncated.
     score : ndarray, shape (n,), float64, optional
         nan: this pick has none.
     tube : ndarray, shape (n,), int64, optional
@@ -129,6 +131,7 @@ class Particles:
     from_fractions: bool = False
     grid_shape: NDArray[np.int64] | None = None
     grid_pixel_size: NDArray[np.float64] | None = None
+    exact: NDArray[np.bool_] | None = None
     score: NDArray[np.float64] | None = None
     tube: NDArray[np.int64] | None = None
     psi: NDArray[np.float64] | None = None
@@ -163,6 +166,7 @@ class Particles:
             y=self.y[picks],
             x=self.x[picks],
             micrograph=self.micrograph[picks],
+            exact=None if self.exact is None else self.exact[picks],
             score=None if self.score is None else self.score[picks],
             tube=None if self.tube is None else self.tube[picks],
             psi=None if self.psi is None else self.psi[picks],
@@ -195,8 +199,8 @@ class Extracted:
         Stored side and window side, in pixels.
     boxes : ndarray, shape (number of micrographs,), int64, optional
         The window's side in each micrograph, where it is not the same in all.
-    center : ndarray, shape (n, 2), int64
-        (y, x) of the box center in the micrograph that was read.
+    center : ndarray, shape (n, 2), int64 or float64
+        (y, x) of the box center in the micrograph that was read; with fractions where images were moved by these.
     shape : ndarray, shape (number of micrographs, 2), int64
         (ny, nx) of the files that were read; 0 where none was.
     pixel_size : ndarray, shape (number of micrographs,), float64
@@ -228,7 +232,7 @@ class Extracted:
     slot: NDArray[np.int64]
     size: int
     box: int
-    center: NDArray[np.int64]
+    center: NDArray[np.int64] | NDArray[np.float64]
     shape: NDArray[np.int64]
     pixel_size: NDArray[np.float64]
     moved: NDArray[np.bool_]

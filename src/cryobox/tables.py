@@ -103,6 +103,8 @@ def write_tables(
         )
     if len(found.rows):
         table = _extracted(particles, plan, found, found.rows, ("",) * len(micrographs))
+        if plan.places.exact is not None:
+            table = replace(table, columns={**table.columns, "exact_center": np.ones(len(table), np.int64)})
         for index, output in reversed(list(enumerate(plan.recipe.outputs))):
             stacks = _stack_texts(plan, index, len(micrographs), folder, writer.suffix, start, home)
             of_size = replace(table, size=output.size, stack=stacks)
@@ -195,7 +197,7 @@ def _extracted(
         size=recipe.sizes[0],
         box=recipe.box,
         boxes=None if recipe.box_angstrom is None else plan.grounds.box,
-        center=plan.places.center[picks],
+        center=(plan.places.center if plan.places.exact is None else plan.places.exact)[picks],
         shape=plan.grounds.shape,
         pixel_size=plan.grounds.pixel_size,
         moved=plan.places.moved[picks],

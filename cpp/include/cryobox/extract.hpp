@@ -8,6 +8,7 @@
 #include "cryobox/image.hpp"
 #include "cryobox/normalize.hpp"
 #include "cryobox/rules.hpp"
+#include "cryobox/spectral.hpp"
 #include "cryobox/steps.hpp"
 
 namespace cryobox {
@@ -17,6 +18,7 @@ struct ExtractOptions {
     Index box = 0;
     bool pad = false; ///< repeat the nearest pixel where a window hangs over the edge, instead of refusing it
     Steps steps;
+    Spectral spectral;
     std::vector<double> radii; ///< background radius in pixels, one per output; used only to normalize
     /// One per corner: the background lies outside a tube of that radius; none: outside a circle.
     std::vector<Axis> axes;
@@ -40,6 +42,10 @@ void extract(const ImageView& image, std::span<const Corner> corners, std::span<
 /// Crop `count` images of `box` x `box` to `size` x `size` in Fourier space, gray levels kept. Pixels that are not
 /// finite spread over their image.
 void fourier_crop(const float* images, Index count, Index box, float* output, Index size, int threads);
+
+/// Mean of all pixels of an image that has some; not finite if one of them isn't.
+/// @throws std::invalid_argument
+double mean_of(const ImageView& image);
 
 bool has_openmp() noexcept;
 int max_threads() noexcept;

@@ -85,8 +85,12 @@ struct Kernels {
     void (*interleave)(const float* first, const float* second, Index length, float* both) noexcept;
     void (*separate)(const float* both, Index length, float* first, float* second) noexcept;
     /// From the transform of two rows as one, the first `columns` coefficients of each, times 2, into places 0 and 1
-    /// of every column. `columns` is at most half the length.
+    /// of every column. `columns` is at most half the length and one more.
     void (*split)(const float* both, Index length, Index columns, float* to, Index stride) noexcept;
+    /// Complex numbers times real factors.
+    void (*weigh)(float* numbers, const float* factors, Index count) noexcept;
+    /// Complex numbers times other ones and a common one.
+    void (*turn)(float* numbers, const float* turns, float real, float imaginary, Index count) noexcept;
     /// The coefficients of a column of `box` that a column of `size` keeps, times `scale`: those below frequency
     /// size / 2, and the average of both signs there.
     void (*crop_column)(const float* column, Index box, float* cropped, Index size, float scale) noexcept;

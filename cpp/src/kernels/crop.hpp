@@ -64,6 +64,42 @@ void split(const float* both, Index length, Index columns, float* to, Index stri
     }
 }
 
+CRYOBOX_INLINE F8 of_numbers(const float* factors) noexcept { // four factors, each for both parts of its number
+    F8 value{};
+    __builtin_memcpy(&value, factors, numbers * sizeof(float));
+    return __builtin_shufflevector(value, value, 0, 0, 1, 1, 2, 2, 3, 3);
+}
+
+void weigh(float* all, const float* factors, Index count) noexcept {
+    Index k = 0;
+    for (; k + numbers <= count; k += numbers) {
+        store(all + 2 * k, load<F8>(all + 2 * k) * of_numbers(factors + k));
+    }
+    for (; k < count; ++k) {
+        all[2 * k] *= factors[k];
+        all[2 * k + 1] *= factors[k];
+    }
+}
+
+CRYOBOX_INLINE F8 times(F8 a, F8 b) noexcept {
+    const F8 real = __builtin_shufflevector(b, b, 0, 0, 2, 2, 4, 4, 6, 6);
+    const F8 imaginary = __builtin_shufflevector(b, b, 1, 1, 3, 3, 5, 5, 7, 7);
+    return a * real + negate(exchange(a) * imaginary, real_parts);
+}
+
+void turn(float* all, const float* turns, float real, float imaginary, Index count) noexcept {
+    const F8 common = {real, imaginary, real, imaginary, real, imaginary, real, imaginary};
+    Index k = 0;
+    for (; k + numbers <= count; k += numbers) {
+        store(all + 2 * k, times(load<F8>(all + 2 * k), times(load<F8>(turns + 2 * k), common)));
+    }
+    if (k < count) { // what is left, in a vector of its own: the same arithmetic
+        const Index left = 2 * (count - k);
+        const F8 value = times(load_some(all + 2 * k, left), times(load_some(turns + 2 * k, left), common));
+        __builtin_memcpy(all + 2 * k, &value, static_cast<std::size_t>(left) * sizeof(float));
+    }
+}
+
 CRYOBOX_INLINE void scaled_copy(const float* from, Index count, float scale, float* to) noexcept {
     Index x = 0;
     for (; x + lanes <= count; x += lanes) {

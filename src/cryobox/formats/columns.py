@@ -27,6 +27,7 @@ __all__ = [
     "DEFOCUS_OFFSET",
     "DETECTOR",
     "DIVISOR_FIELD",
+    "EXACT_CENTER",
     "IMAGE_FLAGS",
     "MADE",
     "MICROSCOPE",
@@ -94,6 +95,11 @@ class Quantity:
 
 _RADIANS = math.pi / 180
 
+# 1: the position is the particle's very center (`--subpixel`), never to be truncated.
+EXACT_CENTER = Quantity(
+    name="exact_center", tag="_cryoboxExactCenter", field="cryobox/exact_center", topic=Topic.PARTICLE
+)
+
 QUANTITIES = (
     Quantity(name="voltage_kv", tag="_rlnVoltage", field="ctf/accel_kv", in_optics=True),
     Quantity(name="cs_mm", tag="_rlnSphericalAberration", field="ctf/cs_mm", in_optics=True),
@@ -118,6 +124,7 @@ QUANTITIES = (
     Quantity(name="class", tag="_rlnClassNumber", field="*/class", kind="<u4", offset=1, topic=Topic.ALIGNMENT),
     Quantity(name="half_set", tag="_rlnRandomSubset", field="*/split", kind="<u4", offset=1, topic=Topic.ALIGNMENT),
     Quantity(name="score", tag="_rlnAutopickFigureOfMerit", field="pick_stats/ncc_score", topic=Topic.PARTICLE),
+    EXACT_CENTER,
     Quantity(
         name="position_angstrom",
         tag="_rlnHelicalTrackLengthAngst",
@@ -161,6 +168,7 @@ MADE = {
         Quantity(name="original_particle", tag="_rlnOriginalParticleName", field="", kind="S", topic=Topic.PARTICLE),
         Quantity(name="source_uid", tag="", field="sym_expand/src_uid", kind="<u8", topic=Topic.PARTICLE),
         Quantity(name="copy_number", tag="", field="sym_expand/idx", kind="<u4", topic=Topic.PARTICLE),
+        EXACT_CENTER,
         Quantity(name="uid", tag=UID, field="uid", kind="<u8", topic=Topic.PARTICLE),
         Quantity(name=DEFOCUS_OFFSET, tag="", field=""),
     )

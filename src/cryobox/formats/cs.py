@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cryobox.errors import InputError
-from cryobox.formats.columns import CTF_NEUTRAL, to_tag
+from cryobox.formats.columns import CTF_NEUTRAL, EXACT_CENTER, to_tag
 from cryobox.formats.cs_output import (
     build_particles,
     write_incomplete,
@@ -40,6 +40,7 @@ __all__ = [
 suffix = ".cs"
 stack_suffix = ".mrc"
 
+_EXACT = EXACT_CENTER.field
 ALIGNMENT_KINDS: dict[str, Literal["3d", "2d"]] = {"alignments3D": "3d", "alignments2D": "2d"}
 PIXEL_SIZE_TOLERANCE = 1e-4  # relative; float32 columns agree to 1e-7, another binning is a factor
 
@@ -92,6 +93,7 @@ def read_particles(path: Path | str) -> Particles:
         from_fractions=True,
         grid_shape=grid_shape,
         grid_pixel_size=_grid_pixel_size(source, table, micrograph, first, micrograph_names),
+        exact=floats(source, table, _EXACT) > 0 if _EXACT in names else None,
         score=score,
         alignments=alignments_of(source, table),
         copy_of=_copies(source, table),

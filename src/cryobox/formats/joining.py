@@ -79,6 +79,7 @@ def join_particles(parts: Sequence[Particles]) -> Particles:
         from_fractions=parts[0].from_fractions,
         grid_shape=_filled([p.grid_shape for p in parts], [(n, 2) for n in _names(parts)], np.int64(0)),
         grid_pixel_size=_filled([p.grid_pixel_size for p in parts], _names(parts), np.nan),
+        exact=_filled([p.exact for p in parts], [len(p) for p in parts], np.False_),
         score=_filled([p.score for p in parts], [len(p) for p in parts], np.nan),
         alignments=alignments,
         copy_of=_join_copies(parts),

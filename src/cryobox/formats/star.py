@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from cryobox.errors import InputError
 from cryobox.formats.columns import (
     CTF_NEUTRAL,
+    EXACT_CENTER,
     is_ctf_tag,
 )
 from cryobox.formats.ctf import DEFOCUS
@@ -67,6 +68,8 @@ __all__ = [
     "table_with",
     "warn_of_blank",
 ]
+
+_EXACT = EXACT_CENTER.tag
 
 # y, x, score (or None) of one micrograph's picks; and their STAR table, or what a file of filaments says, or None
 PicksOfOne = tuple[Floats, Floats, Floats | None, StarTable | Traced | None]
@@ -166,11 +169,17 @@ def read_particles(path: str | Path, *, start: Start | None = None, helix: Helix
         x=x,
         micrograph=micrograph,
         micrograph_names=tuple(names),
+        exact=_exact(star),
         score=score,
         alignments=_alignments(star),
         copy_of=_copies(table) if IMAGE in table else None,
         table=star,
     )
+
+
+def _exact(star: StarTable) -> NDArray[np.bool_] | None:
+    """Rows whose position an earlier run wrote with its fraction."""
+    return star.table.floats(_EXACT) > 0 if _EXACT in star.table else None
 
 
 def _columns_of_picks(table: Table) -> tuple[Floats, Floats, Floats | None]:
@@ -318,6 +327,7 @@ def join_coordinates(
         x=np.concatenate([np.empty(0), *(part[1] for part in parts)]),
         micrograph=np.repeat(np.arange(len(parts), dtype=np.intp), [len(part[0]) for part in parts]),
         micrograph_names=tuple(names),
+        exact=None if star is None else _exact(star),
         score=np.concatenate([np.empty(0), *scores]) if scored else None,
         tube=tube,
         psi=psi,

@@ -100,6 +100,7 @@ class Positions:
     reset_offsets: bool = option(
         "--reset-offsets", default=False, help="Shifts become 0 and move nothing; orientations stay", panel=POSITIONS
     )
+    subpixel: bool = option("--subpixel", default=False, help="Center to fractions of a pixel", panel=POSITIONS)
     rounding: Rounding = option(
         "--rounding", default="truncate", help="Fractional picks", panel=POSITIONS, check=one_of(Rounding)
     )

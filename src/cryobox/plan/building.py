@@ -93,7 +93,7 @@ def build_plan(
         warnings=(
             *particles.warnings,
             *micrographs.warnings,
-            *doubts(recipe),
+            *doubts(decided),
             *grounds.warnings,
             *places.warnings,
             *near,

@@ -9,7 +9,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cryobox import centering
-from cryobox.centering import corner_of, inside, mirror, overlaps, round_half_away, too_close, truncate
+from cryobox.centering import (
+    corner_of,
+    inside,
+    mirror,
+    nearest,
+    overlaps,
+    round_half_away,
+    too_close,
+    truncate,
+    with_fraction,
+)
 from cryobox.decided import Decided
 from cryobox.errors import OptionError
 from cryobox.grounds import Grounds
@@ -47,6 +57,13 @@ def place(
     placed = centering.place(base, shift, along)
     center[alive], move[alive] = placed.center, placed.move
     box = recipe.box if recipe.box_angstrom is None else grounds.box[micrograph, None]
+    exact, columns = None, dict(angles_of(particles) if recipe.tube and recipe.normalize else {})
+    if recipe.subpixel:
+        _check_subpixel(particles, decided)
+        wanted = np.zeros_like(base) if shift is None else shift
+        exact, columns["residual"] = np.zeros_like(move), np.zeros_like(move)
+        exact[alive], move[alive] = base - wanted, wanted
+        columns["residual"][alive] = wanted - placed.move + 0.0  # no -0: equal ones share a window
     corner = corner_of(center, box)
     shape = grounds.shape[micrograph]
     if recipe.edges == "reject":
@@ -81,14 +98,17 @@ def place(
         alignments = tuple(replace(one, shift=np.zeros_like(one.shift)) for one in alignments)
     if leading is not None:
         alignments = _moved_alignments(particles, move, grounds.pixel_size[micrograph])
+        if exact is not None:
+            alignments = tuple(_without_shift(one, alive) if one.name == leading.name else one for one in alignments)
     return Places(
         reason=reason,
         center=center,
         corner=corner,
         moved=_moved(particles, alive, center, decided, grounds),
         alignments=alignments,
+        exact=exact,
+        columns=columns,
         warnings=found.warnings,
-        columns=angles_of(particles) if recipe.tube and recipe.normalize else {},
         centers=None if recipe.background == "plain" else _every_center(particles, micrograph, decided, grounds),
     )
 
@@ -106,6 +126,26 @@ def _every_center(
     center = np.full((len(particles), 2), np.nan)
     center[there] = centering.place(*_bases(particles, micrograph, there, decided, grounds)).center
     return center
+
+
+def _without_shift(alignment: Alignment, where: NDArray[np.bool_]) -> Alignment:
+    """An alignment that leaves nothing, exactly, whatever is left by rounding."""
+    return replace(alignment, shift=np.where(where[:, None], 0.0, alignment.shift))
+
+
+def _check_subpixel(particles: Particles, decided: Decided) -> None:
+    """Refuse alignments that stay behind: they would point beside particles that were moved by fractions."""
+    recipe = decided.recipe
+    if recipe.helix == "segments" and recipe.helical_recenter != "free" and particles.alignments:
+        raise OptionError(
+            "--subpixel moves images along tubes, too, where boxes of segments move across them alone; give "
+            "--helical-recenter free, or leave one of the two out"
+        )
+    if decided.leading is None and particles.alignments and not (recipe.drop_alignments or recipe.reset_offsets):
+        raise OptionError(
+            f"{particles.source}: --subpixel centers images by their shifts, and --no-recenter leaves these as they "
+            f"are; leave out one of the two, or the shifts with --drop-alignments"
+        )
 
 
 def _bases(
@@ -132,6 +172,11 @@ def _bases(
         base = round_half_away(position)
     else:
         base = truncate(position, guard=particles.from_fractions)
+    if leading is None and recipe.subpixel:
+        base = with_fraction(position, guard=particles.from_fractions)
+    elif particles.exact is not None:
+        whole = with_fraction(position, guard=particles.from_fractions)
+        base = np.where(particles.exact[alive][:, None], whole, base)
     base = base * factor
     if leading is None:
         return base, None
@@ -167,7 +212,13 @@ def _moved(
         return alive.copy()
     if recipe.flip_x or recipe.flip_y:
         return alive.copy()
-    old = truncate(np.stack([particles.y, particles.x], axis=1), guard=particles.from_fractions)
+    if recipe.subpixel:
+        return alive.copy()
+    position = np.stack([particles.y, particles.x], axis=1)
+    old = truncate(position, guard=particles.from_fractions)
+    if particles.exact is not None:
+        whole = with_fraction(position, guard=particles.from_fractions)
+        old = np.where(particles.exact[:, None], nearest(whole), old)
     same_grid = (grounds.scale == 1.0).all(axis=1)[particles.micrograph] if len(particles) else alive
     with np.errstate(invalid="ignore"):
         stays = (old == center).all(axis=1) & same_grid

@@ -130,6 +130,8 @@ class Places:
         (y, x) of the box's center, and of its first pixel.
     moved, alignments
         As in `Extracted`, for all picks.
+    exact : ndarray, shape (picks, 2), float64, optional
+        The particle's own center, fraction included, where images are moved by what the box's center leaves.
     columns : mapping of str to ndarray, shape (picks, ...), float64
         What a window of each pick needs beside its place, by the names of `Windows`; empty where nothing is needed.
     warnings : tuple of str
@@ -142,6 +144,7 @@ class Places:
     corner: NDArray[np.int64]
     moved: NDArray[np.bool_]
     alignments: tuple[Alignment, ...]
+    exact: NDArray[np.float64] | None = None
     columns: Mapping[str, NDArray[np.float64]] = field(default_factory=dict)
     warnings: tuple[str, ...] = ()
     centers: NDArray[np.float64] | None = None

@@ -42,6 +42,7 @@ from cryobox.reference.images import (
 )
 from cryobox.reference.masks import bad_part, label_at, touches
 from cryobox.reference.repair import hot_pixel_levels, repair_hot_pixels
+from cryobox.reference.spectrum import moved
 
 __all__ = [
     "EDGE",
@@ -67,6 +68,7 @@ __all__ = [
     "label_at",
     "lowpass",
     "middle_of",
+    "moved",
     "noise_key",
     "normalize",
     "pad_with_mean",

@@ -20,6 +20,7 @@ from cryobox.reference.geometry import (
     edge_status,
     window,
 )
+from cryobox.reference.spectrum import moved
 
 __all__ = [
     "background_mask",
@@ -138,12 +139,13 @@ def extract(
     white_dust: float | None = None,
     black_dust: float | None = None,
     keys: Sequence[int] | None = None,
+    residual: NDArray[np.float64] | None = None,
 ) -> tuple[tuple[Floats, ...], tuple[str, ...]]:
     """Cut, crop and normalize particles.
 
-    For each: window; minus the window's mean; Fourier crop to every size, each from the whole window; dust; normalize
-    (or add the mean back); times -1 if `invert`. A window with a value that is not finite is `NOT_FINITE`; one that
-    any of the sizes cannot be normalized for is `NO_CONTRAST`. Rejected particles are zeros.
+    For each: window; minus the window's mean; moved by its `residual`; Fourier crop to every size, each from the whole
+    window; dust; normalize (or add the mean back); times -1 if `invert`. A window with a value that is not finite is
+    `NOT_FINITE`; one that any of the sizes cannot be normalized for is `NO_CONTRAST`. Rejected particles are zeros.
 
     Parameters
     ----------
@@ -160,6 +162,8 @@ def extract(
         Centers of all particles of the micrograph: see `without_neighbors`.
     white_dust, black_dust, keys
         See `replace_dust`; what the noise of each window begins with.
+    residual : ndarray, shape (n, 2), optional
+        How far each image is moved, (y, x) in pixels of the micrograph.
 
     Returns
     -------
@@ -179,9 +183,11 @@ def extract(
             mask, _ = without_neighbors(mask, corner, box, neighbors, radius)
             if keys is not None and (white_dust is not None or black_dust is not None):
                 cropped = replace_dust(cropped, mask, white_dust, black_dust, keys[i])
-            return _normalize(cropped, radius, ramp=ramp, scale_const=scale_const, cropped=size < box, mask=mask)
+            transformed = size < box or residual is not None
+            return _normalize(cropped, radius, ramp=ramp, scale_const=scale_const, cropped=transformed, mask=mask)
 
-        made, status = _extract_one(image, corner, box, sizes, radii, edges, finish if normalize else None, invert)
+        by = None if residual is None else residual[i]
+        made, status = _extract_one(image, corner, box, sizes, radii, edges, finish if normalize else None, invert, by)
         for stack, particle in zip(images, made, strict=False):
             stack[i] = particle
         statuses.append(status)
@@ -197,6 +203,7 @@ def _extract_one(
     edges: Literal["reject", "pad"],
     finish: Callable[[Floats, float], Floats | None] | None,
     invert: bool,
+    residual: NDArray[np.float64] | None,
 ) -> tuple[list[Floats], str]:
     """Return the particle in every size and `OK`, or nothing and why."""
     status = edge_status((image.shape[0], image.shape[1]), corner, box, edges)
@@ -208,7 +215,7 @@ def _extract_one(
     mean = math.fsum(pixels.ravel()) / pixels.size
     made = []
     for size, radius in zip(sizes, radii, strict=True):
-        cropped = fourier_crop(pixels - mean, size)
+        cropped = fourier_crop(pixels - mean, size) if residual is None else moved(pixels - mean, residual, size)
         particle: Floats | None = cropped + mean
         if finish is not None:
             particle = finish(cropped, radius)

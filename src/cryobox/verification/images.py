@@ -100,10 +100,7 @@ class Images:
         except (CryoboxError, OSError) as error:
             self._problems.add(f"{what}: {error}", f"{rows.path}: images")
             return
-        pick = self._outcome.rows[row]
-        columns = {name: values[pick][None] for name, values in self._plan.places.columns.items()}
-        window = replace(task.windows, corner=corner_of(center, task.windows.box)[None], **columns)
-        expected, word = _cut(image, window, task, [output])
+        expected, word = _cut(image, self._window_of(row, center, task), task, [output])
         self.compared += 1
         kind = f"{rows.path}: images"
         if word != reference.OK:
@@ -118,6 +115,15 @@ class Images:
                 f"{excess:.3g} times what is allowed",
                 kind,
             )
+
+    def _window_of(self, row: int, center: NDArray[np.int64], task: Task) -> Windows:
+        """The window of a row: where its table says, with what the plan says of it beside its place."""
+        pick = self._outcome.rows[row]
+        columns = {name: values[pick][None] for name, values in self._plan.places.columns.items()}
+        corner = corner_of(center, task.windows.box)[None]
+        if self._plan.places.exact is not None:  # halves of a pixel may go either way
+            corner = self._plan.places.corner[pick][None]
+        return replace(task.windows, corner=corner, **columns)
 
     def check_refused(self, results: Mapping[str, TaskResult]) -> None:
         """Cut windows again that were refused for their pixels: the reference must refuse them for the same reason."""
@@ -172,6 +178,7 @@ def _cut(
         angles=None if window.angle is None else window.angle.tolist(),
         neighbors=[] if window.neighbors is None else window.neighbors.tolist(),
         keys=[reference.noise_key(window.seed, (y, x)) for y, x in window.corner.tolist()],
+        residual=window.residual,
         **asdict(task.steps),
     )
     return [stack[0] for stack in stacks], words[0]

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cryobox import formats
-from cryobox.centering import truncate
+from cryobox.centering import INTEGER_GUARD, nearest, truncate, with_fraction
 from cryobox.errors import CryoboxError
 from cryobox.folder.layout import table_name
 from cryobox.formats.labels import uids_of
@@ -79,8 +79,10 @@ class Rows:
     path : Path
     index : int
         Which of the stored sizes.
+    position : ndarray, shape (n, 2), float64
+        (y, x) of the particles as the table says them: whole pixels, but for centers that are exact.
     center : ndarray, shape (n, 2), int64
-        (y, x) of the box centers, as the table says them.
+        (y, x) of the pixels about which boxes were cut.
     slot : ndarray, int64
         0-based number of each image in its stack.
     good : ndarray of bool
@@ -90,13 +92,17 @@ class Rows:
         self.path, self.index = path, index
         self.table, self.references = table, references
         self.slot = references.slot
-        self.position = truncate(np.stack([table.y, table.x], axis=1), guard=table.from_fractions)
+        said = np.stack([table.y, table.x], axis=1)
+        self.position = truncate(said, guard=table.from_fractions)
+        if table.exact is not None:
+            exact = with_fraction(said, guard=table.from_fractions)
+            self.position = np.where(table.exact[:, None], exact, self.position)
         self.good = np.ones(len(table), dtype=np.bool_)
 
     @property
     def center(self) -> NDArray[np.int64]:
         """Of good rows; others may hold what is no position."""
-        return np.where(self.good[:, None], self.position, 0).astype(np.int64)
+        return nearest(np.where(self.good[:, None], self.position, 0)).astype(np.int64)
 
 
 def read_rows(out: Path, inputs: Inputs, outcome: Outcome, problems: Problems) -> list[Rows]:
@@ -138,6 +144,31 @@ def _uids(particles: Particles) -> NDArray[np.uint64] | None:
     return uids_of(particles) if made is None else made
 
 
+def _wanted(inputs: Inputs, outcome: Outcome) -> NDArray[np.float64]:
+    """Where the table must say that the particles are."""
+    places = inputs.plan.places
+    if places.exact is not None:
+        return places.exact[outcome.rows]
+    center = places.center[outcome.rows].astype(np.float64)
+    exact = inputs.particles.exact
+    if exact is None:
+        return center
+    # A row that did not move keeps its fraction.
+    said = np.stack([inputs.particles.y, inputs.particles.x], axis=1)[outcome.rows]
+    kept = exact[outcome.rows] & ~places.moved[outcome.rows]
+    return np.where(kept[:, None], with_fraction(said, guard=inputs.particles.from_fractions), center)
+
+
+def _elsewhere(rows: Rows, inputs: Inputs, outcome: Outcome) -> NDArray[np.bool_]:
+    """Rows that say another position, or do not say that it is exact."""
+    wanted = _wanted(inputs, outcome)
+    if inputs.plan.places.exact is None:
+        return np.asarray((rows.position != wanted).any(axis=1))
+    said = np.zeros(len(rows.table), np.bool_) if rows.table.exact is None else rows.table.exact
+    near = np.abs(rows.position - wanted).max(axis=1, initial=0) <= 1.5 * INTEGER_GUARD  # as float32 fractions hold it
+    return np.asarray(~(near & said), np.bool_)
+
+
 def _check_rows(rows: Rows, out: Path, inputs: Inputs, outcome: Outcome, problems: Problems) -> None:
     """Find the rows that do not say what they should."""
     plan, micrographs, references = inputs.plan, inputs.micrographs, rows.references
@@ -157,7 +188,7 @@ def _check_rows(rows: Rows, out: Path, inputs: Inputs, outcome: Outcome, problem
             [not _names(name, micrographs, at, places) for name, at in zip(names, owner, strict=True)]
         ),
         "slot": references.slot != outcome.slot[outcome.rows],
-        "center": (rows.position != plan.places.center[outcome.rows]).any(axis=1),
+        "center": _elsewhere(rows, inputs, outcome),
         "pixel size": ~np.isclose(references.pixel_size, pixel_size, rtol=1e-5),
         "size": references.size != plan.recipe.outputs[index].size,
     }
@@ -166,12 +197,12 @@ def _check_rows(rows: Rows, out: Path, inputs: Inputs, outcome: Outcome, problem
 
     def say(what: str, row: int) -> str:
         at = owner[row]
-        (y, x), (wanted_y, wanted_x) = rows.position[row], plan.places.center[outcome.rows[row]]
+        (y, x), (wanted_y, wanted_x) = rows.position[row], _wanted(inputs, outcome)[row]
         return {
             "stack": f"stack is {references.stack[row]}, expected {stack[at]}",
             "micrograph": f"micrograph is {names[row]}, expected {micrographs.names[at]}",
             "slot": f"image is number {references.slot[row] + 1}, expected {outcome.slot[outcome.rows[row]] + 1}",
-            "center": f"box center is x {x:g}, y {y:g}, expected x {wanted_x}, y {wanted_y}",
+            "center": f"box center is x {x:g}, y {y:g}, expected x {wanted_x:g}, y {wanted_y:g}",
             "pixel size": f"pixel size is {references.pixel_size[row]:g}, expected {pixel_size[row]:g}",
             "size": f"image size is {references.size[row]}, expected {plan.recipe.outputs[index].size}",
             "uid": "uid is another than the pick's",

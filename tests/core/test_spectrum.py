@@ -1,0 +1,100 @@
+"""Images moved by fractions of a pixel while they are in Fourier space, against the float64 oracle."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from cryobox import core, reference
+from cryobox.core import Status
+from cryobox.errors import OptionError
+from cryobox.options import Recipe
+from cryobox.windows import Stored, Windows
+from synth import TOLERANCE, corners_inside, micrograph
+
+AWKWARD = [(2, (2,)), (4, (4, 2)), (34, (34, 22)), (62, (62, 60)), (96, (64, 4)), (254, (126,)), (400, (128, 64))]
+
+
+def cut(
+    image: NDArray[Any], windows: Windows, sizes: Sequence[int], *, threads: int = 1, **asked: Any
+) -> tuple[list[NDArray[np.float32]], NDArray[np.uint8]]:
+    steps = Recipe(box=32, **asked).steps()
+    outputs = [Stored(size=size, dtype="float32", background_radius=max(1.0, int(0.375 * size))) for size in sizes]
+    stacks = [np.full((len(windows), size, size), 123.0, np.float32) for size in sizes]
+    status, _ = core.cut(image, windows, outputs, steps, into=stacks, threads=threads)
+    return stacks, status
+
+
+def moves(count: int, seed: int) -> NDArray[np.float64]:
+    found = np.random.default_rng(seed).uniform(-0.5, 0.5, (count, 2))
+    found[:3] = [(0, 0), (0.5, -0.5), (0, 0.3)]
+    return found
+
+
+@pytest.mark.parametrize("normalize", [True, False])
+@pytest.mark.parametrize(("box", "sizes"), AWKWARD)
+def test_images_moved_by_fractions_agree(box: int, sizes: tuple[int, ...], normalize: bool) -> None:
+    normalize = normalize and min(sizes) > 4
+    image = micrograph((box + 13, box + 30), "float32", seed=box)
+    corners = np.concatenate([corners_inside(image.shape, box, 3), [(-1, 2), (14, 31)]])
+    windows = Windows(box=box, pad=True, corner=corners, residual=moves(5, box))
+    stacks, status = cut(image, windows, sizes, normalize=normalize)
+    expected, words = reference.extract(
+        image, corners, box=box, sizes=sizes, radii=[max(1, int(0.375 * size)) for size in sizes], edges="pad",
+        normalize=normalize, residual=windows.residual,
+    )  # fmt: skip
+    assert set(words) == {reference.OK}
+    assert set(status.tolist()) == {Status.OK}
+    for stack, oracle in zip(stacks, expected, strict=True):
+        error = np.abs(stack - oracle).max(axis=(1, 2))
+        assert (error <= TOLERANCE["float32"] * np.abs(oracle).max(axis=(1, 2))).all()
+
+
+def test_a_move_by_whole_pixels_is_the_window_turned_around() -> None:
+    image = micrograph((40, 40), "float32", seed=2)
+    windows = Windows(box=32, pad=False, corner=np.array([(3, 5)]), residual=np.array([(2.0, -3.0)]))
+    (stack,), _ = cut(image, windows, (32,), normalize=False)
+    np.testing.assert_allclose(stack[0], np.roll(image[3:35, 5:37], (2, -3), axis=(0, 1)), rtol=0, atol=2e-4)
+
+
+def test_moved_images_have_the_same_bits_for_any_threads_and_beside_any_others() -> None:
+    image = micrograph((200, 210), "uint16", seed=3)
+    corners, residual = corners_inside(image.shape, 100, 30), moves(30, 4)
+    windows = Windows(box=100, pad=False, corner=corners, residual=residual)
+    both, _ = cut(image, windows, (100, 64, 30))
+    for threads in (2, 5):
+        for one, many in zip(both, cut(image, windows, (100, 64, 30), threads=threads)[0], strict=True):
+            np.testing.assert_array_equal(one, many)
+    some = [7, 2, 21]
+    for size, stack in zip((100, 64, 30), both, strict=True):
+        np.testing.assert_array_equal(cut(image, windows.take(some), (size,))[0][0], stack[some])
+
+
+@pytest.mark.parametrize(
+    ("residual", "message"),
+    [
+        (np.zeros((2, 2)), "one residual"),
+        (np.zeros((3, 1)), "shape"),
+        (np.zeros((3, 2), np.float32), "float64"),
+        (np.full((3, 2), np.nan), "finite"),
+    ],
+)
+def test_residuals_that_do_not_fit_are_refused(residual: NDArray[Any], message: str) -> None:
+    windows = Windows(box=32, pad=False, corner=np.zeros((3, 2), np.int64), residual=residual)
+    with pytest.raises(OptionError, match=message):
+        cut(micrograph((40, 40), "float32", seed=1), windows, (32,))
+
+
+def test_gray_levels_near_the_end_of_float32_are_moved_too() -> None:
+    small = micrograph((40, 40), "float32", seed=5)
+    windows = Windows(
+        box=32, pad=False, corner=np.array([(1, 2), (6, 3)]), residual=np.array([(0.3, 0.1), (-0.2, 0.4)])
+    )
+    (expected,), _ = cut(small, windows, (16,))
+    (stack,), status = cut(np.ldexp(small, 118), windows, (16,))
+    assert status.tolist() == [Status.OK, Status.OK]
+    np.testing.assert_allclose(stack, expected, atol=1e-5)
