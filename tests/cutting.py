@@ -14,7 +14,10 @@ from cryobox.options import Recipe, Steps
 from cryobox.windows import Stored, Windows
 
 AS_A_RECIPE_HAS_THEM = Recipe(box=32).steps()
-AS_A_BACKEND_IS_TOLD = {name: value for name, value in asdict(AS_A_RECIPE_HAS_THEM).items() if name != "tube"} | {
+_FOR_THE_CORE_MODULE = ("tube", "lowpass", "highpass", "filter_width")  # a backend is told what becomes of these
+AS_A_BACKEND_IS_TOLD = {
+    name: value for name, value in asdict(AS_A_RECIPE_HAS_THEM).items() if name not in _FOR_THE_CORE_MODULE
+} | {
     "axes": None, "neighbors": None, "noise": None, "residual": None, "filter": None,
     "ctf": None, "ctf_use": 0, "ctf_window": 0, "intact_first_peak": False, "pixel_size": 0.0, "fill": 0.0,
 }  # fmt: skip

@@ -23,6 +23,7 @@ from cryobox.boxes import check_even
 from cryobox.centering import box_corners
 from cryobox.errors import BackendError, OptionError
 from cryobox.extremes import crop_again, cut_again
+from cryobox.filters import filter_of
 from cryobox.groups import Edges, Rounding, StoredDtype
 from cryobox.options import Recipe, Steps
 from cryobox.windows import STATISTICS, Status, Stored, Windows
@@ -43,6 +44,8 @@ __all__ = [
 _IMPORTED_BY = os.getpid()
 
 _DEFAULT: dict[str, Any] = {field.name: field.default for field in dataclasses.fields(Recipe)}
+
+_STEPS_OF_A_BACKEND = ("normalize", "ramp", "invert", "scale_const", "white_dust", "black_dust")
 
 PIXEL_TYPES = ("int8", "uint8", "int16", "uint16", "float16", "float32")
 """The types of pixels that the core reads, in either byte order."""
@@ -118,12 +121,11 @@ def _in_a_team(work: Callable[..., Any], *arguments: Any, **options: Any) -> Any
 
 def backend_options(windows: Windows, outputs: Sequence[Stored], steps: Steps, threads: int = 1) -> dict[str, Any]:
     """The keywords of a backend's `extract`, as cpp/bindings/options.hpp names them."""
-    told = dataclasses.asdict(steps)
     return {
         "box": windows.box,
         "pad": windows.pad,
         "residual": windows.residual,
-        "filter": None,
+        "filter": filter_of(steps, windows.box, windows.pixel_size),
         "ctf": None,
         "ctf_use": 0,
         "ctf_window": windows.box,
@@ -133,10 +135,10 @@ def backend_options(windows: Windows, outputs: Sequence[Stored], steps: Steps, t
         "radii": [output.background_radius for output in outputs],
         "threads": threads,
         # Of each window: where nothing is asked for, nothing is told.
-        "axes": windows.axes() if told.pop("tube") else None,
+        "axes": windows.axes() if steps.tube else None,
         "neighbors": windows.neighbors,
         "noise": windows.noise_keys() if steps.white_dust or steps.black_dust else None,
-        **told,
+        **{name: getattr(steps, name) for name in _STEPS_OF_A_BACKEND},
     }
 
 

@@ -76,6 +76,11 @@ def decide(recipe: Recipe, particles: Particles, micrographs: Micrographs) -> De
 def doubts(decided: Decided) -> list[str]:
     """What is allowed but seldom meant."""
     recipe, found = decided.recipe, []
+    if decided.steps.filtered:
+        found.append(
+            "filtered images (--lowpass, --highpass) are for looking and training: a refinement needs all resolutions, "
+            "and weighs them itself"
+        )
     if recipe.subpixel and "star" in decided.families:
         found.append(
             "the tables have the exact centers of particles (--subpixel), which cryobox reads again as they are; "

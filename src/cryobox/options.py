@@ -12,7 +12,7 @@ from typing import Any, Literal, Self
 from cryobox.bounds import MOST_THREADS, MOST_WORKERS, check_choice, check_integer, check_seconds, check_shard
 from cryobox.declared import CLUSTERS, RUNNING, check_fields, checked, option
 from cryobox.errors import InputError, OptionError
-from cryobox.groups import Helices, Images, Positions, Reading, Selection, SubParticles, Writing
+from cryobox.groups import FILTER_WIDTH, Helices, Images, Positions, Reading, Selection, Spectrum, SubParticles, Writing
 
 __all__ = ["Recipe", "RunOptions", "Steps"]
 
@@ -27,6 +27,8 @@ class Steps:
         As in `Recipe`.
     tube : bool
         Whether the background lies outside a tube, whose direction each window has.
+    lowpass, highpass, filter_width
+        As in `Recipe`.
     """
 
     normalize: bool
@@ -37,6 +39,14 @@ class Steps:
     tube: bool = False
     white_dust: float | None = None
     black_dust: float | None = None
+    lowpass: float | None = None
+    highpass: float | None = None
+    filter_width: float = FILTER_WIDTH
+
+    @property
+    def filtered(self) -> bool:
+        """Whether resolutions in Å are left out."""
+        return self.lowpass is not None or self.highpass is not None
 
     @property
     def divisor(self) -> float:
@@ -45,7 +55,7 @@ class Steps:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Recipe(Writing, Images, Helices, SubParticles, Positions, Selection, Reading):
+class Recipe(Writing, Images, Spectrum, Helices, SubParticles, Positions, Selection, Reading):
     """What is made of the picks. Two runs with equal recipes on equal inputs make equal bytes.
 
     Parameters
@@ -85,6 +95,11 @@ class Recipe(Writing, Images, Helices, SubParticles, Positions, Selection, Readi
     hot_pixels : float, optional
         Before windows are cut, pixels of the micrograph more than so many robust sd above its median, and above the
         median of the 5 x 5 pixels around, become the median of the good ones there.
+    lowpass, highpass : float, optional
+        Leave out what is finer, or coarser, than so many Å, in Fourier space: for looking and training, not for
+        refinement.
+    filter_width : float
+        Of the edges of these filters, each half a cosine, in Fourier pixels of the box.
     edges : {"reject", "pad"}
         What becomes of a box that hangs over the edge of the micrograph: left out, or filled with the nearest pixel.
     recenter : bool
@@ -210,6 +225,7 @@ class Recipe(Writing, Images, Helices, SubParticles, Positions, Selection, Readi
             raise OptionError("subpixel keeps the fraction of a pick, rounding drops it: leave one of them out")
         self.check_together()
         self.check_scales()
+        self.check_spectrum()
         self.check_depth(subparticles=self.subparticles is not None)
         self.check_offsets(
             subparticles=self.subparticles is not None, helical_recenter=self.helical_recenter in ("across", "free")
@@ -228,7 +244,12 @@ class Recipe(Writing, Images, Helices, SubParticles, Positions, Selection, Readi
     @property
     def not_on_gpus(self) -> tuple[str, ...]:
         """What is asked for that the core for GPUs lacks, as flags."""
-        return (*super().not_on_gpus, *(["--subpixel"] if self.subpixel else []))
+        asked = {
+            "--subpixel": self.subpixel,
+            "--lowpass": self.lowpass is not None,
+            "--highpass": self.highpass is not None,
+        }
+        return (*super().not_on_gpus, *(flag for flag, on in asked.items() if on))
 
     def as_dict(self) -> dict[str, Any]:
         """The recipe as plain JSON-ready values."""

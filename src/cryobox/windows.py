@@ -44,6 +44,8 @@ class Windows:
         Repeat the nearest pixel of the edge where a window hangs over, instead of refusing it.
     corner : ndarray, shape (n, 2), int64
         First pixel (y, x) of each; may lie outside the micrograph.
+    pixel_size : float
+        Å, where something is done that depends on it.
     residual : ndarray, shape (n, 2), float64, optional
         (y, x) in pixels by which each image is moved to be centered, beyond whole pixels.
     angle : ndarray, shape (n,), float64, optional
@@ -58,6 +60,7 @@ class Windows:
     box: int
     pad: bool
     corner: NDArray[np.int64]
+    pixel_size: float = math.nan
     residual: NDArray[np.float64] | None = None
     angle: NDArray[np.float64] | None = None
     neighbors: NDArray[np.float64] | None = None

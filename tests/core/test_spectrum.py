@@ -1,4 +1,4 @@
-"""Images moved by fractions of a pixel while they are in Fourier space, against the float64 oracle."""
+"""What is done to images while they are in Fourier space, against the float64 oracle."""
 
 from __future__ import annotations
 
@@ -98,3 +98,49 @@ def test_gray_levels_near_the_end_of_float32_are_moved_too() -> None:
     (stack,), status = cut(np.ldexp(small, 118), windows, (16,))
     assert status.tolist() == [Status.OK, Status.OK]
     np.testing.assert_allclose(stack, expected, atol=1e-5)
+
+
+# Filters -------------------------------------------------------------------------------------------------------------
+
+FILTERS: list[dict[str, Any]] = [
+    {"lowpass": 9.0},
+    {"highpass": 40.0},
+    {"lowpass": 7.5, "highpass": 30.0, "filter_width": 5.0},
+    {"lowpass": 4.0, "filter_width": 0.5},  # Nyquist
+    {"highpass": 1e6},  # the mean alone
+]
+
+
+@pytest.mark.parametrize("normalize", [True, False])
+@pytest.mark.parametrize("asked", FILTERS)
+@pytest.mark.parametrize(("box", "sizes"), [(34, (34, 22)), (62, (62, 60)), (128, (64, 30))])
+def test_filtered_images_agree(box: int, sizes: tuple[int, ...], asked: dict[str, Any], normalize: bool) -> None:
+    image = micrograph((box + 13, box + 30), "float32", seed=box)
+    corners = np.concatenate([corners_inside(image.shape, box, 3), [(-1, 2), (14, 31)]])
+    for residual in (None, moves(5, box)):
+        windows = Windows(box=box, pad=True, corner=corners, residual=residual, pixel_size=2.0)
+        stacks, status = cut(image, windows, sizes, normalize=normalize, **asked)
+        expected, words = reference.extract(
+            image, corners, box=box, sizes=sizes, radii=[int(0.375 * size) for size in sizes], edges="pad",
+            normalize=normalize, residual=residual, pixel_size=2.0, **asked,
+        )  # fmt: skip
+        assert set(words) == {reference.OK}
+        assert set(status.tolist()) == {Status.OK}
+        for stack, oracle in zip(stacks, expected, strict=True):
+            # Where little is left of an image, rounding is that of what it was made of.
+            scale = np.abs(oracle).max(axis=(1, 2)) if normalize else np.abs(image - image.mean()).max()
+            assert (np.abs(stack - oracle).max(axis=(1, 2)) <= 4 * TOLERANCE["float32"] * scale).all()
+
+
+def test_the_filter_is_the_one_that_restacking_has() -> None:
+    image = micrograph((64, 64), "float32", seed=6).astype(np.float64)
+    both = reference.filtered(image, 1.7, 12.0, None), reference.lowpass(image, 1.7, 12.0)
+    np.testing.assert_allclose(*both, rtol=0, atol=1e-9)
+
+
+def test_low_and_high_pass_of_one_resolution_share_the_image() -> None:
+    image = micrograph((40, 40), "float32", seed=7)
+    windows = Windows(box=32, pad=False, corner=np.array([(2, 3)]), pixel_size=2.0)
+    (low,), _ = cut(image, windows, (32,), normalize=False, lowpass=12.0)
+    (high,), _ = cut(image, windows, (32,), normalize=False, highpass=12.0)
+    np.testing.assert_allclose(low[0] + high[0], image[2:34, 3:35], rtol=0, atol=1e-3)

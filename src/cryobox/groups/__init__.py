@@ -17,6 +17,7 @@ from cryobox.groups.images import (
 from cryobox.groups.positions import Positions, Unit, point_from
 from cryobox.groups.reading import Reading
 from cryobox.groups.selection import DEFAULT_JUNK_THRESHOLD, Rectangle, Selection, numbers_listed
+from cryobox.groups.spectrum import FILTER_WIDTH, Spectrum
 from cryobox.groups.subparticles import SubParticles, points_from
 from cryobox.groups.words import (
     Axes,
@@ -38,6 +39,7 @@ __all__ = [
     "DEFAULT_BACKGROUND_FRACTION",
     "DEFAULT_JUNK_THRESHOLD",
     "Edges",
+    "FILTER_WIDTH",
     "HelicalRecenter",
     "Helices",
     "Helix",
@@ -48,6 +50,7 @@ __all__ = [
     "Rectangle",
     "Rounding",
     "Selection",
+    "Spectrum",
     "StoredDtype",
     "StoredSize",
     "Style",

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from cryobox.decided import Decided
 from cryobox.errors import OptionError
+from cryobox.filters import check_resolutions
 from cryobox.folder.layout import stack_folder, stack_names
 from cryobox.folder.records import BITS
 from cryobox.grounds import Grounds
@@ -151,6 +152,9 @@ def _task(
                 background_radius=radius,
             )
         )
+    if decided.steps.filtered:
+        check_resolutions(decided.steps, pixel_size, micrographs.names[row])
+        windows = replace(windows, pixel_size=pixel_size)
     path, columns = micrographs.paths[row], windows.columns()
     if recipe.white_dust or recipe.black_dust or recipe.hot_pixels:
         windows = replace(windows, seed=int(_hash(micrographs.names[row].encode("utf-8", "surrogateescape"))[:16], 16))
@@ -160,6 +164,7 @@ def _task(
             header.dtype.str, recipe.tiff_flip, windows.box, windows.pad, list(map(_fields, outputs)),
             _fields(decided.steps), BITS, *columns, *(["neighbors"] if windows.neighbors is not None else []),
             *([{"hot_pixels": recipe.hot_pixels}] if recipe.hot_pixels is not None else []),
+            *([{"pixel_size": pixel_size}] if decided.steps.filtered else []),
         ]
     )  # fmt: skip
     return Task(

@@ -42,7 +42,7 @@ from cryobox.reference.images import (
 )
 from cryobox.reference.masks import bad_part, label_at, touches
 from cryobox.reference.repair import hot_pixel_levels, repair_hot_pixels
-from cryobox.reference.spectrum import moved
+from cryobox.reference.spectrum import filtered, moved
 
 __all__ = [
     "EDGE",
@@ -62,6 +62,7 @@ __all__ = [
     "dust_mask",
     "edge_status",
     "extract",
+    "filtered",
     "fourier_crop",
     "gaussian",
     "hot_pixel_levels",

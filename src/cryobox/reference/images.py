@@ -20,7 +20,7 @@ from cryobox.reference.geometry import (
     edge_status,
     window,
 )
-from cryobox.reference.spectrum import moved
+from cryobox.reference.spectrum import filter_factors, moved, times
 
 __all__ = [
     "background_mask",
@@ -140,12 +140,17 @@ def extract(
     black_dust: float | None = None,
     keys: Sequence[int] | None = None,
     residual: NDArray[np.float64] | None = None,
+    pixel_size: float = math.nan,
+    lowpass: float | None = None,
+    highpass: float | None = None,
+    filter_width: float = 2.0,
 ) -> tuple[tuple[Floats, ...], tuple[str, ...]]:
     """Cut, crop and normalize particles.
 
-    For each: window; minus the window's mean; moved by its `residual`; Fourier crop to every size, each from the whole
-    window; dust; normalize (or add the mean back); times -1 if `invert`. A window with a value that is not finite is
-    `NOT_FINITE`; one that any of the sizes cannot be normalized for is `NO_CONTRAST`. Rejected particles are zeros.
+    For each: window; minus the window's mean; filtered; moved by its `residual`; Fourier crop to every size, each from
+    the whole window; dust; normalize (or add what is left of the mean back); times -1 if `invert`. A window with a
+    value that is not finite is `NOT_FINITE`; one that any of the sizes cannot be normalized for is `NO_CONTRAST`.
+    Rejected particles are zeros.
 
     Parameters
     ----------
@@ -164,12 +169,17 @@ def extract(
         See `replace_dust`; what the noise of each window begins with.
     residual : ndarray, shape (n, 2), optional
         How far each image is moved, (y, x) in pixels of the micrograph.
+    pixel_size, lowpass, highpass, filter_width : float
+        Å, and Fourier pixels of the box: see `filtered`.
 
     Returns
     -------
     images : tuple of ndarray, shape (n, size, size), float64
     status : tuple of str
     """
+    factors = None
+    if lowpass is not None or highpass is not None:
+        factors = filter_factors(box, pixel_size, lowpass, highpass, filter_width)
     images = tuple(np.zeros((len(corners), size, size), np.float64) for size in sizes)
     statuses = []
     for i, (y, x) in enumerate(corners):
@@ -183,11 +193,13 @@ def extract(
             mask, _ = without_neighbors(mask, corner, box, neighbors, radius)
             if keys is not None and (white_dust is not None or black_dust is not None):
                 cropped = replace_dust(cropped, mask, white_dust, black_dust, keys[i])
-            transformed = size < box or residual is not None
+            transformed = size < box or residual is not None or factors is not None
             return _normalize(cropped, radius, ramp=ramp, scale_const=scale_const, cropped=transformed, mask=mask)
 
-        by = None if residual is None else residual[i]
-        made, status = _extract_one(image, corner, box, sizes, radii, edges, finish if normalize else None, invert, by)
+        made, status = _extract_one(
+            image, corner, box, sizes, radii, edges, finish if normalize else None, invert,
+            None if residual is None else residual[i], factors,
+        )  # fmt: skip
         for stack, particle in zip(images, made, strict=False):
             stack[i] = particle
         statuses.append(status)
@@ -204,6 +216,7 @@ def _extract_one(
     finish: Callable[[Floats, float], Floats | None] | None,
     invert: bool,
     residual: NDArray[np.float64] | None,
+    factors: Floats | None,
 ) -> tuple[list[Floats], str]:
     """Return the particle in every size and `OK`, or nothing and why."""
     status = edge_status((image.shape[0], image.shape[1]), corner, box, edges)
@@ -213,10 +226,13 @@ def _extract_one(
     if not np.isfinite(pixels).all():
         return [], NOT_FINITE
     mean = math.fsum(pixels.ravel()) / pixels.size
+    level, pixels = mean, pixels - mean
+    if factors is not None:
+        level, pixels = mean * float(factors[0, 0]), times(pixels, factors)
     made = []
     for size, radius in zip(sizes, radii, strict=True):
-        cropped = fourier_crop(pixels - mean, size) if residual is None else moved(pixels - mean, residual, size)
-        particle: Floats | None = cropped + mean
+        cropped = fourier_crop(pixels, size) if residual is None else moved(pixels, residual, size)
+        particle: Floats | None = cropped + level
         if finish is not None:
             particle = finish(cropped, radius)
         if particle is None:

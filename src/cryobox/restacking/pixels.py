@@ -13,7 +13,9 @@ from numpy.typing import NDArray
 
 from cryobox.core import STATISTICS, Status, cut
 from cryobox.errors import InputError
+from cryobox.filters import edge
 from cryobox.formats.images import room
+from cryobox.groups import FILTER_WIDTH
 from cryobox.options import Steps
 from cryobox.restacking.asked import Making
 from cryobox.windows import Windows
@@ -117,11 +119,10 @@ def lowpassed(images: NDArray[np.float32], pixel_size: float, resolution: float)
 
 def _edge(size: int, pixel_size: float, resolution: float) -> NDArray[np.float64]:
     """The weight of each coefficient of a real transform: 1, then half a cosine over two Fourier pixels, then 0."""
-    radius = np.floor(size * pixel_size / resolution + 0.5)
     y = np.fft.fftfreq(size, 1 / size)[:, None]
     x = np.arange(size // 2 + 1)[None, :]
     distance = np.sqrt(y**2 + x**2)
-    low, high = max(0.0, radius - 1), min(size / 2, radius + 1)
+    low, high = edge(size, pixel_size, resolution, FILTER_WIDTH)
     with np.errstate(divide="ignore", invalid="ignore"):
         falling = 0.5 + 0.5 * np.cos(np.pi * (distance - low) / (high - low))
     return np.where(distance < low, 1.0, np.where(distance > high, 0.0, falling))

@@ -179,6 +179,7 @@ def _cut(
         neighbors=[] if window.neighbors is None else window.neighbors.tolist(),
         keys=[reference.noise_key(window.seed, (y, x)) for y, x in window.corner.tolist()],
         residual=window.residual,
+        pixel_size=window.pixel_size,
         **asdict(task.steps),
     )
     return [stack[0] for stack in stacks], words[0]
