@@ -21,7 +21,7 @@ from cryobox.simulate import make_dataset
 
 ROOT = Path(__file__).resolve().parents[1]
 DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
-BLOCK = re.compile(r"^(<!-- not run: .+ -->\n)?\n*```(sh|bash|python)\n(.*?)^```", re.MULTILINE | re.DOTALL)
+BLOCK = re.compile(r"^(<!-- not run: [^\n]+ -->\n)?\n*```(sh|bash|python)\n(.*?)^```", re.MULTILINE | re.DOTALL)
 
 
 def blocks(document: Path) -> list[tuple[str, str, str]]:
