@@ -123,6 +123,8 @@ def _faults(task: Task, found: TaskResult, images: int) -> Iterator[str]:
             yield f"refused says {why!r} of window {index}, expected {' or '.join(map(repr, REFUSALS))}"
     if not all(isinstance(count, int) and count > 0 for count in found.counts.values()):
         yield f"counts are {found.counts}, expected numbers above 0"
+    if more := found.counts.keys() - _counted(task):
+        yield f"counts are {found.counts}, but this run counts no {' and '.join(sorted(more))}"
     expected = _images(task, found)
     outputs = task.outputs if expected else task.outputs[:0]
     if found.kept != expected:
@@ -139,6 +141,16 @@ def _faults(task: Task, found: TaskResult, images: int) -> Iterator[str]:
                 yield f"stacks[{number}].{name} is {said}, expected {wanted}"
         if not _is_sound(stack):
             yield f"stacks[{number}] has statistics that are no numbers: {stack}"
+
+
+def _counted(task: Task) -> set[str]:
+    """What the steps of a task may have counted."""
+    asked = {
+        "dust": task.steps.white_dust is not None or task.steps.black_dust is not None,
+        "crowded": task.windows.neighbors is not None,
+        "hot_pixels": task.hot_pixels is not None,
+    }
+    return {name for name, counts in asked.items() if counts}
 
 
 def _possible(task: Task, found: TaskResult) -> TaskResult:
