@@ -93,9 +93,11 @@ def begin(
         removed = read_ledger(ledger_path(folder, ""))[0].get("removed") or {} if part else ledger.removed
         _check_not_compacted(folder, todo, removed)
         recorded = {stack.path for result in ledger.previous.values() for stack in result.stacks}
-        replaced = any(out.path in recorded or (folder / out.path).exists() for task in todo for out in task.outputs)
+        replaced = any(
+            out.path in recorded or (folder / out.path).exists() for task in todo for out in task.every_output
+        )
         _withdraw(_places(folder, part), options, keep_tables=not replaced)
-    ids, stacks = {task.id for task in todo}, {output.path for task in todo for output in task.outputs}
+    ids, stacks = {task.id for task in todo}, {output.path for task in todo for output in task.every_output}
     ledger.make_room(ids, stacks)
     make_room_elsewhere(company, ids, stacks)
     ledger.begin(run)
@@ -104,7 +106,7 @@ def begin(
 
 def _check_not_compacted(folder: Path, todo: Iterable[Task], removed: Collection[str]) -> None:
     """Refuse to make stacks again, one by one and unsaid, that somebody removed on purpose."""
-    gone = [output.path for task in todo for output in task.outputs if output.path in removed]
+    gone = [output.path for task in todo for output in task.every_output if output.path in removed]
     gone = [path for path in gone if not (folder / path).exists()]
     if gone:
         raise OutputError(
@@ -151,12 +153,12 @@ def check_inputs_stay(
     shards = [path.relative_to(folder).as_posix() for path in _places(folder, "")[1:]]
     ours = [*records, *(ledger_path(folder, part).name for part in parts)]
     ours += [f"{shard}/{RECORD}" for shard in shards]
-    ours += [output.path for task in inputs.plan.tasks for output in task.outputs]
+    ours += [output.path for task in inputs.plan.tasks for output in task.every_output]
     ours += stacks
     there = {place: _listing(folder / place) for place in {"", *shards, *map(os.path.dirname, ours)}}
     # Names are compared without case, as some file systems do; whether it is the same file is seen below.
     ours = [name for name in ours if os.path.basename(name).casefold() in there[os.path.dirname(name)]]
-    outputs = {output.name for output in inputs.plan.recipe.outputs} | output_names(there[""])
+    outputs = output_names(there[""]).union(inputs.plan.output_names)
     ours += [os.path.join(place, name) for place in ("", *shards) for name in table_names(there[place], outputs)]
     if not ours:
         return
@@ -189,15 +191,16 @@ def _identity(path: str | Path) -> tuple[int, int] | None:
     return status.st_dev, status.st_ino
 
 
-def make_folders(folder: Path, recipe: Recipe, *, overwrite: bool) -> None:
+def make_folders(folder: Path, outputs: Collection[str], *, overwrite: bool) -> None:
+    """Make the folders of the stacks of outputs, by name; refuse tables that nobody recorded."""
     recorded = ledger_path(folder, "").exists() or parts_present(folder)
-    if not recorded and not overwrite and (found := tables_present(folder, [output.name for output in recipe.outputs])):
+    if not recorded and not overwrite and (found := tables_present(folder, outputs)):
         raise OutputError(
             f"{folder}: holds {', '.join(found)}, but no record of the run that wrote it; "
             f"choose another folder, or start anew with --overwrite"
         )
     try:
-        for output in recipe.outputs:
-            (folder / stack_folder(output.name)).mkdir(parents=True, exist_ok=True)
+        for output in outputs:
+            (folder / stack_folder(output)).mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise OutputError(f"{folder}: cannot be made: {error.strerror}") from error

@@ -140,8 +140,8 @@ def corner_of(center: Integers, box: int | Integers) -> Integers:
     return center - box // 2
 
 
-def center_of(corner: Integers, box: int) -> Integers:
-    """The center of a box, index box / 2, from its first pixel."""
+def center_of(corner: Integers, box: int | Integers) -> Integers:
+    """The center of a box, index box / 2, from its first pixel. Boxes of several sizes: shape (n, 1)."""
     return corner + box // 2
 
 

@@ -137,7 +137,7 @@ def restore(
         todo = [
             task
             for group in groups_of(inputs.plan.tasks)
-            if any(stack.path in gone for task in group for stack in results[task.id].stacks)
+            if any(stack.path in gone for task in group for stack in results[task.id].every_stack)
             for task in group
         ]
         waiting = {task.id for task in todo}
@@ -164,7 +164,7 @@ def _record(run: Run, removed: Mapping[str, Removed]) -> None:
 
 def _recorded_stacks(results: Mapping[str, TaskResult]) -> dict[str, StackInfo]:
     """What is recorded of each stack, by its path in the folder."""
-    return {stack.path: stack for result in results.values() for stack in result.stacks}
+    return {stack.path: stack for result in results.values() for stack in result.every_stack}
 
 
 def _sound(path: Path, stack: StackInfo) -> Removed:

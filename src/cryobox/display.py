@@ -109,6 +109,9 @@ def plan_lines(plan: Plan) -> list[str]:
     place = f"from {len(plan.tasks):,} micrographs"
     lines = [f"{len(plan.places.reason):,} picks: {len(plan.work.rows):,} to extract {place}, {total:,} rejected"]
     lines += [f"  {count:,} {reason}" for reason, count in rejected.items()]
+    if plan.noise is not None:
+        of_noise = plan.noise.plan
+        lines.append(f"{len(of_noise.work.rows):,} boxes of noise from {len(of_noise.tasks):,} micrographs")
     lines += [f"  left out: {why}" for why in list(plan.grounds.incomplete.values())[:SHOWN_WARNINGS]]
     return lines
 
@@ -159,6 +162,8 @@ def summary_rows(result: RunResult, plan: Plan | None, steps: Steps | None = Non
     if result.incomplete:
         rows.append(("incomplete", f"{len(result.incomplete):,} micrographs, for example"))
         rows += [("", why) for why in list(result.incomplete.values())[:3]]
+    if result.noise is not None:
+        rows.append(("noise", f"{result.noise:,} boxes away from all picks, in tables of their own"))
     rows += [(label, f"{result.counts[name]:,} {text}") for name, label, text in _COUNTED if name in result.counts]
     if result.resumed:
         rows.append(("resumed", f"{result.resumed:,} micrographs were done before"))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
@@ -203,6 +204,7 @@ def _prepare(
         blank = all(os.path.isfile(path) and not Path(path).read_bytes().strip() for path in paths)
         raise InputError(f"{particles.source}: holds no picks" + (": the file is empty" if blank else ""))
     _check_options_apply(particles, table, recipe)
+    picked = particles
     particles, made = _subparticles(particles, table, recipe)
     match, step = _match(parts, table, recipe)
     rows = micrographs_with_picks(particles, match, recipe.limit)
@@ -225,21 +227,18 @@ def _prepare(
         if recipe.junk_masks is not None:
             strip = formats.strip_of(recipe)
             masks = find_masks(recipe.junk_masks, table, start=start, strip=strip, ready=ready)
-        plan = build_plan(particles, table, recipe, match=match, headers=headers, masks=masks)
+        plan = build_plan(
+            particles, table, recipe, match=match, headers=headers, masks=masks,
+            picked=None if picked is particles else picked,
+        )  # fmt: skip
     if masks is not None:
         files["masks"] = {start.name(path): how for path, how in sorted(of_masks.items())}
         if recorded is not None:
             recorded.check_masks(files["masks"], there=lambda path: os.path.exists(start.whole(path)))
-    checks = formats.check_tables(
-        particles,
-        table,
-        plan.recipe,
-        native=plan.decided.native,
-        families=plan.decided.families,
-        rows=particles.rows_of(plan.work.rows),
-        micrograph=plan.micrograph[plan.work.rows],
-        pixel_size=plan.grounds.pixel_size,
-    )
+    checks = _check_tables(particles, table, plan)
+    if plan.noise is not None:
+        of_noise = _check_tables(plan.noise.particles, table, plan.noise.plan)
+        checks += _news(of_noise, plan.noise.particles.source, checks, particles.source)
     empty = tuple(f"{part.source}: holds no picks" for part in read if len(parts) < len(read) and not len(part))
     notes = tuple(map(start.told, (f"micrographs are matched to picks by {step}", *made, *plan.notes)))
     told = tuple(map(start.told, (*warnings, *empty, *plan.warnings, *checks)))
@@ -278,6 +277,27 @@ def _segments(
     found = segmented(particles, recipe, Field(micrograph=match, scale=grounds.scale, pixel_size=pixel_size))
     what = "segments of helices" if recipe.helix == "segments" else "ends of helices"
     return found, (f"{len(particles)} {what} are {len(found)} picks",)
+
+
+def _check_tables(particles: Particles, table: Micrographs, plan: Plan) -> tuple[str, ...]:
+    """Refuse tables that could not be written, and tell what is worth it."""
+    return formats.check_tables(
+        particles,
+        table,
+        plan.recipe,
+        native=plan.decided.native,
+        families=plan.decided.families,
+        rows=particles.rows_of(plan.work.rows),
+        micrograph=plan.micrograph[plan.work.rows],
+        pixel_size=plan.grounds.pixel_size,
+    )
+
+
+def _news(of_noise: Sequence[str], noise: str, told: Sequence[str], picks: str) -> tuple[str, ...]:
+    """Warnings of the tables of noise that do not say the same as one of the picks', of however many rows."""
+    known = {re.sub(r"[\d,]+", "", text) for text in told}
+    news = (text for text in of_noise if re.sub(r"[\d,]+", "", text.replace(noise, picks)) not in known)
+    return tuple(f"boxes of noise: {text}" for text in news)
 
 
 def _match(parts: Sequence[Particles], table: Micrographs, recipe: Recipe) -> tuple[NDArray[np.intp], str]:

@@ -65,6 +65,8 @@ class RunResult:
     counts : dict of str to int
         What steps found: pixels replaced as "dust", particles too "crowded" for a background without neighbors,
         "hot_pixels" of micrographs.
+    noise : int, optional
+        Boxes of noise that were cut beside the picks; None where none were asked for.
     resumed : int
         Micrographs that an earlier run had finished.
     retried : int
@@ -90,6 +92,7 @@ class RunResult:
     cutting_seconds: float = 0.0
     seconds: float = 0.0
     counts: dict[str, int] = field(default_factory=dict)
+    noise: int | None = None
     resumed: int = 0
     retried: int = 0
     shard: str = ""
@@ -193,7 +196,7 @@ def carry_out_plan(
         check_writable([text], f"{folder}: the name of the output folder")
     check_other_family(inputs.particles, inputs.micrographs, plan, folder, inputs.given.start)
     devices, lost = ready_devices(options, engine)
-    make_folders(folder, plan.recipe, overwrite=options.overwrite)
+    make_folders(folder, plan.output_names, overwrite=options.overwrite)
     planned = time.perf_counter()
     tasks = share(plan.tasks, options.shard)
     with hold(folder, part, break_lock=options.break_lock), contextlib.ExitStack() as held:
@@ -225,6 +228,7 @@ def carry_out_plan(
             out=folder,
             picks=int(mine.sum()),
             extracted=len(outcome.rows),
+            noise=_noise(outcome),
             rejected=outcome.counts(),
             micrographs=len(tasks) + (len(plan.grounds.incomplete) if first else 0),
             incomplete=_named(inputs, outcome),
@@ -287,6 +291,7 @@ def merge(folder: str | os.PathLike[str], *, options: RunOptions | None = None) 
             out=folder,
             picks=len(inputs.particles),
             extracted=len(outcome.rows),
+            noise=_noise(outcome),
             rejected=outcome.counts(),
             micrographs=len(inputs.plan.tasks) + len(inputs.plan.grounds.incomplete),
             incomplete=_named(inputs, outcome),
@@ -484,6 +489,10 @@ def _named(inputs: Inputs, found: Outcome) -> dict[str, str]:
     return {inputs.micrographs.names[row]: why for row, why in sorted(found.incomplete.items())}
 
 
+def _noise(found: Outcome) -> int | None:
+    return None if found.noise is None else len(found.noise.rows)
+
+
 def _tell_begin(log: RunLog, plan: Plan, todo: int, warnings: Iterable[str] = (), told: Collection[str] = ()) -> None:
     """What is known before the work; without what an earlier round of a live session has `told`."""
     log.tell(f"cryobox {__version__} begins: {todo} of {len(plan.tasks)} micrographs to cut")
@@ -513,6 +522,7 @@ def _job_json(inputs: Inputs, result: RunResult) -> bytes:
         tables=[path.name for path in result.tables],
         files=inputs.files,
         warnings=result.warnings,
+        noise=result.noise,
         seconds={
             "planning": round(result.planning_seconds, 3),
             "cutting": round(result.cutting_seconds, 3),

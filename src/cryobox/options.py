@@ -174,7 +174,11 @@ class Recipe(Writing, Images, Spectrum, Helices, SubParticles, Positions, Select
         So many of what is then left ("5000"), or a part of it ("10%"), chosen by a hash of uid, else of micrograph and
         coordinates: the same picks for any order of the table.
     seed : int
-        Of `sample`.
+        Of `sample` and `noise_particles`.
+    noise_particles : int, optional
+        So many boxes of each micrograph that particles are cut from, at least a box away, along y or x, from every pick
+        that the input has there, extracted or not, and from each other; wholly in the micrograph, and clear of
+        `edge_margin`, `exclude` and junk. Fewer where there is no room. They have stacks and tables of their own.
     edge_margin : int, optional
         Pixels between the box and the edge of its micrograph.
     exclude : tuple of (int, int, int, int)

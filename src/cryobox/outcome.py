@@ -12,7 +12,7 @@ from cryobox.particles import Reason
 from cryobox.plan import ACCEPTED, REASONS, Plan, groups_of
 from cryobox.results import TaskResult
 
-__all__ = ["PENDING", "UNTOLD", "Outcome", "outcome_of", "picks_of_shard"]
+__all__ = ["PENDING", "UNTOLD", "Outcome", "noise_results", "outcome_of", "picks_of_shard"]
 
 PENDING = len(REASONS)  # in `Outcome.fate`: the micrograph is not cut yet
 UNTOLD = PENDING + 1  # of another shard
@@ -30,11 +30,14 @@ class Outcome:
         0-based index in its stack; -1 where there is none.
     incomplete : dict of int to str
         Micrographs that could not be used, with the reason.
+    noise : Outcome, optional
+        The same of the boxes of noise, where the plan has some.
     """
 
     fate: NDArray[np.int8]
     slot: NDArray[np.int64]
     incomplete: dict[int, str]
+    noise: Outcome | None = None
 
     @property
     def rows(self) -> NDArray[np.intp]:
@@ -101,7 +104,23 @@ def outcome_of(
     beginning = offset[first_of_group[task_of_row]]  # of the stack, as a window
     slot[plan.work.rows] = np.where(kept[window], before[window] - before[beginning], -1)
     fate[~picks_of_shard(plan, shard, first=first)] = UNTOLD
-    return Outcome(fate=fate, slot=slot, incomplete=incomplete)
+    noise = None
+    if plan.noise is not None:
+        of_shard = None
+        if shard is not None:
+            of_shard = {task.noise.id for task in plan.tasks if task.noise is not None and task.id in shard}
+        noise = outcome_of(plan.noise.plan, noise_results(plan, results), shard=of_shard, first=False)
+    return Outcome(fate=fate, slot=slot, incomplete=incomplete, noise=noise)
+
+
+def noise_results(plan: Plan, results: Mapping[str, TaskResult]) -> dict[str, TaskResult]:
+    """What became of the boxes of noise, by the ids of their tasks; of a micrograph that failed, that it did."""
+    found = {}
+    for task in plan.tasks:
+        result = results.get(task.id)
+        if task.noise is not None and result is not None:
+            found[task.noise.id] = result.noise or TaskResult(id=task.noise.id, error=result.error)
+    return found
 
 
 def picks_of_shard(plan: Plan, shard: Collection[str] | None, *, first: bool) -> NDArray[np.bool_]:

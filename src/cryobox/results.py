@@ -48,6 +48,8 @@ class TaskResult:
     counts : dict of str to int
         What steps found in it, where it is not 0: pixels replaced as "dust" (in images of the first size), particles
         too "crowded" for a background without their neighbors, "hot_pixels" of the micrograph.
+    noise : TaskResult, optional
+        The same of the boxes of noise that were cut with it.
     """
 
     id: str
@@ -64,6 +66,12 @@ class TaskResult:
     warnings: tuple[str, ...] = ()
     error: str = ""
     counts: dict[str, int] = field(default_factory=dict)
+    noise: TaskResult | None = None
+
+    @property
+    def every_stack(self) -> tuple[StackInfo, ...]:
+        """Those of its noise, too."""
+        return self.stacks if self.noise is None else (*self.stacks, *self.noise.every_stack)
 
 
 @dataclass(frozen=True, slots=True)

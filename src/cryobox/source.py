@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from cryobox.boxes import as_integer
 from cryobox.centering import center_of
 from cryobox.core import Status, cut, repair_hot_pixels
-from cryobox.errors import InputError
+from cryobox.errors import InputError, OptionError
 from cryobox.formats.images import PixelReader
 from cryobox.given import Given, Picks
 from cryobox.inputs import prepare
@@ -67,6 +67,10 @@ class ParticleSource:
         recipe: Recipe,
         root: str | os.PathLike[str] | None = None,
     ) -> None:
+        if recipe.noise_particles is not None:
+            raise OptionError(
+                "noise_particles makes stacks and tables of its own, and a ParticleSource has none; leave it out"
+            )
         given = Given.of(picks, micrographs, root)
         inputs = prepare(given, recipe=recipe)
         plan = inputs.plan

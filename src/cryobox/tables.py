@@ -85,9 +85,6 @@ def write_tables(
     place = folder if place is None else place
     home = place if home is None else home
     writer = table_writer(plan.decided.native)
-    other = OtherFamily(
-        particles=particles, micrographs=micrographs, native=plan.decided.native, home=home, start=start
-    )
     warnings: list[str] = []
     jobs: list[tuple[str, Callable[[Path], None]]] = []
     if found.incomplete:
@@ -101,23 +98,48 @@ def write_tables(
         jobs.append(
             (f"rejected{writer.suffix}", lambda path: writer.write_rejected(path, particles, micrographs, rejected))
         )
-    if len(found.rows):
-        table = _extracted(particles, plan, found, found.rows, ("",) * len(micrographs))
-        if plan.places.exact is not None:
-            table = replace(table, columns={**table.columns, "exact_center": np.ones(len(table), np.int64)})
-        for index, output in reversed(list(enumerate(plan.recipe.outputs))):
-            stacks = _stack_texts(plan, index, len(micrographs), folder, writer.suffix, start, home)
-            of_size = replace(table, size=output.size, stack=stacks)
-            for family in reversed(plan.decided.families):
-                if family == plan.decided.native:
-                    write = _native_job(writer.write_particles, particles, micrographs, of_size)
-                else:
-                    write = _other_job(other, of_size, warnings)
-                jobs.append((f"{table_name(output.name)}.{family}", write))
+    if plan.noise is not None and found.noise is not None:
+        jobs += _particle_jobs(
+            folder, plan.noise.particles, micrographs, plan.noise.plan, found.noise, start, home, warnings
+        )
+    jobs += _particle_jobs(folder, particles, micrographs, plan, found, start, home, warnings)
     published = []
     for name, job in jobs:
         published += publish_files(place, name, job, fsync=fsync)
     return published[::-1], tuple(dict.fromkeys(warnings))
+
+
+def _particle_jobs(
+    folder: Path,
+    particles: Particles,
+    micrographs: Micrographs,
+    plan: Plan,
+    found: Outcome,
+    start: Start,
+    home: Path,
+    warnings: list[str],
+) -> list[tuple[str, Callable[[Path], None]]]:
+    """The tables of what was extracted, by name, and how each is written: the smallest size first."""
+    jobs: list[tuple[str, Callable[[Path], None]]] = []
+    if not len(found.rows):
+        return jobs
+    writer = table_writer(plan.decided.native)
+    other = OtherFamily(
+        particles=particles, micrographs=micrographs, native=plan.decided.native, home=home, start=start
+    )
+    table = _extracted(particles, plan, found, found.rows, ("",) * len(micrographs))
+    if plan.places.exact is not None:
+        table = replace(table, columns={**table.columns, "exact_center": np.ones(len(table), np.int64)})
+    for index, output in reversed(list(enumerate(plan.outputs))):
+        stacks = _stack_texts(plan, index, len(micrographs), folder, writer.suffix, start, home)
+        of_size = replace(table, size=output.size, stack=stacks)
+        for family in reversed(plan.decided.families):
+            if family == plan.decided.native:
+                write = _native_job(writer.write_particles, particles, micrographs, of_size)
+            else:
+                write = _other_job(other, of_size, warnings)
+            jobs.append((f"{table_name(output.name)}.{family}", write))
+    return jobs
 
 
 def check_other_family(particles: Particles, micrographs: Micrographs, plan: Plan, folder: Path, start: Start) -> None:
@@ -127,6 +149,8 @@ def check_other_family(particles: Particles, micrographs: Micrographs, plan: Pla
     ------
     InputError, OptionError
     """
+    if plan.noise is not None:
+        check_other_family(plan.noise.particles, micrographs, plan.noise.plan, folder, start)
     if set(plan.decided.families) <= {plan.decided.native} or not len(plan.work.rows):
         return
     kept = {task.id: TaskResult(id=task.id) for task in plan.tasks}

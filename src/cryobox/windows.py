@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from cryobox.groups import StoredDtype
 
-__all__ = ["STATISTICS", "Status", "Stored", "Windows"]
+__all__ = ["STATISTICS", "Status", "Stored", "Windows", "noise_keys"]
 
 STATISTICS = (
     "minimum", "maximum", "mean", "sd", "background_mean", "background_sd", "clamped", "dust", "crowded",
@@ -81,9 +81,7 @@ class Windows:
 
     def noise_keys(self) -> NDArray[np.uint64]:
         """What the noise of each begins with: equal for equal windows of one micrograph, whoever cuts them."""
-        seed = np.full(len(self), self.seed, np.uint64)
-        corner = self.corner.astype(np.uint64)
-        return _mixed(_mixed(_mixed(seed) + corner[:, 0]) + corner[:, 1])
+        return noise_keys(self.seed, self.corner)
 
     def axes(self) -> NDArray[np.float64]:
         """Cosine and sine of each `angle`: by the C library, one by one, as NumPy's own differ between processors."""
@@ -121,6 +119,12 @@ class Stored:
     def bytes_per_image(self) -> int:
         """Bytes of one image."""
         return self.size**2 * np.dtype(self.dtype).itemsize
+
+
+def noise_keys(seed: int, pairs: NDArray[np.int64]) -> NDArray[np.uint64]:
+    """A number for each pair of numbers, shape (n, 2), and a seed: what noise begins with, or is drawn by."""
+    first, second = pairs.astype(np.uint64).T
+    return _mixed(_mixed(_mixed(np.full(len(pairs), seed, np.uint64)) + first) + second)
 
 
 def _mixed(z: NDArray[np.uint64]) -> NDArray[np.uint64]:

@@ -335,10 +335,12 @@ def _dry_run(
         print(line)
     for task in plan.tasks if verbose else ():
         print(f"  {task.micrograph}: {len(task.windows)} particles")
-    for index, output in enumerate(plan.recipe.outputs):
-        groups = groups_of(plan.tasks)
-        total = sum(bytes_of(group, index) for group in groups)
-        print(f"stacks of {output.size} x {output.size} {output.dtype}: {len(groups)} files, {total} bytes")
+    plans = {"stacks": plan} if plan.noise is None else {"stacks": plan, "stacks of noise": plan.noise.plan}
+    for what, some in plans.items():
+        for index, output in enumerate(some.outputs):
+            groups = groups_of(some.tasks)
+            total = sum(bytes_of(group, index) for group in groups)
+            print(f"{what} of {output.size} x {output.size} {output.dtype}: {len(groups)} files, {total} bytes")
     print(f"to read: {sum(task.bytes_to_read for task in plan.tasks)} bytes; nothing was written")
 
 

@@ -85,7 +85,8 @@ def expect(folder: Path, tasks: list[Task], *, token: Path) -> Expectation:
         token=str(token.resolve()),
         secret=secret,
         folders=tuple(
-            str(folder.resolve() / stack_folder(output.name)) for task in tasks[:1] for output in task.outputs
+            str(folder.resolve() / stack_folder(name))
+            for name in dict.fromkeys(output.name for task in tasks for output in task.every_output)
         ),
         inputs=tuple(of_folder.values()),
     )

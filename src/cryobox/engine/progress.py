@@ -82,7 +82,7 @@ class Tally:
 
     def add(self, group: Group, results: Sequence[TaskResult]) -> None:
         """Count tasks that have just been finished."""
-        self.bytes_written += sum({stack.path: stack.bytes for one in results for stack in one.stacks}.values())
+        self.bytes_written += sum({stack.path: stack.bytes for one in results for stack in one.every_stack}.values())
         for task, result in zip(group, results, strict=True):
             self._count(task, result)
             self.bytes_read += result.bytes_read

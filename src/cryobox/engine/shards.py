@@ -124,8 +124,9 @@ def _from_environment(count: int | None, environment: Mapping[str, str]) -> tupl
 
 def cost(task: Task) -> int:
     """About how long a task takes, as the bytes that could be read in that time."""
-    written = sum(bytes_of((task,), index) for index in range(len(task.outputs)))
-    return task.bytes_to_read + written + _PIXEL_COST * len(task.windows) * task.windows.box**2
+    written = sum(bytes_of((part,), index) for part in task.parts for index in range(len(part.outputs)))
+    windows = sum(len(part.windows) for part in task.parts)
+    return task.bytes_to_read + written + _PIXEL_COST * windows * task.windows.box**2
 
 
 def share(tasks: Sequence[Task], shard: tuple[int, int] | None) -> list[Task]:

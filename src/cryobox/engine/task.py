@@ -110,20 +110,23 @@ class _Cut:
     result: TaskResult
     statistics: NDArray[np.float64]  # of the kept images: (outputs, kept, columns)
     clock: _Clock
+    noise: NDArray[np.float64] | None = None  # the same of its noise
 
 
 def _do_on(device: str, group: Group, setting: Setting) -> tuple[TaskResult, ...]:
     """Cut and write on one device; a failure leaves no file."""
-    with _Stacks(group, setting) as stacks:
-        cuts = [_append(device, task, setting, stacks) for task in group]
-        statistics = np.concatenate([cut.statistics for cut in cuts], axis=1)
+    of_noise = tuple(task.noise for task in group if task.noise is not None)
+    with _Stacks(group, setting) as stacks, _Stacks(of_noise, setting) as noise_stacks:
+        cuts = [_append(device, task, setting, stacks, noise_stacks) for task in group]
         with cuts[-1].clock.time("write"):
-            infos = stacks.publish(statistics) if statistics.shape[1] else ()
+            infos = _published(stacks, [cut.statistics for cut in cuts])
+            noise_infos = _published(noise_stacks, [cut.noise for cut in cuts if cut.noise is not None])
     ended = time.time()
     return tuple(
         replace(
             cut.result,
             stacks=infos if cut.result.kept else (),
+            noise=_with_stacks(cut.result.noise, noise_infos),
             read_seconds=cut.clock.seconds["read"],
             extract_seconds=cut.clock.seconds["extract"],
             write_seconds=cut.clock.seconds["write"],
@@ -133,8 +136,18 @@ def _do_on(device: str, group: Group, setting: Setting) -> tuple[TaskResult, ...
     )
 
 
-def _append(device: str, task: Task, setting: Setting, stacks: _Stacks) -> _Cut:
-    """Cut one task's windows, and write their images behind those that are there."""
+def _published(stacks: _Stacks, statistics: Sequence[NDArray[np.float64]]) -> tuple[StackInfo, ...]:
+    """Give stacks their names, where they have images."""
+    every = np.concatenate(statistics, axis=1) if statistics else np.empty((0, 0, 0))
+    return stacks.publish(every) if every.shape[1] else ()
+
+
+def _with_stacks(result: TaskResult | None, stacks: tuple[StackInfo, ...]) -> TaskResult | None:
+    return result if result is None or not result.kept else replace(result, stacks=stacks)
+
+
+def _append(device: str, task: Task, setting: Setting, stacks: _Stacks, noise_stacks: _Stacks) -> _Cut:
+    """Cut one task's windows, and those of its noise, and write their images behind those that are there."""
     clock, reader = _Clock(), _worker.reader(setting.devices)
     try:
         with clock.time("read"):
@@ -144,6 +157,24 @@ def _append(device: str, task: Task, setting: Setting, stacks: _Stacks) -> _Cut:
         return _Cut(result=TaskResult(id=task.id, error=str(error)), statistics=nothing, clock=clock)
     with clock.time("extract"):
         hot = 0 if task.hot_pixels is None else repair_hot_pixels(image, task.hot_pixels, seed=task.windows.seed)
+    result, statistics = _images_of(device, task, setting, image, stacks, clock)
+    result = replace(
+        result,
+        bytes_read=reader.bytes_read,
+        counts=_counts(statistics[0], hot),
+        warnings=(*reader.warnings, *result.warnings),
+    )
+    if task.noise is None:
+        return _Cut(result=result, statistics=statistics, clock=clock)
+    noise, of_noise = _images_of(device, task.noise, setting, image, noise_stacks, clock)
+    noise = replace(noise, counts=_counts(of_noise[0], 0))
+    return _Cut(result=replace(result, noise=noise), statistics=statistics, clock=clock, noise=of_noise)
+
+
+def _images_of(
+    device: str, task: Task, setting: Setting, image: NDArray[Any], stacks: _Stacks, clock: _Clock
+) -> tuple[TaskResult, NDArray[np.float64]]:
+    """Write the images of a task's windows. Returns what became of them, and the statistics of those that were kept."""
     stacks.open()
     try:
         status, statistics = _cut(device, task, setting, image, stacks, clock)
@@ -158,11 +189,9 @@ def _append(device: str, task: Task, setting: Setting, stacks: _Stacks) -> _Cut:
         refused=tuple((int(i), str(REASON_OF[Status(int(status[i]))])) for i in np.flatnonzero(~kept)),
         background_mean=float(background[:, _COLUMN["background_mean"]].mean()) if measured else float("nan"),
         background_sd=float(background[:, _COLUMN["background_sd"]].mean()) if measured else float("nan"),
-        bytes_read=reader.bytes_read,
-        counts=_counts(background, hot),
-        warnings=(*reader.warnings, *_clamp_warning(task, statistics[:, kept])),
+        warnings=_clamp_warning(task, statistics[:, kept]),
     )
-    return _Cut(result=result, statistics=statistics[:, kept], clock=clock)
+    return result, statistics[:, kept]
 
 
 def _counts(statistics: NDArray[np.float64], hot: int) -> dict[str, int]:
@@ -220,7 +249,7 @@ class _Stacks:
 
     def __init__(self, group: Group, setting: Setting) -> None:
         self._setting = setting
-        self._outputs = group[0].outputs
+        self._outputs = group[0].outputs if group else ()
         self._expected = sum(len(task.windows) for task in group)
         self._final = [Path(setting.folder) / output.path for output in self._outputs]
         self._temporary = [path.with_name(temporary_name(path.name, setting.part)) for path in self._final]

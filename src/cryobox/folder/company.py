@@ -216,4 +216,4 @@ def make_room_elsewhere(company: Company, todo: Collection[str], stacks: Collect
 
 
 def _stacks(results: Iterable[TaskResult]) -> set[str]:
-    return {stack.path for result in results for stack in result.stacks}
+    return {stack.path for result in results for stack in result.every_stack}

@@ -17,6 +17,7 @@ __all__ = [
     "is_stack_folder",
     "is_table",
     "log_name",
+    "noise_name",
     "output_names",
     "stack_folder",
     "stack_names",
@@ -30,8 +31,10 @@ STOP_FILE = "stop"  # whoever makes it ends the watching
 TABLE_FOLDER = "shards"  # in the output folder: the tables of each shard
 TABLE_SUFFIXES = (".star", ".cs", ".csg")
 
-# What `options.StoredSize.name` may be: nothing, "small", or a size.
-_OF_AN_OUTPUT = r"(?:_small|_[0-9]+)?"
+NOISE = "noise"  # what the outputs of noise boxes are called, before the name of their size
+
+# What `options.StoredSize.name` may be: nothing, "small", or a size; behind "noise", if anything, for noise boxes.
+_OF_AN_OUTPUT = r"(?:_noise)?(?:_small|_[0-9]+)?"
 
 MAX_NAME_BYTES = 255
 _NAME_OVERHEAD = 96  # bytes left for "_particles", the suffix and what a temporary name adds
@@ -59,7 +62,14 @@ def output_names(folders: Iterable[str]) -> set[str]:
 
 def table_name(output: str) -> str:
     """Name, without suffix, of the table of the output with this name."""
+    if output.partition("_")[0] == NOISE:
+        return output
     return f"particles_{output}" if output else "particles"
+
+
+def noise_name(output: str) -> str:
+    """What the noise boxes of an output are called: they have a stack folder and a table of their own."""
+    return f"{NOISE}_{output}" if output else NOISE
 
 
 def is_table(name: str, outputs: Collection[str]) -> bool:

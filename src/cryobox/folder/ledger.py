@@ -158,7 +158,7 @@ class Ledger:
         """Record finished tasks. Their stacks must have their names, and be on the disk, before."""
         if not results:
             return
-        self._write(*map(dataclasses.asdict, results))
+        self._write(*map(_record, results))
         self.finished |= {result.id: result for result in results}
 
     def make_room(self, todo: Collection[str], stacks: Collection[str]) -> None:
@@ -170,7 +170,7 @@ class Ledger:
         replaced = [
             result.id
             for result in self.previous.values()
-            if result.id not in todo and any(stack.path in stacks for stack in result.stacks)
+            if result.id not in todo and any(stack.path in stacks for stack in result.every_stack)
         ]
         if replaced:
             self._write({"replaced": replaced})
@@ -237,7 +237,7 @@ class Ledger:
 
 def is_whole(folder: Path, result: TaskResult) -> bool:
     """Whether a result has no error, and each of its stacks is there with the size that it says."""
-    return not result.error and all(_size(folder / stack.path) == stack.bytes for stack in result.stacks)
+    return not result.error and all(_size(folder / stack.path) == stack.bytes for stack in result.every_stack)
 
 
 def _size(path: Path) -> int:
@@ -255,7 +255,7 @@ def remove_recorded(folder: Path, results: Iterable[TaskResult], *, keep: Collec
     OutputError
     """
     try:
-        for stack in (stack for result in results for stack in result.stacks):
+        for stack in (stack for result in results for stack in result.every_stack):
             steps = stack.path.split("/")
             if is_stack_folder(steps[0]) and ".." not in steps and stack.path not in keep:
                 (folder / stack.path).unlink(missing_ok=True)
@@ -323,6 +323,16 @@ def _listed(value: Any) -> Any:
     return list(value) if isinstance(value, tuple) else value
 
 
+def _record(result: TaskResult) -> dict[str, Any]:
+    """A result as a line has it: what no noise was asked of says nothing of it."""
+    found = dataclasses.asdict(result)
+    if result.noise is None:
+        del found["noise"]
+    else:
+        del found["noise"]["noise"]
+    return found
+
+
 def _result(record: dict[str, Any]) -> TaskResult:
     return TaskResult(
         **record
@@ -330,5 +340,6 @@ def _result(record: dict[str, Any]) -> TaskResult:
             "refused": tuple((int(index), str(reason)) for index, reason in record["refused"]),
             "stacks": tuple(StackInfo(**stack) for stack in record["stacks"]),
             "warnings": tuple(record["warnings"]),
+            "noise": None if record.get("noise") is None else _result(record["noise"]),
         }
     )

@@ -32,6 +32,7 @@ def job_record(
     files: Mapping[str, Mapping[str, str]],
     warnings: Sequence[str],
     seconds: Mapping[str, float],
+    noise: int | None = None,
 ) -> dict[str, Any]:
     """`job.json` of a finished run, not sealed yet; `verify` makes the same of what it finds.
 
@@ -53,6 +54,8 @@ def job_record(
     warnings : sequence of str
     seconds : mapping of str to float
         By stage.
+    noise : int, optional
+        Boxes of noise, where some were asked for.
     """
     return {
         "complete": True,
@@ -61,6 +64,7 @@ def job_record(
         "files": {what: dict(of_what) for what, of_what in files.items()},
         "picks": picks,
         "extracted": extracted,
+        **({} if noise is None else {"noise": noise}),
         "rejected": dict(rejected),
         "micrographs": micrographs,
         "incomplete": dict(incomplete),

@@ -246,6 +246,8 @@ def _describe_run(path: Path, record: Path) -> list[str]:
         sizes = " and ".join(str(int(size)) for size in recipe["sizes"])
         counts = ", ".join(f"{int(job[key])} {word}" for key, word in _COUNTS)
         lines = [f"{path}: finished run of cryobox {job['cryobox']}: {counts}"]
+        if "noise" in job:
+            lines.append(f"  {int(job['noise'])} boxes of noise, in tables of their own")
         lines.append(f"  box {int(recipe['box'])} pixels, stored as {sizes}, {recipe['dtype']}")
         lines += [f"  {int(count)} rejected: {reason}" for reason, count in job["rejected"].items()]
         lines += [f"  table {table}" for table in job["tables"]]

@@ -25,6 +25,7 @@ __all__ = [
     "numbers_listed",
 ]
 
+MOST_NOISE = 10_000  # boxes a micrograph: more than there is room for
 DEFAULT_JUNK_THRESHOLD = 0.2  # MicrographCleaner's own
 Rectangle = tuple[int, int, int, int]
 """x0, y0, x1, y1: the pixels of two corners, both included."""
@@ -121,6 +122,10 @@ class Selection:
     seed: int = option(
         "--seed", default=0, help="Of the sample; another one takes others", panel=POSITIONS,
         check=partial(check_integer, lowest=0, highest=LARGEST_NUMBER),
+    )  # fmt: skip
+    noise_particles: int | None = option(
+        "--noise-particles", default=None, help="So many boxes of noise a micrograph, away from picks", panel=POSITIONS,
+        metavar="N", check=partial(check_integer, lowest=1, highest=MOST_NOISE),
     )  # fmt: skip
     edge_margin: int | None = option(
         "--edge-margin", default=None, help="Pixels between a box and the edge of its micrograph", panel=POSITIONS,

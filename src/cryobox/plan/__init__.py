@@ -6,11 +6,12 @@ from cryobox.plan.building import build_plan
 from cryobox.plan.placing import place
 from cryobox.plan.scheduling import schedule
 from cryobox.plan.selecting import select
-from cryobox.plan.values import ACCEPTED, REASONS, Group, Output, Places, Plan, Task, Work, bytes_of, groups_of
+from cryobox.plan.values import ACCEPTED, REASONS, Group, Noise, Output, Places, Plan, Task, Work, bytes_of, groups_of
 
 __all__ = [
     "ACCEPTED",
     "Group",
+    "Noise",
     "Output",
     "Places",
     "Plan",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from functools import partial
 
 import numpy as np
@@ -12,7 +13,7 @@ from cryobox.decided import Decided, decide, doubts
 from cryobox.errors import MicrographError, OptionError
 from cryobox.formats.ctf import check_has_defocus
 from cryobox.formats.masks import FoundMasks
-from cryobox.grounds import settle
+from cryobox.grounds import Grounds, settle
 from cryobox.matching import micrographs_with_picks
 from cryobox.micrograph import ImageHeader, Micrographs
 from cryobox.options import Recipe
@@ -20,7 +21,8 @@ from cryobox.particles import Particles
 from cryobox.picks.helices import crowded
 from cryobox.picks.masking import on_junk
 from cryobox.picks.points import centered_on
-from cryobox.plan.placing import place
+from cryobox.plan.noise import plan_noise, with_noise
+from cryobox.plan.placing import every_center, place
 from cryobox.plan.scheduling import schedule
 from cryobox.plan.selecting import select
 from cryobox.plan.values import ACCEPTED, Plan
@@ -38,6 +40,7 @@ def build_plan(
     match: NDArray[np.intp],
     headers: Mapping[int, ImageHeader | MicrographError],
     masks: FoundMasks | None = None,
+    picked: Particles | None = None,
 ) -> Plan:
     """Decide what becomes of every pick: settle the micrographs, select picks, place boxes, schedule the work.
 
@@ -49,7 +52,9 @@ def build_plan(
     headers : mapping of int to ImageHeader or MicrographError
         For every row of `micrographs` that `micrographs_with_picks` gives.
     masks : FoundMasks, optional
-        Of micrographs, where the recipe has junk masks: each is read once, here.
+        Of micrographs, where the recipe has junk masks: read here, and once more where boxes of noise are drawn.
+    picked : Particles, optional
+        The picks that `particles` were made of, where they are not the same: noise is not taken from there, either.
 
     Raises
     ------
@@ -57,6 +62,7 @@ def build_plan(
         If the recipe cannot be honored on this input.
     """
     decided = decide(recipe, particles, micrographs)
+    given = [(particles, decided)] if picked is None else [(picked, decide(recipe, picked, micrographs))]
     particles = _on_another_point(particles, micrographs, decided)
     if recipe.recenter_3d is not None:
         decided = decide(recipe, particles, micrographs)
@@ -72,6 +78,12 @@ def build_plan(
     places = place(particles, micrograph, reason, decided, grounds, junk)
     named = micrographs_with_picks(particles, match, None)
     work = schedule(micrographs, micrograph, places, decided, grounds, named, particles.copy_of)
+    noise = None
+    if recipe.noise_particles is not None:
+        everyone = [*given, *([] if given[0][0] is particles else [(particles, decided)])]
+        away = [_places_of(some, match, how, grounds) for some, how in everyone]
+        noise = plan_noise(away, work, micrographs, decided, grounds, masks)
+        work = with_noise(work, noise)
     left = len(micrographs) - len(grounds.looked_at)
     notes = [f"{len(work.tasks)} micrographs have picks to cut; {left} have none or are left out"]
     if decided.leading is not None:
@@ -97,9 +109,23 @@ def build_plan(
             *grounds.warnings,
             *places.warnings,
             *near,
+            *(() if noise is None else noise.plan.warnings),
         ),
         notes=tuple(notes),
+        noise=noise,
     )
+
+
+def _places_of(
+    particles: Particles, match: NDArray[np.intp], decided: Decided, grounds: Grounds
+) -> tuple[NDArray[np.intp], NDArray[np.float64]]:
+    """The micrograph of every pick and its place there; where its shift is no number, as if it had none."""
+    micrograph = match[particles.micrograph]
+    center = every_center(particles, micrograph, decided, grounds)
+    if decided.leading is not None:
+        bare = every_center(particles, micrograph, replace(decided, leading=None), grounds)
+        center = np.where(np.isfinite(center), center, bare)
+    return micrograph, center
 
 
 def _on_another_point(particles: Particles, micrographs: Micrographs, decided: Decided) -> Particles:

@@ -31,6 +31,7 @@ from cryobox.plan.values import ACCEPTED, REASONS, Places
 from cryobox.tubes import axis_of
 
 __all__ = [
+    "every_center",
     "place",
 ]
 
@@ -109,11 +110,11 @@ def place(
         exact=exact,
         columns=columns,
         warnings=found.warnings,
-        centers=None if recipe.background == "plain" else _every_center(particles, micrograph, decided, grounds),
+        centers=None if recipe.background == "plain" else every_center(particles, micrograph, decided, grounds),
     )
 
 
-def _every_center(
+def every_center(
     particles: Particles, micrograph: NDArray[np.intp], decided: Decided, grounds: Grounds
 ) -> NDArray[np.float64]:
     """Where every pick lies that has a place in a micrograph that is cut, selected or not; nan for the others."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+from collections.abc import Sequence
 from dataclasses import MISSING, replace
 from typing import Any
 
@@ -17,13 +18,17 @@ from cryobox.filters import check_resolutions
 from cryobox.folder.layout import stack_folder, stack_names
 from cryobox.folder.records import BITS
 from cryobox.grounds import Grounds
+from cryobox.groups import StoredSize
 from cryobox.micrograph import Micrographs
 from cryobox.options import Recipe, Steps
 from cryobox.plan.values import ACCEPTED, Output, Places, Task, Work, groups_of
 from cryobox.windows import Windows
 
 __all__ = [
+    "hash_of",
+    "number_of",
     "schedule",
+    "task_of",
 ]
 
 
@@ -62,12 +67,20 @@ def schedule(
     every = Windows(box=decided.recipe.box, pad=pad, corner=places.corner, **columns)
     near = _neighbors(places, micrograph, task_micrograph)
     tasks = tuple(
-        _task(decided, micrographs, grounds, m, replace(every.take(cut[t]), neighbors=near[t]), names[t])
+        task_of(
+            decided,
+            micrographs,
+            grounds,
+            m,
+            replace(every.take(cut[t]), neighbors=near[t]),
+            names[t],
+            decided.recipe.outputs,
+        )
         for t, m in enumerate(task_micrograph.tolist())
     )
     if decided.recipe.particles_per_stack is not None:
         tasks = tuple(
-            replace(task, id=_hash("".join([task.id, *(other.id for other in group)]).encode()))
+            replace(task, id=hash_of("".join([task.id, *(other.id for other in group)]).encode()))
             for group in groups_of(tasks)
             for task in group
         )
@@ -126,19 +139,21 @@ def _group(
     return rows, window, first_row, task_micrograph, cut
 
 
-def _task(
+def task_of(
     decided: Decided,
     micrographs: Micrographs,
     grounds: Grounds,
     row: int,
     windows: Windows,
     name: str,
+    sizes: Sequence[StoredSize],
 ) -> Task:
+    """The task of the micrograph of a row, whose stacks are called `name`."""
     recipe, header, pixel_size = decided.recipe, grounds.headers[row], float(grounds.pixel_size[row])
     box = int(grounds.box[row])
     windows = replace(windows, box=box)
     outputs = []
-    for asked in recipe.outputs:
+    for asked in sizes:
         radius = recipe.radius_in_pixels(asked.size, box, pixel_size)
         if recipe.normalize:
             recipe.check_background(radius, asked.size)
@@ -157,7 +172,7 @@ def _task(
         windows = replace(windows, pixel_size=pixel_size)
     path, columns = micrographs.paths[row], windows.columns()
     if recipe.white_dust or recipe.black_dust or recipe.hot_pixels:
-        windows = replace(windows, seed=int(_hash(micrographs.names[row].encode("utf-8", "surrogateescape"))[:16], 16))
+        windows = replace(windows, seed=number_of(micrographs.names[row]))
     identity = json.dumps(
         [
             micrographs.names[row], os.path.normpath(path), header.file_size, header.mtime_ns, list(header.shape),
@@ -168,7 +183,7 @@ def _task(
         ]
     )  # fmt: skip
     return Task(
-        id=_hash(
+        id=hash_of(
             identity.encode()
             + windows.corner.astype("<i8").tobytes()
             + b"".join(values.astype("<f8").tobytes() for values in columns.values())
@@ -225,5 +240,11 @@ def _fields(value: Output | Steps) -> dict[str, Any]:
     return {field.name: found for field, found in every if field.default is MISSING or found != field.default}
 
 
-def _hash(data: bytes) -> str:
+def number_of(name: str) -> int:
+    """The number of a micrograph that noise and samples of it begin with."""
+    return int(hash_of(name.encode("utf-8", "surrogateescape"))[:16], 16)
+
+
+def hash_of(data: bytes) -> str:
+    """A hash as text."""
     return hashlib.blake2b(data, digest_size=16).hexdigest()

@@ -4,23 +4,26 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from cryobox.decided import Decided
+from cryobox.folder.layout import noise_name
 from cryobox.grounds import Grounds
+from cryobox.groups import StoredSize
 from cryobox.micrograph import ImageHeader
 from cryobox.options import Recipe, Steps
-from cryobox.particles import Alignment, Reason
+from cryobox.particles import Alignment, Particles, Reason
 from cryobox.windows import Stored, Windows
 
 __all__ = [
     "ACCEPTED",
     "REASONS",
     "Group",
+    "Noise",
     "Output",
     "Places",
     "Plan",
@@ -76,6 +79,8 @@ class Task:
     steps : Steps
     hot_pixels : float, optional
         As in `Recipe`: a repair of the micrograph before it is cut.
+    noise : Task, optional
+        Boxes of noise of the same micrograph, which are cut while it is there, into stacks of their own.
     """
 
     id: str
@@ -87,11 +92,25 @@ class Task:
     outputs: tuple[Output, ...]
     steps: Steps
     hot_pixels: float | None = None
+    noise: Task | None = None
+
+    @property
+    def parts(self) -> tuple[Task, ...]:
+        """Itself, and its noise."""
+        return (self,) if self.noise is None else (self, self.noise)
+
+    @property
+    def every_output(self) -> tuple[Output, ...]:
+        """All stacks that are written of the micrograph."""
+        return tuple(output for part in self.parts for output in part.outputs)
 
     @property
     def rows_to_read(self) -> tuple[int, int] | None:
         """Rows of the micrograph that are needed, first and one past the last; None: all, as it is repaired."""
-        return None if self.hot_pixels is not None else self.windows.rows_needed(self.header.shape[0])
+        if self.hot_pixels is not None:
+            return None
+        first, last = zip(*(part.windows.rows_needed(self.header.shape[0]) for part in self.parts), strict=True)
+        return min(first), max(last)
 
     @property
     def stack(self) -> str:
@@ -189,6 +208,10 @@ class Plan:
     work : Work
     warnings, notes : tuple of str
         Notes are decisions worth telling only to those who ask (`-v`).
+    noise : Noise, optional
+        Boxes of noise that are cut with the picks, where the recipe asks for them.
+    of_noise : bool
+        Whether this is the plan of such boxes.
     """
 
     decided: Decided
@@ -199,6 +222,19 @@ class Plan:
     work: Work
     warnings: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
+    noise: Noise | None = None
+    of_noise: bool = False
+
+    @property
+    def outputs(self) -> tuple[StoredSize, ...]:
+        """The stored sizes, with the names that their stacks and tables have."""
+        asked = self.recipe.outputs
+        return tuple(replace(one, name=noise_name(one.name)) for one in asked) if self.of_noise else asked
+
+    @property
+    def output_names(self) -> list[str]:
+        """The names of all outputs, those of noise boxes included."""
+        return [one.name for one in self.outputs] + ([] if self.noise is None else self.noise.plan.output_names)
 
     @property
     def recipe(self) -> Recipe:
@@ -215,3 +251,24 @@ class Plan:
         refused = self.places.reason[self.places.reason >= 0]
         numbers = np.bincount(refused, minlength=len(REASONS))
         return {str(reason): int(n) for reason, n in zip(REASONS, numbers, strict=True) if n}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Noise:
+    """Boxes of noise, as picks of their own: what is written of them is written as of picks.
+
+    Parameters
+    ----------
+    particles : Particles
+    plan : Plan
+        Its tasks are the `noise` of those of the picks' plan.
+    centers : tuple of ndarray, shape (n, 2), int64
+        Of each task of the picks' plan: (y, x) of all picks of its micrograph, from which its boxes keep away.
+    masks : mapping of int to str
+        The junk masks of micrographs, by their rows.
+    """
+
+    particles: Particles
+    plan: Plan
+    centers: tuple[NDArray[np.int64], ...]
+    masks: Mapping[int, str] = field(default_factory=dict)

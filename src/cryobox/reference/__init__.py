@@ -40,7 +40,8 @@ from cryobox.reference.images import (
     normalize,
     pad_with_mean,
 )
-from cryobox.reference.masks import bad_part, label_at, touches
+from cryobox.reference.masks import bad_part, has_label, label_at, touches
+from cryobox.reference.noise import free_places, noise_boxes
 from cryobox.reference.repair import hot_pixel_levels, repair_hot_pixels
 from cryobox.reference.spectrum import filtered, moved
 
@@ -64,12 +65,15 @@ __all__ = [
     "extract",
     "filtered",
     "fourier_crop",
+    "free_places",
     "gaussian",
+    "has_label",
     "hot_pixel_levels",
     "label_at",
     "lowpass",
     "middle_of",
     "moved",
+    "noise_boxes",
     "noise_key",
     "normalize",
     "pad_with_mean",

@@ -7,7 +7,7 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-__all__ = ["bad_part", "label_at", "touches"]
+__all__ = ["bad_part", "has_label", "label_at", "touches"]
 
 
 def bad_part(mask: NDArray[Any], corner: tuple[int, int], box: int, shape: tuple[int, int]) -> float:
@@ -38,6 +38,15 @@ def label_at(labels: NDArray[Any], center: tuple[int, int], shape: tuple[int, in
         middle = min(max(center[axis], 0), shape[axis] - 1) + 0.5
         place.append(math.floor(middle * labels.shape[axis] / shape[axis]))
     return int(labels[place[0], place[1]])
+
+
+def has_label(labels: NDArray[Any], corner: tuple[int, int], box: int, shape: tuple[int, int]) -> bool:
+    """Whether any pixel of a label map that a box in the micrograph of `shape` has a part of bears a label."""
+    rows, columns = (
+        [i for i in range(n) if (i + 1) * side > first * n and i * side < (first + box) * n]
+        for n, side, first in zip(labels.shape, shape, corner, strict=True)
+    )
+    return any(labels[i, j] > 0 for i in rows for j in columns)
 
 
 def touches(corner: tuple[int, int], box: int, rectangle: tuple[int, int, int, int]) -> bool:

@@ -6,6 +6,7 @@ import dataclasses
 import math
 import shlex
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +19,9 @@ from cryobox.errors import CryoboxError
 from cryobox.folder.layout import REPORT
 from cryobox.folder.publish import publish_file
 from cryobox.options import Recipe
-from cryobox.outcome import PENDING
+from cryobox.outcome import PENDING, noise_results
 from cryobox.particles import Reason
-from cryobox.plan import ACCEPTED, REASONS
+from cryobox.plan import ACCEPTED, REASONS, Plan
 from cryobox.reporting import plots
 from cryobox.reporting.facts import (
     AVERAGED,
@@ -34,6 +35,7 @@ from cryobox.reporting.facts import (
     sample_images,
 )  # fmt: skip
 from cryobox.reporting.pictures import gray, montage, read_thumbnail, spread
+from cryobox.results import TaskResult
 from cryobox.tables import tables_present
 
 __all__ = ["write_page"]
@@ -158,16 +160,23 @@ def _plain(value: object) -> str:
 
 
 def _stored(facts: Facts) -> list[dict[str, str]]:
+    found = _stored_of(facts.plan, facts.results, "")
+    if facts.plan.noise is not None:
+        found += _stored_of(facts.plan.noise.plan, noise_results(facts.plan, facts.results), "noise, ")
+    return found
+
+
+def _stored_of(plan: Plan, results: Mapping[str, TaskResult], what: str) -> list[dict[str, str]]:
     found = []
-    for index, output in enumerate(facts.plan.recipe.outputs):
-        pixels = [task.outputs[index].pixel_size for task in facts.plan.tasks]
-        total = sum(result.stacks[index].bytes for result in facts.results.values() if len(result.stacks) > index)
-        stacks = sum(len(result.stacks) > index for result in facts.results.values())
+    for index, output in enumerate(plan.outputs):
+        pixels = [task.outputs[index].pixel_size for task in plan.tasks]
+        total = sum(result.stacks[index].bytes for result in results.values() if len(result.stacks) > index)
+        stacks = sum(len(result.stacks) > index for result in results.values())
         low, high = (min(pixels), max(pixels)) if pixels else (math.nan, math.nan)
         angstrom = f"{low:.4g}" if not high > low * 1.0001 else f"{low:.4g} to {high:.4g}"
         found.append(
             {
-                "size": f"{output.size} x {output.size} {output.dtype}",
+                "size": f"{what}{output.size} x {output.size} {output.dtype}",
                 "pixel": angstrom,
                 "nyquist": f"{2 * high:.3g}",
                 "stacks": f"{stacks:,}",

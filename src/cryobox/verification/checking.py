@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from cryobox import __version__
@@ -13,13 +14,14 @@ from cryobox.folder.layout import RECORD, is_stack_folder
 from cryobox.folder.records import BITS, FORMAT
 from cryobox.folder.run import Run, read_run
 from cryobox.inputs import Inputs, again
-from cryobox.outcome import outcome_of
+from cryobox.outcome import Outcome, noise_results, outcome_of
 from cryobox.plan import Plan, groups_of
 from cryobox.results import TaskResult
 from cryobox.verification.findings import Problems, Verification
 from cryobox.verification.images import Images, Sample
 from cryobox.verification.job_file import check_beginnings, check_complete, check_counts, check_digest
 from cryobox.verification.ledgers import check_lines, check_run, recorded_results, versions_of
+from cryobox.verification.noise import check_noise
 from cryobox.verification.stacks import check_header, check_pixels
 from cryobox.verification.subparticles import check_subparticles
 from cryobox.verification.tables import compare_tables, read_rows
@@ -94,7 +96,8 @@ def _check(run: Run, inputs: Inputs, sample: Sample, problems: Problems) -> Veri
     results = recorded_results(run, plan, problems)
     whole = len(results) == len(plan.tasks)
     removed = {path for path in run.removed if not (out / path).exists()}
-    _check_headers(out, plan, results, removed, versions=versions_of(run), problems=problems)
+    for some, found in _plans(plan, results):
+        _check_headers(out, some, found, removed, versions=versions_of(run), problems=problems)
     _find_strangers(out, plan, problems)
     if not whole:
         problems.add(
@@ -105,25 +108,64 @@ def _check(run: Run, inputs: Inputs, sample: Sample, problems: Problems) -> Veri
     outcome = outcome_of(plan, results)
     names = compare_tables(out, inputs, outcome, problems)
     check_counts(out / RECORD, run.job, inputs, outcome, results, names, problems)
+    looks = [_check_images(out, inputs, outcome, results, sample, removed, problems)]
+    if plan.noise is not None and outcome.noise is not None:
+        check_noise(inputs, sample, problems)
+        of_noise = replace(inputs, particles=plan.noise.particles, plan=plan.noise.plan)
+        found = noise_results(plan, results)
+        looks.append(_check_images(out, of_noise, outcome.noise, found, sample, removed, problems))
+    return Verification(
+        rows=sum(look.rows for look in looks),
+        images=sum(look.images for look in looks),
+        refused=sum(look.refused for look in looks),
+        worst=max(look.worst for look in looks),
+        removed=len(removed),
+        problems=problems.texts(),
+    )
+
+
+def _plans(plan: Plan, results: Mapping[str, TaskResult]) -> Iterator[tuple[Plan, Mapping[str, TaskResult]]]:
+    """The plan of the picks and that of the boxes of noise, with what became of each."""
+    yield plan, results
+    if plan.noise is not None:
+        yield plan.noise.plan, noise_results(plan, results)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Looked:
+    """How much was looked at; as in `Verification`."""
+
+    rows: int
+    images: int
+    refused: int
+    worst: float
+
+
+def _check_images(
+    out: Path,
+    inputs: Inputs,
+    outcome: Outcome,
+    results: Mapping[str, TaskResult],
+    sample: Sample,
+    removed: Collection[str],
+    problems: Problems,
+) -> _Looked:
+    """Rows of tables against the plan, images against float64, statistics of stacks against their pixels."""
+    plan = inputs.plan
     tables = read_rows(out, inputs, outcome, problems)
     images = Images(out, plan, outcome, sample, removed, problems)
     for rows in tables:
         images.compare(rows)
-        check_subparticles(rows, inputs, outcome, sample, problems)
+        if not plan.of_noise:
+            check_subparticles(rows, inputs, outcome, sample, problems)
     images.check_refused(results)
     for group in groups_of(plan.tasks):
         stacks = next((results[task.id].stacks for task in group if results[task.id].stacks), ())
         for index, (output, stack) in enumerate(zip(group[0].outputs, stacks, strict=False)):
             if sample.everything or any((task.id, index) in images.stacks for task in group):
                 check_pixels(out / output.path, stack, problems=problems)
-    return Verification(
-        rows=sum(len(rows.good) for rows in tables),
-        images=images.compared,
-        refused=images.refused,
-        worst=images.worst,
-        removed=len(removed),
-        problems=problems.texts(),
-    )
+    rows_checked = sum(len(rows.good) for rows in tables)
+    return _Looked(rows=rows_checked, images=images.compared, refused=images.refused, worst=images.worst)
 
 
 def _check_headers(
@@ -148,7 +190,7 @@ def _check_headers(
 
 def _find_strangers(out: Path, plan: Plan, problems: Problems) -> None:
     """Stacks that no table points at."""
-    known = {output.path for task in plan.tasks for output in task.outputs}
+    known = {output.path for task in plan.tasks for output in task.every_output}
     for folder in sorted(filter(is_stack_folder, os.listdir(out))):
         for path in sorted((out / folder).glob("*")):
             if f"{folder}/{path.name}" not in known:

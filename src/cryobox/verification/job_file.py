@@ -76,6 +76,7 @@ def check_counts(
         files=inputs.files,
         warnings=said if isinstance(said, list) else [],
         seconds=record.get("seconds") or {},
+        noise=None if outcome.noise is None else len(outcome.noise.rows),
     )
     found = {key: value for key, value in record.items() if key != DIGEST}
     for text in nested_differences(found, as_json(expected)):

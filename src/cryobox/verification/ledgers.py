@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ from cryobox.folder.parts import ledger_path
 from cryobox.folder.records import is_sealed
 from cryobox.folder.run import Run
 from cryobox.inputs import Inputs
+from cryobox.outcome import noise_results
 from cryobox.particles import Reason
 from cryobox.plan import Plan, Task, groups_of
 from cryobox.results import StackInfo, TaskResult
@@ -87,11 +88,8 @@ def check_run(run: Run, inputs: Inputs, problems: Problems) -> None:
 def recorded_results(run: Run, plan: Plan, problems: Problems) -> dict[str, TaskResult]:
     """The result of every task, as far as it is recorded, without what cannot be true."""
     results, recorded = {}, run.results
-    images = {
-        task.id: sum(_images(other, recorded[other.id]) for other in group if other.id in recorded)
-        for group in groups_of(plan.tasks)
-        for task in group
-    }
+    images = _images_of_stacks(plan, recorded)
+    of_noise = _images_of_stacks(plan.noise.plan, noise_results(plan, recorded)) if plan.noise is not None else {}
     for task in plan.tasks:
         found = recorded.get(task.id)
         if found is None:
@@ -102,10 +100,32 @@ def recorded_results(run: Run, plan: Plan, problems: Problems) -> dict[str, Task
             )
         else:
             faults = list(_faults(task, found, images[task.id]))
+            faults += _faults_of_noise(task, found, of_noise)
             for fault in faults:
                 problems.add(f"{run.last.path}: {task.micrograph}: {fault}", f"{run.last.path}: fields of records")
             results[task.id] = _possible(task, found)
     return results
+
+
+def _images_of_stacks(plan: Plan, recorded: Mapping[str, TaskResult]) -> dict[str, int]:
+    """How many images the stacks of each task have, those of others that share them included."""
+    return {
+        task.id: sum(_images(other, recorded[other.id]) for other in group if other.id in recorded)
+        for group in groups_of(plan.tasks)
+        for task in group
+    }
+
+
+def _faults_of_noise(task: Task, found: TaskResult, images: Mapping[str, int]) -> Iterator[str]:
+    """The same of the boxes of noise that were cut with a task."""
+    wanted = task.noise is not None and not found.error
+    if (found.noise is not None) != wanted:
+        yield f"noise is {'missing' if wanted else 'recorded'}, expected {'some' if wanted else 'none'}"
+    elif task.noise is not None and found.noise is not None:
+        if found.noise.id != task.noise.id:
+            yield f"noise.id is {found.noise.id}, expected {task.noise.id}"
+        for fault in _faults(task.noise, found.noise, images[task.noise.id]):
+            yield f"noise: {fault}"
 
 
 def _images(task: Task, found: TaskResult) -> int:
@@ -157,7 +177,8 @@ def _possible(task: Task, found: TaskResult) -> TaskResult:
     """The result without refusals of windows that are not there, and without stacks of which nothing can be told."""
     refused = {i: why for i, why in found.refused if 0 <= i < len(task.windows) and why in tuple(Reason)}
     stacks = found.stacks if all(map(_is_sound, found.stacks)) else ()
-    return replace(found, refused=tuple(sorted(refused.items())), stacks=stacks)
+    noise = None if task.noise is None or found.noise is None else _possible(task.noise, found.noise)
+    return replace(found, refused=tuple(sorted(refused.items())), stacks=stacks, noise=noise)
 
 
 def _is_sound(stack: StackInfo) -> bool:

@@ -111,7 +111,7 @@ def read_rows(out: Path, inputs: Inputs, outcome: Outcome, problems: Problems) -
     Nothing here asks how the tables are written: this is what finds a fault of the writer.
     """
     found = []
-    outputs = enumerate(inputs.plan.recipe.outputs if len(outcome.rows) else ())
+    outputs = enumerate(inputs.plan.outputs if len(outcome.rows) else ())
     for (index, output), family in itertools.product(outputs, inputs.plan.decided.families):
         path = out / f"{table_name(output.name)}.{family}"
         try:
