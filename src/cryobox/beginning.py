@@ -34,7 +34,16 @@ from cryobox.options import Recipe, RunOptions
 from cryobox.plan import Plan, Task, groups_of
 from cryobox.tables import tables_present, withdraw_tables
 
-__all__ = ["as_begun", "begin", "check_inputs_stay", "head_of", "head_with", "make_folders"]
+__all__ = [
+    "as_begun",
+    "begin",
+    "check_has_record",
+    "check_inputs_stay",
+    "check_not_compacted",
+    "head_of",
+    "head_with",
+    "make_folders",
+]
 
 
 def as_begun(recipe: Recipe, folder: Path, options: RunOptions) -> Recipe:
@@ -91,7 +100,7 @@ def begin(
         ledger.remove_stacks(keep=company.stacks_kept())
     elif todo:
         removed = read_ledger(ledger_path(folder, ""))[0].get("removed") or {} if part else ledger.removed
-        _check_not_compacted(folder, todo, removed)
+        check_not_compacted(folder, todo, removed)
         recorded = {stack.path for result in ledger.previous.values() for stack in result.stacks}
         replaced = any(
             out.path in recorded or (folder / out.path).exists() for task in todo for out in task.every_output
@@ -104,7 +113,7 @@ def begin(
     return ledger, todo
 
 
-def _check_not_compacted(folder: Path, todo: Iterable[Task], removed: Collection[str]) -> None:
+def check_not_compacted(folder: Path, todo: Iterable[Task], removed: Collection[str]) -> None:
     """Refuse to make stacks again, one by one and unsaid, that somebody removed on purpose."""
     gone = [output.path for task in todo for output in task.every_output if output.path in removed]
     gone = [path for path in gone if not (folder / path).exists()]
@@ -191,14 +200,25 @@ def _identity(path: str | Path) -> tuple[int, int] | None:
     return status.st_dev, status.st_ino
 
 
-def make_folders(folder: Path, outputs: Collection[str], *, overwrite: bool) -> None:
-    """Make the folders of the stacks of outputs, by name; refuse tables that nobody recorded."""
+def check_has_record(folder: Path, outputs: Collection[str]) -> None:
+    """Refuse a folder with tables of outputs, by name, that nobody recorded.
+
+    Raises
+    ------
+    OutputError
+    """
     recorded = ledger_path(folder, "").exists() or parts_present(folder)
-    if not recorded and not overwrite and (found := tables_present(folder, outputs)):
+    if not recorded and (found := tables_present(folder, outputs)):
         raise OutputError(
             f"{folder}: holds {', '.join(found)}, but no record of the run that wrote it; "
             f"choose another folder, or start anew with --overwrite"
         )
+
+
+def make_folders(folder: Path, outputs: Collection[str], *, overwrite: bool) -> None:
+    """Make the folders of the stacks of outputs, by name; refuse tables that nobody recorded."""
+    if not overwrite:
+        check_has_record(folder, outputs)
     try:
         for output in outputs:
             (folder / stack_folder(output)).mkdir(parents=True, exist_ok=True)

@@ -12,6 +12,8 @@ from collections.abc import Callable, Iterable
 from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol, TextIO
 
+from cryobox.units import in_bytes
+
 if TYPE_CHECKING:
     from rich.console import Console, Group
 
@@ -27,7 +29,6 @@ __all__ = [
     "choose_display",
     "error_event",
     "explain_plan",
-    "in_bytes",
     "plan_lines",
     "summary_rows",
     "warn",
@@ -40,9 +41,9 @@ REDRAWS_PER_SECOND = 5
 
 
 class Display(Protocol):
-    """What a run tells; `close` may be called at any time, and ends whatever is drawn."""
+    """What a run tells. `close` may be called at any time, and ends whatever is drawn."""
 
-    def plan(self, plan: Plan) -> None: ...
+    def plan(self, plan: Plan, free: int | None = None) -> None: ...
     def progress(self, now: Progress) -> None: ...
     def end(self, result: RunResult) -> None: ...
     def close(self) -> None: ...
@@ -74,15 +75,6 @@ def choose_display(
 
 
 # Texts ---------------------------------------------------------------------------------------------------------------
-
-
-def in_bytes(count: float) -> str:
-    """A number of bytes with a unit, decimal: 1.5 GB."""
-    for unit in ("bytes", "kB", "MB", "GB", "TB"):
-        if count < 1000 or unit == "TB":
-            return f"{count:.0f} {unit}" if unit == "bytes" or count >= 100 else f"{count:.3g} {unit}"
-        count /= 1000
-    raise AssertionError
 
 
 def _duration(seconds: float) -> str:
@@ -159,6 +151,8 @@ def summary_rows(result: RunResult, plan: Plan | None, steps: Steps | None = Non
     rejected = sum(result.rejected.values())
     rows.append(("rejected", f"{rejected:,}"))
     rows += [("", f"{count:,} {reason}") for reason, count in result.rejected.items()]
+    if result.fit:
+        rows.append(("check", result.fit))
     if result.incomplete:
         rows.append(("incomplete", f"{len(result.incomplete):,} micrographs, for example"))
         rows += [("", why) for why in list(result.incomplete.values())[:3]]
@@ -248,7 +242,7 @@ class _Told:
 class _Quiet(_Told):
     """Errors and warnings only."""
 
-    def plan(self, plan: Plan) -> None:
+    def plan(self, plan: Plan, free: int | None = None) -> None:
         warn(self._news(plan.warnings))
         for why in plan.grounds.incomplete.values():
             print(f"cryobox: micrograph left out: {why}", file=sys.stderr)
@@ -278,7 +272,7 @@ class _Lines(_Told):
         self._plan: Plan | None = None
         self._first: Progress | None = None
 
-    def plan(self, plan: Plan) -> None:
+    def plan(self, plan: Plan, free: int | None = None) -> None:
         self._plan = plan
         warn(self._news(plan.warnings))
         for line in (*plan_lines(plan), *(explain_plan(plan) if self._verbose else ())):
@@ -324,7 +318,7 @@ class _Bar(_Told):
         self._now: Progress | None = None
         self._first: Progress | None = None
 
-    def plan(self, plan: Plan) -> None:
+    def plan(self, plan: Plan, free: int | None = None) -> None:
         from rich.live import Live
 
         self._plan = plan
@@ -392,7 +386,9 @@ class _Bar(_Told):
 class _JsonLines(_Told):
     """One JSON object a line on standard output; warnings on standard error as well."""
 
-    def plan(self, plan: Plan) -> None:
+    def plan(self, plan: Plan, free: int | None = None) -> None:
+        from cryobox.plan import bytes_of_stacks
+
         warn(self._news(plan.warnings))
         _emit(
             "plan",
@@ -403,6 +399,9 @@ class _JsonLines(_Told):
             incomplete=list(plan.grounds.incomplete.values()),
             warnings=list(plan.warnings),
             notes=list(plan.notes),
+            bytes_to_read=sum(task.bytes_to_read for task in plan.tasks),
+            bytes_to_write=bytes_of_stacks(plan.tasks),
+            bytes_free=free,
         )
 
     def progress(self, now: Progress) -> None:

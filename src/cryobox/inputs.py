@@ -52,7 +52,9 @@ class Inputs:
         asked for, "masks" the digest of the content (tables, members of a `.csg`, coordinate files, masks), for
         "images" the bytes and the time of change (ns) of each micrograph with picks.
     said : tuple of str
-        Warnings of the caller, the first of the plan's.
+        Warnings of the caller and of what was looked at, the first of the plan's.
+    fit : str
+        Whether the picks fit the micrographs, in words; "" where nobody looked.
     """
 
     given: Given
@@ -61,6 +63,12 @@ class Inputs:
     plan: Plan
     files: dict[str, dict[str, str]]
     said: tuple[str, ...] = ()
+    fit: str = ""
+
+    def with_warnings(self, texts: Sequence[str]) -> Inputs:
+        """The same with more warnings of what was looked at, which are told after the caller's."""
+        plan, said = self.plan, (*self.said, *map(self.given.start.told, texts))
+        return replace(self, plan=replace(plan, warnings=(*said, *plan.warnings[len(self.said) :])), said=said)
 
     @property
     def content(self) -> str:

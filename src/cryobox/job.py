@@ -9,6 +9,7 @@ import threading
 import time
 from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, field, replace
+from math import inf
 from pathlib import Path
 
 from cryobox import __version__
@@ -16,11 +17,13 @@ from cryobox.beginning import as_begun, begin, check_inputs_stay, head_of, make_
 from cryobox.bounds import check_seconds
 from cryobox.engine.devices import check_on_gpus, memory_of_a_worker, ready_devices, warm_up
 from cryobox.engine.dispatch import Engine, Incidents, carry_out, check_engine
+from cryobox.engine.local import available_cores
 from cryobox.engine.progress import ProgressCallback, Tally
 from cryobox.engine.shards import check_whole, different_processors, fingerprint, run_record, share
 from cryobox.engine.task import Setting
 from cryobox.engine.watch import Arrivals, Patience
 from cryobox.errors import AbortedError, CryoboxError, InputError, OptionError, OutputError
+from cryobox.fit import looked_at
 from cryobox.folder.layout import RECORD, TABLE_FOLDER
 from cryobox.folder.ledger import Ledger, read_ledger
 from cryobox.folder.lock import hold, starting
@@ -29,6 +32,7 @@ from cryobox.folder.parts import ledger_path, part_name
 from cryobox.folder.publish import publish_file, remove_temporary
 from cryobox.folder.records import job_record, sealed
 from cryobox.folder.run import check_shards_there, read_shards
+from cryobox.foresight import why_it_stopped, with_little_room
 from cryobox.formats.images import read_header
 from cryobox.formats.names import check_writable
 from cryobox.given import Given, Picks
@@ -59,6 +63,8 @@ class RunResult:
         Micrographs that could not be used, with the reason.
     tables : tuple of Path
         `particles` first; empty for a run that was interrupted.
+    fit : str
+        Whether the picks fit the micrographs, in words; "" where nobody looked.
     warnings : tuple of str
     bytes_read, bytes_written : int
     planning_seconds, cutting_seconds, seconds : float
@@ -85,6 +91,7 @@ class RunResult:
     micrographs: int
     incomplete: dict[str, str] = field(default_factory=dict)
     tables: tuple[Path, ...] = ()
+    fit: str = ""
     warnings: tuple[str, ...] = ()
     bytes_read: int = 0
     bytes_written: int = 0
@@ -165,6 +172,8 @@ def run(
     given = Given.of(picks, micrographs, root, directory)
     inputs = prepare(given, recipe=recipe, recorded=recorded, warnings=warnings)
     check_inputs_stay(Path(out), inputs, shard=options.shard)
+    inputs = looked_at(inputs, options, workers=(options.workers or available_cores()) if executor is None else inf)
+    inputs = with_little_room(inputs, Path(out), options)
     if on_plan is not None:
         on_plan(inputs.plan)
     return carry_out_plan(
@@ -228,10 +237,11 @@ def carry_out_plan(
             out=folder,
             picks=int(mine.sum()),
             extracted=len(outcome.rows),
-            noise=_noise(outcome),
+            noise=outcome.noise_boxes,
             rejected=outcome.counts(),
             micrographs=len(tasks) + (len(plan.grounds.incomplete) if first else 0),
-            incomplete=_named(inputs, outcome),
+            incomplete=outcome.named(inputs.micrographs.names),
+            fit=inputs.fit,
             warnings=_distinct(plan.warnings, lost, *(found.warnings for found in results), incidents.notes()),
             bytes_read=tally.bytes_read,
             bytes_written=tally.bytes_written,
@@ -291,10 +301,10 @@ def merge(folder: str | os.PathLike[str], *, options: RunOptions | None = None) 
             out=folder,
             picks=len(inputs.particles),
             extracted=len(outcome.rows),
-            noise=_noise(outcome),
+            noise=outcome.noise_boxes,
             rejected=outcome.counts(),
             micrographs=len(inputs.plan.tasks) + len(inputs.plan.grounds.incomplete),
-            incomplete=_named(inputs, outcome),
+            incomplete=outcome.named(inputs.micrographs.names),
             warnings=_distinct(inputs.plan.warnings, *(found.warnings for found in results.values()), processors),
             planning_seconds=planned - began,
             counts=counts_of(results.values()),
@@ -373,12 +383,10 @@ def watch(
             if not all(arrivals.ready(name) for name in waits):
                 raise InputError(f"{' or '.join(map(given.start.told, waits))}: is still being written")
             inputs = prepare(
-                given,
-                recipe=recipe,
-                warnings=warnings,
+                given, recipe=recipe, warnings=warnings,
                 ready=None if last else arrivals.ready,
                 look=read_header if last else arrivals.look,
-            )
+            )  # fmt: skip
             check_inputs_stay(Path(out), inputs)
         except InputError as error:
             if last:
@@ -389,6 +397,7 @@ def watch(
             now = fingerprint(inputs.plan) + inputs.content
             if last or seen != now:
                 patience.news()
+                inputs = looked_at(inputs, options, workers=inf)
                 result = carry_out_plan(
                     inputs, Path(out), options, engine=executor, on_progress=on_progress, stop=stop, began=began,
                     told=told,
@@ -451,9 +460,8 @@ def _cut(
     except AbortedError as error:
         failure = failure or error
     if failure is not None:
-        raise AbortedError(
-            f"{failure}; {len(ledger.finished)} micrographs are done, the same command resumes"
-        ) from failure
+        why = why_it_stopped(failure, todo, ledger.finished, ledger.folder)
+        raise AbortedError(f"{why}; {len(ledger.finished)} micrographs are done, the same command resumes") from failure
 
 
 def _finish(inputs: Inputs, found: Outcome, so_far: RunResult, options: RunOptions, began: float) -> RunResult:
@@ -468,7 +476,8 @@ def _finish(inputs: Inputs, found: Outcome, so_far: RunResult, options: RunOptio
         )  # fmt: skip
         withdraw_tables(place, keep=[path.name for path in tables], fsync=options.fsync)
     except OSError as error:
-        raise AbortedError(f"{error}; all stacks are written, the same command writes the tables") from error
+        why = why_it_stopped(error, (), (), so_far.out)
+        raise AbortedError(f"{why}; all stacks are written, the same command writes the tables") from error
     nothing = so_far.extracted == 0 and not so_far.shard  # a shard may have only blank micrographs; merge judges all
     result = replace(
         so_far,
@@ -480,17 +489,9 @@ def _finish(inputs: Inputs, found: Outcome, so_far: RunResult, options: RunOptio
     try:
         publish_file(place / RECORD, _job_json(inputs, result), fsync=options.fsync)
     except OutputError as error:
-        raise AbortedError(f"{error}; all tables are written, the same command writes it") from error
+        why = why_it_stopped(error, (), (), so_far.out)
+        raise AbortedError(f"{why}; all tables are written, the same command writes job.json") from error
     return result
-
-
-def _named(inputs: Inputs, found: Outcome) -> dict[str, str]:
-    """Micrographs that could not be used, as the table calls them."""
-    return {inputs.micrographs.names[row]: why for row, why in sorted(found.incomplete.items())}
-
-
-def _noise(found: Outcome) -> int | None:
-    return None if found.noise is None else len(found.noise.rows)
 
 
 def _tell_begin(log: RunLog, plan: Plan, todo: int, warnings: Iterable[str] = (), told: Collection[str] = ()) -> None:
@@ -507,7 +508,8 @@ def _tell_begin(log: RunLog, plan: Plan, todo: int, warnings: Iterable[str] = ()
 def _tell_end(log: RunLog, result: RunResult) -> None:
     how = "interrupted; the same command resumes" if result.interrupted else f"ends with exit code {result.exit_code}"
     rejected = sum(result.rejected.values())
-    log.tell(f"{result.extracted} of {result.picks} picks extracted, {rejected} rejected; {how}")
+    seen = f"; check: {result.fit}" if result.fit else ""
+    log.tell(f"{result.extracted} of {result.picks} picks extracted, {rejected} rejected; {how}{seen}")
 
 
 def _job_json(inputs: Inputs, result: RunResult) -> bytes:

@@ -10,7 +10,7 @@ from functools import partial
 from typing import Any, Literal, Self
 
 from cryobox.bounds import MOST_THREADS, MOST_WORKERS, check_choice, check_integer, check_seconds, check_shard
-from cryobox.declared import CLUSTERS, RUNNING, check_fields, checked, option
+from cryobox.declared import CLUSTERS, POSITIONS, RUNNING, check_fields, checked, option
 from cryobox.errors import InputError, OptionError
 from cryobox.groups import FILTER_WIDTH, Helices, Images, Positions, Reading, Selection, Spectrum, SubParticles, Writing
 
@@ -312,6 +312,8 @@ class RunOptions:
         Start anew where the output folder holds another run.
     break_lock : bool
         Take over the folder from a process on another host that is known to be gone.
+    check_picks : bool
+        Look at a few micrographs first, and warn where the picks do not fit them.
     fsync : bool
         Force stacks, tables and folder entries to the disk before they are counted as done.
     shard : (int, int), optional
@@ -344,6 +346,9 @@ class RunOptions:
     overwrite: bool = option("--overwrite", default=False, help="Start anew in this folder", panel=RUNNING)
     break_lock: bool = option(
         "--break-lock", default=False, help="Take over from a process that is gone", panel=RUNNING
+    )
+    check_picks: bool = option(
+        "--check-picks/--no-check-picks", default=True, help="Warn if picks do not fit the images", panel=POSITIONS
     )
     fsync: bool = option("--fsync/--no-fsync", default=True, help="Force files to the disk", panel=RUNNING)
     shard: tuple[int, int] | None = checked(_check_shard, default=None)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -59,6 +59,15 @@ class Outcome:
         numbers = np.bincount(self.fate[self.rejected], minlength=len(REASONS))
         found = {str(why): int(n) for why, n in zip(REASONS, numbers, strict=True) if n}
         return dict(sorted(found.items(), key=lambda item: -item[1]))
+
+    def named(self, names: Sequence[str]) -> dict[str, str]:
+        """Micrographs that could not be used, as their table calls them, with the reason."""
+        return {names[row]: why for row, why in sorted(self.incomplete.items())}
+
+    @property
+    def noise_boxes(self) -> int | None:
+        """How many boxes of noise there are; None where none were asked for."""
+        return None if self.noise is None else len(self.noise.rows)
 
 
 def outcome_of(

@@ -132,13 +132,13 @@ def test_other_options_and_other_picks_are_not_differences(two: tuple[Path, Path
     assert list(stacks(one / "again0")) == ["m0_particles.mrcs"]
 
 
-def test_a_recorded_root_holds_for_other_picks_and_for_the_check_of_orientation(tmp_path: Path) -> None:
+def test_a_recorded_root_holds_for_other_picks_and_for_the_check_of_picks(tmp_path: Path) -> None:
     one, other = (project(tmp_path / name, seed) for name, seed in (("A", 1), ("B", 11)))
     done = cryobox(other, one / "list.star", "-m", one / "mics.star", "--root", "../A", "-o", "out", "--box", "32")
     assert done.returncode == 0, done.stderr
     third = tmp_path / "C"
     third.mkdir()
-    for options in ((), ("--check-orientation",), ("--dry-run",)):
+    for options in ((), ("--no-check-picks",), ("--dry-run",)):
         done = cryobox(third, "--from", other / "out" / "job.json", "-o", f"again{len(options)}", *options)
         assert done.returncode == 0, done.stderr
     assert stacks(third / "again0") == stacks(third / "again1") == stacks(other / "out")

@@ -1,4 +1,4 @@
-"""What the check of mirrored picks says."""
+"""What the check of picks says on its own."""
 
 from __future__ import annotations
 
@@ -11,14 +11,15 @@ if TYPE_CHECKING:
 __all__ = ["check_picks"]
 
 
-def check_picks(given: Given, recipe: Recipe, *, say: bool = False) -> tuple[str, ...]:
-    """Look whether the picks fit as given; a warning where they would fit better otherwise."""
+def check_picks(given: Given, recipe: Recipe) -> tuple[str, ...]:
+    """Say whether the picks fit as given, and how well after other changes; a warning where they do not."""
+    from cryobox.fit import check_fit
     from cryobox.inputs import prepare
-    from cryobox.mirrored import check_orientation
 
-    found = check_orientation(prepare(given, recipe=recipe))
-    if say:
-        print(f"contrast of {found.picks} boxes against random positions, in standard errors:")
-        for name, score in found.scores.items():
-            print(f"  {name}: {score:.1f}")
+    found = check_fit(prepare(given, recipe=recipe))
+    print(found.told)
+    print("contrast beside that of the same pattern elsewhere, in standard errors (chance: below 4, clear: from 7 on):")
+    for change, score in found.scores.items():
+        name = "as given" if change == found.given else str(change)
+        print(f"  {name}: {score:.1f}" if score == score else f"  {name}: too few boxes inside")
     return (found.warning,) if found.warning else ()

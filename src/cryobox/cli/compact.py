@@ -7,8 +7,9 @@ from typing import Annotated
 
 import typer
 
-from cryobox.display import choose_display, in_bytes
+from cryobox.display import choose_display
 from cryobox.options import RunOptions
+from cryobox.units import in_bytes
 
 __all__ = ["compact", "restore"]
 

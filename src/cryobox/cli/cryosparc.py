@@ -9,12 +9,10 @@ from pathlib import Path
 
 import typer
 
-from cryobox.cli.checks import check_picks
 from cryobox.cli.command import Asked, Some, takes
 from cryobox.cli.extract import Clusters, Devices, Messages, carry_out, options_of, recipe_of
 from cryobox.cli.reports import require_report, write_report
 from cryobox.declared import TABLES, option
-from cryobox.display import warn
 from cryobox.errors import OptionError
 from cryobox.options import Recipe, RunOptions
 from cryobox.sizing import Sizing, choose_sizes
@@ -52,7 +50,7 @@ class Job:
     )
 
 
-@takes(Job, Sizing, Recipe, RunOptions, Devices, Some(Messages, ("check_orientation", "report", "quiet", "verbose")))
+@takes(Job, Sizing, Recipe, RunOptions, Devices, Some(Messages, ("report", "quiet", "verbose")))
 def cryosparc(
     _: typer.Context,
     of_job: Asked,
@@ -85,9 +83,7 @@ def cryosparc(
     with external_job(place) as job:
         given = job.given()
         recipe = recipe_of(given, of_sizes, of_recipe, say=messages.say)
-        warnings = tuple(map(given.start.told, check_picks(given, recipe) if messages.check_orientation else ()))
-        warn(warnings)
-        result = carry_out(given, None, recipe, options, job.out, warnings, Clusters(), messages, job)
+        result = carry_out(given, None, recipe, options, job.out, (), Clusters(), messages, job)
         job.ended(result)
         if result.tables and messages.report is not False:
             written = write_report(result.out, asked=bool(messages.report), say=messages.say)

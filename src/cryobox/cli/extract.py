@@ -16,12 +16,12 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from cryobox.bounds import check_seconds
-from cryobox.cli.checks import check_picks
 from cryobox.cli.command import Asked, takes
+from cryobox.cli.dry_run import dry_run
 from cryobox.cli.patterns import refuse_images
 from cryobox.cli.reports import require_report, write_report
-from cryobox.declared import CLUSTERS, MESSAGES, POSITIONS, RUNNING, TABLES, option
-from cryobox.display import choose_display, explain_plan, plan_lines, warn
+from cryobox.declared import CLUSTERS, MESSAGES, RUNNING, TABLES, option
+from cryobox.display import choose_display, warn
 from cryobox.errors import OptionError
 from cryobox.gpu import parse_gpus, parse_memory
 from cryobox.groups import Helices, Reading
@@ -64,7 +64,9 @@ class Inputs:
         "appended",
         panel=TABLES,
     )
-    out: Path = option("--out", "-o", help="Output folder", panel=TABLES)
+    out: Path | None = option(
+        "--out", "-o", default=None, help="Output folder", shown="required, but for --dry-run", panel=TABLES
+    )
     micrographs: str | None = option(
         "--micrographs",
         "-m",
@@ -120,9 +122,6 @@ class Clusters:
 class Messages:
     """What is said, and written beside the results."""
 
-    check_orientation: bool = option(
-        "--check-orientation", default=False, help="Warn if flipped picks would fit better", panel=POSITIONS
-    )
     report: bool | None = option(
         "--report/--no-report", default=None, help="Write report.html", shown="where cryobox[report] is", panel=MESSAGES
     )
@@ -169,13 +168,17 @@ def extract(
         require_report()
     given, recorded, recipe, warnings = _what(inputs, of_sizes, of_recipe, say=messages.say)
     options = options_of(of_run, of_devices, clusters)
-    if messages.check_orientation:
-        warnings += check_picks(given, recipe)
     warnings = tuple(map(given.start.told, warnings))  # as the run will tell them
     warn(warnings)  # now: what comes next may be refused, or go on for a night
     if messages.dry_run:
-        _dry_run(given, recipe, recorded, warnings, verbose=messages.verbose, as_json=messages.json_events)
-        return
+        raise typer.Exit(
+            dry_run(
+                given, recipe, options, recorded, inputs.out, warnings,
+                verbose=messages.verbose, as_json=messages.json_events,
+            )
+        )  # fmt: skip
+    if inputs.out is None:
+        raise OptionError("give --out, the folder for stacks and tables; only --dry-run needs none")
     host: Host | None = context.obj
     result = carry_out(given, recorded, recipe, options, inputs.out, warnings, clusters, messages, host)
     if host is not None:
@@ -202,7 +205,7 @@ def _what(
     given = given_of(record, inputs.picks, inputs.micrographs, inputs.root)
     masks = "junk_masks" not in of_recipe.given
     recorded, warnings = recorded_of(record, inputs.replay, inputs.picks, inputs.micrographs, masks=masks)
-    if inputs.replay is not None and holds(inputs.out, inputs.replay):
+    if inputs.replay is not None and inputs.out is not None and holds(inputs.out, inputs.replay):
         raise OptionError(f"{inputs.replay}: would be replaced by the record of this run; choose another --out")
     return given, recorded, recipe_of(given, of_sizes, of_recipe, record, say=say), warnings
 
@@ -312,36 +315,6 @@ def carry_out(
 def _where(given: Given) -> str | None:
     """Where names in tables start, for who reads it here; None: in the working directory."""
     return given.root if given.directory == working_directory() else str(given.start.base)
-
-
-def _dry_run(
-    given: Given,
-    recipe: Recipe,
-    recorded: Recorded | None,
-    warnings: Sequence[str],
-    *,
-    verbose: bool,
-    as_json: bool,
-) -> None:
-    from cryobox.inputs import prepare
-    from cryobox.plan import bytes_of, groups_of
-
-    plan = prepare(given, recipe=recipe, recorded=recorded, warnings=warnings).plan
-    if as_json:
-        choose_display(json_events=True, told=warnings).plan(plan)
-        return
-    warn(text for text in plan.warnings if text not in warnings)
-    for line in (*plan_lines(plan), *(explain_plan(plan) if verbose else ())):
-        print(line)
-    for task in plan.tasks if verbose else ():
-        print(f"  {task.micrograph}: {len(task.windows)} particles")
-    plans = {"stacks": plan} if plan.noise is None else {"stacks": plan, "stacks of noise": plan.noise.plan}
-    for what, some in plans.items():
-        for index, output in enumerate(some.outputs):
-            groups = groups_of(some.tasks)
-            total = sum(bytes_of(group, index) for group in groups)
-            print(f"{what} of {output.size} x {output.size} {output.dtype}: {len(groups)} files, {total} bytes")
-    print(f"to read: {sum(task.bytes_to_read for task in plan.tasks)} bytes; nothing was written")
 
 
 @contextlib.contextmanager

@@ -13,8 +13,9 @@ from typing import Annotated
 import typer
 
 from cryobox.declared import IMAGES, RUNNING, TABLES
-from cryobox.display import in_bytes, warn
+from cryobox.display import warn
 from cryobox.options import RunOptions
+from cryobox.units import in_bytes
 
 __all__ = ["restack"]
 

@@ -124,7 +124,7 @@ def info(
     for line in describe(file):
         print(line)
     if micrographs is not None:
-        warn(check_picks(Given.of(file, micrographs, root), Recipe(box=box), say=True))
+        warn(check_picks(Given.of(file, micrographs, root), Recipe(box=box)))
 
 
 def verify(

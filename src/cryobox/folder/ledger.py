@@ -117,7 +117,7 @@ class Ledger:
         fsync: bool = True,
     ) -> None:
         self.part = part
-        self._folder = folder
+        self.folder = folder
         self._head = dict(head)
         self._path = ledger_path(folder, part)
         self._fsync = fsync
@@ -180,7 +180,7 @@ class Ledger:
     def drop_unless_done(self, *tasks: str) -> bool:
         """Whether tasks, by id, are recorded without error and their stacks are as large as recorded; else forget."""
         results = [self.finished.get(task) for task in tasks]
-        whole = all(result is not None and is_whole(self._folder, result) for result in results)
+        whole = all(result is not None and is_whole(self.folder, result) for result in results)
         if not whole:
             for task in tasks:
                 self.finished.pop(task, None)
@@ -191,12 +191,12 @@ class Ledger:
 
         Those in `keep` are another part's by now.
         """
-        remove_recorded(self._folder, self.previous.values(), keep=keep)
+        remove_recorded(self.folder, self.previous.values(), keep=keep)
         try:
             self._file.truncate(0)
             self._file.seek(0)
         except OSError as error:
-            raise OutputError(f"{self._folder}: cannot be cleared: {error.strerror}") from error
+            raise OutputError(f"{self.folder}: cannot be cleared: {error.strerror}") from error
         self.previous = {}
         self._write_head()
 
@@ -217,7 +217,7 @@ class Ledger:
     def _write_head(self) -> None:
         self._write(self._head)
         if self._fsync:
-            sync_folder(self._folder)
+            sync_folder(self.folder)
 
     def _write(self, *records: Mapping[str, Any]) -> None:
         """Append lines; what cannot be written whole, or not be forced to the disk, is taken back."""

@@ -17,9 +17,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cryobox.errors import InputError
-from cryobox.formats.ctf import vector
+from cryobox.formats.ctf import own_ctf, vector
 from cryobox.formats.star_optics import StarTable
 from cryobox.formats.star_table import Codes, Piece, Run, Table
+from cryobox.micrograph import Micrographs
+from cryobox.options import Recipe
 from cryobox.particles import Particles
 
 __all__ = [
@@ -30,6 +32,7 @@ __all__ = [
     "mirrored_fields",
     "mirrored_optics",
     "mirrored_rows",
+    "what_a_mirror_does",
 ]
 
 Mirrored = tuple[bool, bool]  # (y, x), as positions are
@@ -77,6 +80,21 @@ def check_ctf_terms(particles: Particles, mirrored: Mirrored, *, own: bool) -> N
             f"{particles.source}: ctf/tetra_A is not zero, and how it changes in a mirror is not documented; take the "
             f"CTF from the micrographs with --refresh-ctf, or set it to zero"
         )
+
+
+def what_a_mirror_does(particles: Particles, micrographs: Micrographs, recipe: Recipe) -> str:
+    """What --flip-x or --flip-y would do to CTF values and alignments that come with the picks; "" where none come."""
+    found = ""
+    if own_ctf(particles, micrographs, refresh=recipe.refresh_ctf).any():
+        found += (
+            "; the picks bring CTF values of their own: these are mirrored with them (the angle of the astigmatism)"
+        )
+    if not recipe.drop_alignments and (turned := list(_orientations(particles))):
+        found += (
+            f"; the picks bring orientations or shifts ({turned[0]}, ...), which are of the other hand then: leave "
+            f"them out with --drop-alignments"
+        )
+    return found
 
 
 def _orientations(particles: Particles) -> Iterator[str]:

@@ -6,7 +6,20 @@ from cryobox.plan.building import build_plan
 from cryobox.plan.placing import place
 from cryobox.plan.scheduling import schedule
 from cryobox.plan.selecting import select
-from cryobox.plan.values import ACCEPTED, REASONS, Group, Noise, Output, Places, Plan, Task, Work, bytes_of, groups_of
+from cryobox.plan.values import (
+    ACCEPTED,
+    REASONS,
+    Group,
+    Noise,
+    Output,
+    Places,
+    Plan,
+    Task,
+    Work,
+    bytes_of,
+    bytes_of_stacks,
+    groups_of,
+)
 
 __all__ = [
     "ACCEPTED",
@@ -20,6 +33,7 @@ __all__ = [
     "Work",
     "build_plan",
     "bytes_of",
+    "bytes_of_stacks",
     "groups_of",
     "place",
     "schedule",

@@ -137,6 +137,13 @@ def bytes_of(group: Group, index: int) -> int:
     return 1024 + sum(len(task.windows) for task in group) * group[0].outputs[index].bytes_per_image
 
 
+def bytes_of_stacks(tasks: Iterable[Task]) -> int:
+    """Bytes of all stacks of some tasks, those of noise included."""
+    tasks = list(tasks)
+    groups = [*groups_of(tasks), *groups_of([task.noise for task in tasks if task.noise is not None])]
+    return sum(bytes_of(group, index) for group in groups for index in range(len(group[0].outputs)))
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Places:
     """Where every pick's box lies: columns, one entry a pick; those without a place hold zeros.
