@@ -38,6 +38,11 @@ EVENT_VERSION = 1  # of the JSON events; rises when a field changes its meaning 
 SHOWN_WARNINGS = 10
 LINE_SECONDS = 5.0  # between two lines of progress where there is no terminal
 REDRAWS_PER_SECOND = 5
+USUALLY_LOST = 0.1  # of the picks: at edges, mostly; a box of a tenth of the field loses about so many at random places
+NOT_ON_PURPOSE = (
+    "box over the edge", "box outside the micrograph", "coordinate is not a finite number", "no such micrograph",
+    "pixels that are not finite", "no contrast", "micrograph could not be read",
+)  # fmt: skip
 
 
 class Display(Protocol):
@@ -146,8 +151,7 @@ _ROUNDED = {"truncate": "truncated", "nearest": "rounded to the nearest pixel"}
 def summary_rows(result: RunResult, plan: Plan | None, steps: Steps | None = None) -> list[tuple[str, str]]:
     """The summary of a run: (label, text); an empty label continues the one above."""
     rows = [("picks", f"{result.picks:,} in {result.micrographs:,} micrographs")]
-    share = f" ({100 * result.extracted / result.picks:.1f} %)" if result.picks else ""
-    rows.append(("extracted", f"{result.extracted:,}{share}"))
+    rows.append(("extracted", f"{result.extracted:,}{_share(result)}"))
     rejected = sum(result.rejected.values())
     rows.append(("rejected", f"{rejected:,}"))
     rows += [("", f"{count:,} {reason}") for reason, count in result.rejected.items()]
@@ -166,6 +170,15 @@ def summary_rows(result: RunResult, plan: Plan | None, steps: Steps | None = Non
     rows += _speed_rows(result)
     rows += [("tables" if i == 0 else "", str(path)) for i, path in enumerate(result.tables)]
     return rows + [("next" if i == 0 else "", text) for i, text in enumerate((steps or next_steps)(result))]
+
+
+def _share(result: RunResult) -> str:
+    """Which part was extracted, and whether that is as usual: what was left out on purpose does not count."""
+    if not result.picks:
+        return ""
+    lost = sum(count for reason, count in result.rejected.items() if reason in NOT_ON_PURPOSE) / result.picks
+    usual = "as usual" if lost <= USUALLY_LOST else f"{100 * lost:.0f} % could not be cut, which is much"
+    return f" ({100 * result.extracted / result.picks:.1f} %; {usual})"
 
 
 def _stored_rows(plan: Plan, result: RunResult) -> list[tuple[str, str]]:

@@ -221,19 +221,42 @@ def _pixel_sizes(
             f"{micrographs.paths[row]}: its header says {header[row]:.5g} Å per pixel, the table {table[row]:.5g}; "
             f"the table is used ({len(differing)} micrographs)"
         )
-    known_sizes = np.where(np.isnan(table), header, table)
+    known_sizes = np.where(np.isnan(table), header if recipe.pixel_size is None else recipe.pixel_size, table)
     if recipe.pixel_size is not None:
-        given = recipe.pixel_size
-        ratio = np.maximum(known_sizes / given, given / known_sizes)
-        for row in rows[np.nan_to_num(ratio[rows], nan=1.0) > PIXEL_SIZE_WARNING][:1].tolist():
-            raise OptionError(
-                f"--pixel-size {given:g} contradicts {micrographs.paths[row]}, which has {known_sizes[row]:.5g} Å per "
-                f"pixel by table or header; leave the option out, or correct the table"
-            )
-        known_sizes = np.where(np.isnan(known_sizes), given, known_sizes)
+        _compare_given(recipe.pixel_size, micrographs, rows, table, header, warnings)
     for row in rows[~(known_sizes[rows] > 0)][:1].tolist():
         raise InputError(
             f"{micrographs.paths[row]}: neither {micrographs.source} nor its header says how many Å a pixel has; "
             f"give --pixel-size"
         )
     return known_sizes
+
+
+def _compare_given(
+    given: float,
+    micrographs: Micrographs,
+    rows: NDArray[np.intp],
+    table: NDArray[np.float64],
+    header: NDArray[np.float64],
+    warnings: list[str],
+) -> None:
+    """What the user says of pixels beats headers, which may hold anything, with a warning; never a table.
+
+    Raises
+    ------
+    OptionError
+    """
+    with np.errstate(invalid="ignore"):
+        of_table, of_header = (np.maximum(said / given, given / said)[rows] for said in (table, header))
+    for row in rows[np.nan_to_num(of_table, nan=1.0) > PIXEL_SIZE_WARNING][:1].tolist():
+        raise OptionError(
+            f"--pixel-size {given:g} contradicts {micrographs.paths[row]}, which has {table[row]:.5g} Å per pixel by "
+            f"its table; leave the option out, or correct the table"
+        )
+    differing = rows[np.isnan(table[rows]) & (np.nan_to_num(of_header, nan=1.0) > PIXEL_SIZE_WARNING)]
+    if len(differing):
+        row = int(differing[0])
+        warnings.append(
+            f"{micrographs.paths[row]}: its header says {header[row]:.5g} Å per pixel, --pixel-size {given:g}; the "
+            f"option is used ({len(differing)} micrographs)"
+        )

@@ -30,6 +30,7 @@ from cryobox.options import Recipe
 from cryobox.particles import Particles
 from cryobox.picks.subparticles import subparticles_of, with_origins
 from cryobox.plan import Plan, build_plan
+from cryobox.slips import check_some_file_is_there, other_root, picks_without_micrograph
 
 __all__ = ["TABLES", "Inputs", "Recorded", "again", "prepare", "read_coarsest_pixel_size", "read_pixel_size"]
 
@@ -163,6 +164,7 @@ def prepare(
     look: Callable[[str], ImageHeader] = read_header,
     recorded: Recorded | None = None,
     warnings: Sequence[str] = (),
+    files_there: bool = True,
 ) -> Inputs:
     """Read the tables and the headers of the micrographs, and decide everything. Writes nothing.
 
@@ -178,13 +180,15 @@ def prepare(
         What an earlier run read, where its files are meant.
     warnings : sequence of str
         What is told before the plan's own warnings.
+    files_there : bool
+        Refuse micrographs none of which is there.
 
     Raises
     ------
     OptionError, InputError
     """
     with given.start.telling():
-        return _prepare(given, recipe, ready, look, recorded, warnings)
+        return _prepare(given, recipe, ready, look, recorded, warnings, files_there)
 
 
 def _prepare(
@@ -194,6 +198,7 @@ def _prepare(
     look: Callable[[str], ImageHeader],
     recorded: Recorded | None,
     warnings: Sequence[str],
+    files_there: bool,
 ) -> Inputs:
     from cryobox.formats.joining import join_particles  # 26 ms of `from cryobox import run`
 
@@ -228,6 +233,8 @@ def _prepare(
     files = {what: {start.name(path): how for path, how in of.items()} for what, of in read_files.items()}
     if recorded is not None:
         recorded.check(files, [start.name(table.paths[row]) for row in headers])
+    if files_there:
+        check_some_file_is_there(table, headers, start)
     if recipe.helix is not None:
         particles, made = _segments(particles, table, recipe, match, headers)
     with noting() as of_masks:
@@ -249,7 +256,9 @@ def _prepare(
         checks += _news(of_noise, plan.noise.particles.source, checks, particles.source)
     empty = tuple(f"{part.source}: holds no picks" for part in read if len(parts) < len(read) and not len(part))
     notes = tuple(map(start.told, (f"micrographs are matched to picks by {step}", *made, *plan.notes)))
-    told = tuple(map(start.told, (*warnings, *empty, *plan.warnings, *checks)))
+    missed = picks_without_micrograph(particles, table, plan.micrograph, match) if ready is None else ()
+    slips = (*missed, *other_root(table, rows, plan, start))
+    told = tuple(map(start.told, (*warnings, *empty, *plan.warnings, *checks, *slips)))
     incomplete = {row: start.told(why) for row, why in plan.grounds.incomplete.items()}
     plan = replace(plan, grounds=replace(plan.grounds, incomplete=incomplete), warnings=told, notes=notes)
     return Inputs(
@@ -361,7 +370,7 @@ def again(run: Run, *, same: bool = False, warnings: Sequence[str] = ()) -> Inpu
     if same:
         files, source = run.job.get("files") or {}, str(run.folder / RECORD)
         recorded = Recorded(source=source, files=files, picks=True, micrographs=True, remedy="bring that file back")
-    return prepare(given, recipe=run.recipe, recorded=recorded, warnings=warnings)
+    return prepare(given, recipe=run.recipe, recorded=recorded, warnings=warnings, files_there=False)
 
 
 def read_pixel_size(given: Given) -> float:

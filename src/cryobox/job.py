@@ -386,6 +386,7 @@ def watch(
                 given, recipe=recipe, warnings=warnings,
                 ready=None if last else arrivals.ready,
                 look=read_header if last else arrivals.look,
+                files_there=result is None,
             )  # fmt: skip
             check_inputs_stay(Path(out), inputs)
         except InputError as error:

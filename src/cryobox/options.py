@@ -9,7 +9,15 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, Literal, Self
 
-from cryobox.bounds import MOST_THREADS, MOST_WORKERS, check_choice, check_integer, check_seconds, check_shard
+from cryobox.bounds import (
+    MOST_THREADS,
+    MOST_WORKERS,
+    check_choice,
+    check_integer,
+    check_positive,
+    check_seconds,
+    check_shard,
+)
 from cryobox.declared import CLUSTERS, POSITIONS, RUNNING, check_fields, checked, option
 from cryobox.errors import InputError, OptionError
 from cryobox.groups import FILTER_WIDTH, Helices, Images, Positions, Reading, Selection, Spectrum, SubParticles, Writing
@@ -204,7 +212,7 @@ class Recipe(Writing, Images, Spectrum, Helices, SubParticles, Positions, Select
     drop_alignments : bool
         Leave out orientations, shifts and priors of the picks; nothing is recentered.
     pixel_size : float, optional
-        Å per pixel of the micrographs, where neither table nor header says it.
+        Å per pixel of the micrographs, where no table says it; it beats what headers say.
     coordinate_scale : float
         Multiplies the coordinates of the picks (made on a binned copy).
     coordinate_pixel_size : float, optional
@@ -314,6 +322,8 @@ class RunOptions:
         Take over the folder from a process on another host that is known to be gone.
     check_picks : bool
         Look at a few micrographs first, and warn where the picks do not fit them.
+    diameter_angstrom : float, optional
+        Of the particle, where it is known: a box too small for what the defocus delocalizes is warned of.
     fsync : bool
         Force stacks, tables and folder entries to the disk before they are counted as done.
     shard : (int, int), optional
@@ -351,6 +361,7 @@ class RunOptions:
         "--check-picks/--no-check-picks", default=True, help="Warn if picks do not fit the images", panel=POSITIONS
     )
     fsync: bool = option("--fsync/--no-fsync", default=True, help="Force files to the disk", panel=RUNNING)
+    diameter_angstrom: float | None = checked(partial(check_positive, unit=" Å"), default=None)
     shard: tuple[int, int] | None = checked(_check_shard, default=None)
     task_timeout: float | None = option(
         "--task-timeout", default=None, help="Seconds until a micrograph is given to another worker (--dask)",

@@ -124,10 +124,10 @@ def test_a_wrong_table_is_refused_with_the_reason_and_nothing_is_written(scene: 
         ("nan", "48", "coordinate is not a finite number"),
         ("48", "inf", "coordinate is not a finite number"),
         ("-inf", "NaN", "coordinate is not a finite number"),
-        ("1e300", "48", "box over the edge"),
-        ("-1e300", "-1e300", "box over the edge"),
-        ("9.3e18", "48", "box over the edge"),
-        ("1e9", "48", "box over the edge"),
+        ("1e300", "48", "box outside the micrograph"),
+        ("-1e300", "-1e300", "box outside the micrograph"),
+        ("9.3e18", "48", "box outside the micrograph"),
+        ("1e9", "48", "box outside the micrograph"),
         ("-1", "48", "box over the edge"),
     ],
 )
@@ -139,9 +139,7 @@ def test_a_coordinate_that_means_no_pixel_is_rejected_with_a_reason(
     code, said = tell("picks.star", "-m", "micrographs.star", "--edges", edges)
     assert code == 0, said
     if edges == "pad" and why == "box over the edge":
-        if x == "-1":
-            return
-        why = "box outside the micrograph"
+        return
     text = (scene.folder / "out" / "rejected.star").read_text()
     assert f'{x} {y} "{why}"' in text
     assert (scene.folder / "out" / "stacks" / "m0000_particles.mrcs").stat().st_size == 1024 + 40 * 40 * 4

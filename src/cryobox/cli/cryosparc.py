@@ -72,7 +72,7 @@ def cryosparc(
     messages, asked = Messages(**of_messages.values), Job(**of_job.values)
     if messages.report:
         require_report()
-    options = options_of(of_run, of_devices, Clusters())
+    options = options_of(of_run, of_devices, Clusters(), of_sizes.values["diameter"])
     _check(of_sizes, of_recipe)
     place = Place(
         project=asked.project, workspace=asked.workspace, job=asked.job, title=asked.title or TITLE,

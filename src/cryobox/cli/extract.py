@@ -167,7 +167,7 @@ def extract(
     if messages.report:
         require_report()
     given, recorded, recipe, warnings = _what(inputs, of_sizes, of_recipe, say=messages.say)
-    options = options_of(of_run, of_devices, clusters)
+    options = options_of(of_run, of_devices, clusters, of_sizes.values["diameter"])
     warnings = tuple(map(given.start.told, warnings))  # as the run will tell them
     warn(warnings)  # now: what comes next may be refused, or go on for a night
     if messages.dry_run:
@@ -250,7 +250,7 @@ def recipe_of(
     return Recipe(box=chosen.box, box_angstrom=chosen.box_angstrom, sizes=chosen.sizes, also=chosen.also, **values)
 
 
-def options_of(of_run: Asked, of_devices: Asked, clusters: Clusters) -> RunOptions:
+def options_of(of_run: Asked, of_devices: Asked, clusters: Clusters, diameter: float | None = None) -> RunOptions:
     """How the work is done."""
     from cryobox.engine.shards import parse_shard
 
@@ -266,7 +266,7 @@ def options_of(of_run: Asked, of_devices: Asked, clusters: Clusters) -> RunOptio
     check_seconds("every", clusters.every)  # now, so that a dry run says it, too
     if clusters.idle_timeout is not None:
         check_seconds("idle_timeout", clusters.idle_timeout, zero=True)
-    return RunOptions(**of_run.values, **words)
+    return RunOptions(**of_run.values, **words, diameter_angstrom=diameter)
 
 
 def carry_out(

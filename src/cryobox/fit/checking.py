@@ -23,6 +23,7 @@ from cryobox.formats.mirroring import what_a_mirror_does
 from cryobox.inputs import Inputs
 from cryobox.options import RunOptions
 from cryobox.plan import Plan
+from cryobox.slips import small_box
 
 __all__ = ["CANNOT_TELL", "FITS", "NOTHING", "Change", "Fit", "check_fit", "judge", "looked_at", "worth_trying"]
 
@@ -212,7 +213,7 @@ def check_fit(inputs: Inputs, *, workers: float = 1) -> Fit:
 
 
 def looked_at(inputs: Inputs, options: RunOptions, *, workers: float) -> Inputs:
-    """What a run starts from, with what a look at picks and images has to say among its warnings.
+    """What a run starts from, with what a look at picks, images and box has to say among its warnings.
 
     Of shards the first one looks, for all. It changes nothing but warnings and `fit`, and raises nothing.
 
@@ -235,11 +236,12 @@ def looked_at(inputs: Inputs, options: RunOptions, *, workers: float) -> Inputs:
 def _looked(inputs: Inputs, options: RunOptions, workers: float) -> tuple[str, tuple[str, ...]]:
     """The verdict in words, "" where nobody asks for it, and warnings."""
     plan = inputs.plan
+    texts = small_box(inputs.particles, inputs.micrographs, plan, options.diameter_angstrom)
     # Points of particles that an alignment found, and their copies, are picks of nobody, and sit where no middle is.
     if not options.check_picks or inputs.particles.copy_of is not None or plan.recipe.recenter_3d is not None:
-        return "", ()
+        return "", texts
     found = check_fit(inputs, workers=workers)
-    return found.told, (found.warning,) if found.warning else ()
+    return found.told, (*((found.warning,) if found.warning else ()), *texts)
 
 
 def worth_trying(place: Floats, *, scales: bool = True) -> tuple[Change, ...]:

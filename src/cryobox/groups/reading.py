@@ -24,7 +24,7 @@ class Reading:
     """How tables and micrographs are read."""
 
     pixel_size: float | None = option(
-        "--pixel-size", default=None, help="Å per pixel, where nothing else says it", panel=TABLES,
+        "--pixel-size", default=None, help="Å per pixel, where no table says it; beats headers", panel=TABLES,
         check=partial(check_positive, unit=" of Å per pixel", lowest=PIXEL_SIZES[0], highest=PIXEL_SIZES[1]),
     )  # fmt: skip
     coordinate_scale: float = option(

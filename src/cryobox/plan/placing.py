@@ -67,10 +67,9 @@ def place(
         columns["residual"][alive] = wanted - placed.move + 0.0  # no -0: equal ones share a window
     corner = corner_of(center, box)
     shape = grounds.shape[micrograph]
+    reason = rejected(reason, (alive & ~overlaps(corner, box, shape), Reason.OUTSIDE))
     if recipe.edges == "reject":
         reason = rejected(reason, (alive & ~inside(corner, box, shape), Reason.EDGE))
-    else:
-        reason = rejected(reason, (alive & ~overlaps(corner, box, shape), Reason.OUTSIDE))
     if recipe.edge_margin is not None:
         far = inside(corner - recipe.edge_margin, box + 2 * recipe.edge_margin, shape)
         reason = rejected(reason, (alive & ~far, Reason.MARGIN))
