@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from cryobox.convert import convert_particles
     from cryobox.core import extract, fourier_crop
     from cryobox.errors import (
+        AbortedError,
         BackendError,
         CryoboxError,
         InputError,
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     __version__: str
 
 __all__ = [
+    "AbortedError",
     "BackendError",
     "CryoboxError",
     "InputError",
@@ -55,6 +57,7 @@ __all__ = [
 # Where each public name lives. The module is imported when the name is first asked for (PEP 562), so that a program
 # which needs only `fast_box` does not wait for NumPy, and one which needs only `extract` not for the table formats.
 _HOME = {
+    "AbortedError": "errors",
     "BackendError": "errors",
     "CryoboxError": "errors",
     "InputError": "errors",
