@@ -318,7 +318,7 @@ def test_view_writes_a_picture(dataset: Dataset, tmp_path: Path) -> None:
     assert done.returncode == 0
     assert "6 images of" in done.stdout
     with pytest.importorskip("PIL.Image").open(tmp_path / "m.png") as image:
-        assert image.size == (4 * 66 - 2, 2 * 66 - 2)
+        assert image.size == (4 * 130 - 2, 2 * 130 - 2)  # images of 64 pixels, twice as large
 
 
 def test_view_draws_in_plain_characters_where_there_is_no_terminal(dataset: Dataset) -> None:
@@ -330,7 +330,7 @@ def test_view_draws_in_plain_characters_where_there_is_no_terminal(dataset: Data
 def test_view_of_something_else_is_an_error(dataset: Dataset) -> None:
     done = cryobox("view", dataset.folder)
     assert done.returncode == 2
-    assert "is a folder, expected a stack" in done.stderr
+    assert "is a folder without the job.json of a finished run of cryobox" in done.stderr
 
 
 def test_coord_dir_is_another_word_for_picks(dataset: Dataset, tmp_path: Path) -> None:

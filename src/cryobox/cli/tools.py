@@ -84,19 +84,40 @@ def report(folder: Annotated[Path, typer.Argument(help="Output folder of a run, 
 
 
 def view(
-    stack: Annotated[Path, typer.Argument(help="A stack of particles (.mrcs, .mrc), or a micrograph")],
+    sources: Annotated[
+        list[Path], typer.Argument(help="An --out, a table (.star, .cs, .csg), stacks, or a micrograph")
+    ],
     out: Annotated[Path | None, typer.Option("--out", "-o", help="Write a PNG instead")] = None,
-    images: Annotated[int, typer.Option("--images", "-n", help="How many, spread over the stack")] = 40,
+    images: Annotated[int, typer.Option("--images", "-n", help="How many, evenly spread")] = 40,
+    lowpass: Annotated[float, typer.Option(help="Å: leave out finer detail, 0 for none")] = 20.0,
+    contrast: Annotated[float, typer.Option(help="Percent of the pixels that are black, and white")] = 0.5,
+    enlarge: Annotated[int | None, typer.Option(help="Times that a pixel is as large [dim](legible)[/dim]")] = None,
+    labels: Annotated[bool, typer.Option("--labels", help="The row of each image below it")] = False,
+    sort: Annotated[
+        str | None, typer.Option(help="score, or a column: highest first; -NAME: lowest", metavar="NAME")
+    ] = None,
+    picks: Annotated[str | None, typer.Option(help="Rings around these, on a micrograph", metavar="TABLE|DIR")] = None,
+    diameter: Annotated[float | None, typer.Option(help="Of the rings, Å")] = None,
+    pixel_size: Annotated[float | None, typer.Option(help="Å per pixel, where the header does not say it")] = None,
+    root: Annotated[Path | None, typer.Option(help="Where relative paths in tables start")] = None,
 ) -> None:
-    """Show images of a stack, in the terminal or as a PNG."""
-    from cryobox.reporting import pictures
+    """Show particles, or a micrograph, in the terminal or as a PNG.
 
+    cryobox view out --out particles.png
+    cryobox view out/particles.star --sort score --labels --out best.png
+    cryobox view micrograph.mrc --picks picks.star --diameter 180 --out picks.png
+    """
+    from cryobox.reporting import viewing
+
+    look = viewing.Look(
+        count=images, lowpass=lowpass, contrast=contrast, enlarge=enlarge, labels=labels, sort=sort, picks=picks,
+        diameter=diameter, pixel_size=pixel_size,
+    )  # fmt: skip
     if out is not None:
-        shown, shape = pictures.write_montage(stack, out, images)
-        print(f"{out}: {shown} images of {stack}, {shape[1]} x {shape[0]} pixels")
+        print(viewing.write_picture(sources, out, look, root))
         return
     color = sys.stdout.isatty() and not os.environ.get("NO_COLOR")
-    for line in pictures.terminal_montage(stack, images, color=color):
+    for line in viewing.draw_in_terminal(sources, look, color=color, root=root):
         print(line)
 
 
@@ -149,7 +170,7 @@ def verify(
 def demo(folder: Annotated[Path, typer.Argument(help="Folder to write to")] = Path("demo")) -> None:
     """Simulate three micrographs, extract their particles at two sizes, and show what was made."""
     from cryobox.job import run
-    from cryobox.reporting import pictures
+    from cryobox.reporting import viewing
     from cryobox.simulate import make_dataset
 
     dataset = make_dataset(folder)
@@ -175,7 +196,7 @@ def demo(folder: Annotated[Path, typer.Argument(help="Folder to write to")] = Pa
     display.end(result)
     written = write_report(result.out, asked=False, say=True)
     montage = folder / "extract" / "montage.png"
-    pictures.write_montage(next(iter(sorted((folder / "extract" / "stacks").iterdir()))), montage, 40)
+    viewing.write_picture([result.out], montage, viewing.Look(), folder)
     print(f"look at: {montage}")
     if written is not None:
         print(f"         {written}")
