@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, fields, replace
+from dataclasses import fields, replace
 from typing import Any
 
 import numpy as np
@@ -14,10 +14,8 @@ from cryobox.options import Recipe, Steps
 from cryobox.windows import Stored, Windows
 
 AS_A_RECIPE_HAS_THEM = Recipe(box=32).steps()
-_FOR_THE_CORE_MODULE = ("tube", "lowpass", "highpass", "filter_width")  # a backend is told what becomes of these
-AS_A_BACKEND_IS_TOLD = {
-    name: value for name, value in asdict(AS_A_RECIPE_HAS_THEM).items() if name not in _FOR_THE_CORE_MODULE
-} | {
+_AS_THEY_ARE = ("normalize", "ramp", "invert", "scale_const", "white_dust", "black_dust")
+AS_A_BACKEND_IS_TOLD = {name: getattr(AS_A_RECIPE_HAS_THEM, name) for name in _AS_THEY_ARE} | {
     "axes": None, "neighbors": None, "noise": None, "residual": None, "filter": None,
     "ctf": None, "ctf_use": 0, "ctf_window": 0, "intact_first_peak": False, "pixel_size": 0.0, "fill": 0.0,
 }  # fmt: skip

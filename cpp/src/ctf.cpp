@@ -27,6 +27,57 @@ bool has_factors(const Plan& plan, Index n, Factors& factors) noexcept {
            (made >= 0 && std::ranges::equal(plan.options.spectral.ctf_of(made), plan.options.spectral.ctf_of(n)));
 }
 
+/// Factors of adjacent rows of a column, as `ctf_factor` has them, in a loop that compilers make vectors of.
+template <bool flip, bool intact>
+void fill_rows(const CtfTerms& terms, double kx, int first, int count, double scale, float* out) noexcept {
+    constexpr double smallest = 1e-8;
+    const double x_before = terms.to_x[0] * kx;
+    const double y_before = terms.to_y[0] * kx;
+    for (int i = 0; i < count; ++i) {
+        const auto ky = static_cast<double>(first + i);
+        const double x = x_before + terms.to_x[1] * ky;
+        const double y = y_before + terms.to_y[1] * ky;
+        const double square = x * x + y * y;
+        const double gamma = terms.second[0] * x * x + terms.second[1] * x * y + terms.second[2] * y * y +
+                             terms.fourth * square * square + terms.constant;
+        double factor = -exact::sine(gamma);
+        if constexpr (intact) {
+            factor = gamma < exact::pi / 2 && gamma > -exact::pi / 2 ? 1.0 : factor;
+        }
+        if constexpr (flip) {
+            factor = factor < 0 ? -1.0 : 1.0;
+        }
+        factor *= terms.scale;
+        const double sign = factor < 0 ? -smallest : smallest;
+        factor = factor < smallest && factor > -smallest ? sign : factor;
+        out[i] = static_cast<float>(factor * scale);
+    }
+}
+
+/// Factors of rows `first` ... of column `kx`, times `scale`.
+void fill_rows(const CtfTerms& terms, double kx, Index first, Index count, double scale, float* out) noexcept {
+    const bool flip = terms.use == CtfUse::flip;
+    if (!terms.zernike.empty() || (terms.decay != 0 && !flip)) {
+        for (Index i = 0; i < count; ++i) {
+            out[i] = static_cast<float>(ctf_factor(terms, kx, static_cast<double>(first + i)) * scale);
+        }
+        return;
+    }
+    const auto fill = flip ? (terms.intact_first_peak ? &fill_rows<true, true> : &fill_rows<true, false>)
+                           : (terms.intact_first_peak ? &fill_rows<false, true> : &fill_rows<false, false>);
+    fill(terms, kx, static_cast<int>(first), static_cast<int>(count), scale, out);
+}
+
+/// Factors of the frequencies up to `highest` of both signs in columns of `side`.
+void fill_columns(const CtfTerms& terms, Index side, Index columns, Index highest, double scale, float* out) noexcept {
+    const Index negative = std::min(highest, side / 2 - 1); // the row of the highest frequency is the positive one
+    for (Index k = 0; k < columns; ++k) {
+        float* column = out + k * side;
+        fill_rows(terms, static_cast<double>(k), 0, highest + 1, scale, column);
+        fill_rows(terms, static_cast<double>(k), -negative, negative, scale, column + side - negative);
+    }
+}
+
 /// A window of the micrograph of any side, filled outside; rows are read two by two.
 struct Filled {
     const ImageView& image;
@@ -104,18 +155,11 @@ const float* factors_on_the_way(const Plan& plan, Index n, Workspace& workspace)
     if (has_factors(plan, n, workspace.factors)) {
         return values;
     }
-    const CtfTerms terms = terms_of(plan, n);
-    const bool filtered = plan.options.spectral.filtered;
-    for (Index k = 0; k < plan.columns; ++k) {
-        for (Index y = 0; y < plan.box; ++y) {
-            const Index row = frequency_at(y, plan.box);
-            if (row > plan.highest() || -row > plan.highest()) {
-                continue;
-            }
-            const double factor = ctf_factor(terms, static_cast<double>(k), static_cast<double>(row));
-            const Index at = k * plan.box + y;
-            values[at] = static_cast<float>(factor);
-            if (filtered) {
+    fill_columns(terms_of(plan, n), plan.box, plan.columns, plan.highest(), 1, values);
+    if (plan.options.spectral.filtered) {
+        for (Index at = 0; at < plan.columns * plan.box; ++at) {
+            const Index row = frequency_at(at % plan.box, plan.box);
+            if (row <= plan.highest() && -row <= plan.highest()) {
                 values[at] *= plan.filter[static_cast<std::size_t>(at)];
             }
         }
@@ -150,14 +194,7 @@ double apply_ctf_apart(const Plan& plan, const ImageView& image, Corner corner, 
     }
     float* factors = workspace.apart.values.data();
     if (!has_factors(plan, n, workspace.apart)) {
-        const CtfTerms terms = terms_of(plan, n);
-        const double scale = 0.5 / points; // `split` doubles
-        for (Index k = 0; k < columns; ++k) {
-            for (Index y = 0; y < side; ++y) {
-                const auto row = static_cast<double>(frequency_at(y, side));
-                factors[k * side + y] = static_cast<float>(ctf_factor(terms, static_cast<double>(k), row) * scale);
-            }
-        }
+        fill_columns(terms_of(plan, n), side, columns, side / 2, 0.5 / points, factors); // `split` doubles
     }
     for (Index k = 0; k < columns; ++k) {
         Complex* column = workspace.columns.data() + k * stride;

@@ -37,6 +37,7 @@ __all__ = [
     "cut",
     "extract",
     "fftw_version",
+    "filled",
     "fourier_crop",
     "repair_hot_pixels",
 ]
@@ -46,6 +47,9 @@ _IMPORTED_BY = os.getpid()
 _DEFAULT: dict[str, Any] = {field.name: field.default for field in dataclasses.fields(Recipe)}
 
 _STEPS_OF_A_BACKEND = ("normalize", "ramp", "invert", "scale_const", "white_dust", "black_dust")
+
+CTF_USES = (None, "flip", "premultiply")
+"""What is done with a CTF, in the order of the core's numbers for it."""
 
 PIXEL_TYPES = ("int8", "uint8", "int16", "uint16", "float16", "float32")
 """The types of pixels that the core reads, in either byte order."""
@@ -96,6 +100,7 @@ def cut(
         If the backend is missing or fails.
     """
     extract = partial(_in_a_team, _backend(device, device_memory).extract)
+    windows = filled(image, windows, steps)
     ask = partial(backend_options, outputs=outputs, steps=steps)
     try:
         status, statistics = extract(image, windows.corner, list(into), **ask(windows, threads=threads))
@@ -119,6 +124,14 @@ def _in_a_team(work: Callable[..., Any], *arguments: Any, **options: Any) -> Any
         return alone.submit(work, *arguments, **options).result()
 
 
+def filled(image: Any, windows: Windows, steps: Steps) -> Windows:
+    """Windows that know what stands outside the micrograph while a CTF is applied, where any of them reaches there."""
+    side = steps.ctf_box or windows.box
+    if steps.ctf is None or windows.fill is not None or not windows.hang_over(side, image.shape):
+        return windows
+    return dataclasses.replace(windows, fill=float(_backend("cpu").mean(image)))
+
+
 def backend_options(windows: Windows, outputs: Sequence[Stored], steps: Steps, threads: int = 1) -> dict[str, Any]:
     """The keywords of a backend's `extract`, as cpp/bindings/options.hpp names them."""
     return {
@@ -126,12 +139,12 @@ def backend_options(windows: Windows, outputs: Sequence[Stored], steps: Steps, t
         "pad": windows.pad,
         "residual": windows.residual,
         "filter": filter_of(steps, windows.box, windows.pixel_size),
-        "ctf": None,
-        "ctf_use": 0,
-        "ctf_window": windows.box,
-        "intact_first_peak": False,
-        "pixel_size": 0.0,
-        "fill": 0.0,
+        "ctf": windows.ctf,
+        "ctf_use": CTF_USES.index(steps.ctf),
+        "ctf_window": steps.ctf_box or windows.box,
+        "intact_first_peak": steps.ctf_intact_first_peak,
+        "pixel_size": windows.pixel_size,
+        "fill": windows.fill or 0.0,
         "radii": [output.background_radius for output in outputs],
         "threads": threads,
         # Of each window: where nothing is asked for, nothing is told.

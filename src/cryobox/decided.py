@@ -59,6 +59,11 @@ def decide(recipe: Recipe, particles: Particles, micrographs: Micrographs) -> De
     """
     style = _style(recipe, particles, micrographs)
     families = _families(recipe, style)
+    if recipe.ctf is not None and "cs" in families and not recipe.ctf_unmarked:
+        raise OptionError(
+            "--ctf: CryoSPARC's tables have no field that says that a CTF was applied, so it would be applied again; "
+            "write RELION's (--tables relion), or say that you know with --ctf-unmarked"
+        )
     # RELION takes particles for white; CryoSPARC is told. Who names a style means its contrast.
     white = style == "relion" if recipe.style is not None else "star" in families
     invert = recipe.invert if recipe.invert is not None else white
@@ -76,6 +81,11 @@ def decide(recipe: Recipe, particles: Particles, micrographs: Micrographs) -> De
 def doubts(decided: Decided) -> list[str]:
     """What is allowed but seldom meant."""
     recipe, found = decided.recipe, []
+    if decided.steps.ctf == "flip":
+        found.append(
+            "phases are flipped, which RELION's programs do not read from rlnCtfDataArePhaseFlipped: tell them with "
+            "--ctf_phase_flipped"
+        )
     if decided.steps.filtered:
         found.append(
             "filtered images (--lowpass, --highpass) are for looking and training: a refinement needs all resolutions, "

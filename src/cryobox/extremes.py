@@ -41,13 +41,18 @@ def cut_again(
         What it returned.
     """
     for row in _doubtful(status, statistics, normalize=ask(windows.take(slice(0)))["normalize"]).tolist():
-        window = _window(image, windows.corner[row], windows.box)
+        options = ask(windows.take(slice(row, row + 1)))
+        # What the window is made of becomes an image of its own.
+        if windows.ctf is None:
+            origin, window = windows.corner[row], _window(image, windows.corner[row], windows.box)
+        else:
+            origin, window = _reached(image, windows.corner[row], windows.box, options["ctf_window"])
         if _leaves_float32(window):
             particle = [output[row : row + 1] for output in outputs]
-            options = ask(windows.take(slice(row, row + 1)))
-            if windows.neighbors is not None:  # the window becomes an image of its own
-                options["neighbors"] = windows.neighbors - windows.corner[row]
-            status[row], statistics[:, row] = _cut_scaled(extract, window, particle, options)
+            if windows.neighbors is not None:
+                options["neighbors"] = windows.neighbors - origin
+            corner = (windows.corner[row] - origin)[None]
+            status[row], statistics[:, row] = _cut_scaled(extract, window, corner, particle, options)
 
 
 def crop_again(crop: Callable[..., Any], images: NDArray[np.float32], out: NDArray[np.float32]) -> None:
@@ -75,6 +80,15 @@ def _window(image: NDArray[np.float32], corner: NDArray[np.int64], box: int) -> 
     return window
 
 
+def _reached(
+    image: NDArray[np.float32], corner: NDArray[np.int64], box: int, side: int
+) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+    """What lies of the micrograph in a window of `side` about the same center: its first pixel, and the pixels."""
+    first = corner - (side - box) // 2
+    low, high = np.maximum(first, 0), np.minimum(first + side, image.shape)
+    return low, image[low[0] : high[0], low[1] : high[1]].astype(np.float64)
+
+
 def _leaves_float32(window: NDArray[np.float64]) -> bool:
     largest = float(np.abs(window).max())  # nan where a pixel is nan: then there is nothing to be saved
     return 0 < largest < 1 / ORDINARY or ORDINARY < largest < math.inf
@@ -87,14 +101,22 @@ def _scaled(window: NDArray[np.float64]) -> tuple[NDArray[np.float32], int]:
 
 
 def _cut_scaled(
-    extract: Callable[..., Any], window: NDArray[np.float64], outputs: list[NDArray[Any]], options: Mapping[str, Any]
+    extract: Callable[..., Any],
+    window: NDArray[np.float64],
+    corner: NDArray[np.int64],
+    outputs: list[NDArray[Any]],
+    options: Mapping[str, Any],
 ) -> tuple[int, NDArray[np.float64]]:
     """Cut one particle again, from its window in a range that float32 holds; its status and statistics."""
     normalize, divisor = options["normalize"], options["scale_const"]
     scaled, exponent = _scaled(window)
     made = [np.empty_like(output, dtype=output.dtype if normalize else np.float32) for output in outputs]
-    changed = {"scale_const": None if divisor is None else math.ldexp(divisor, -exponent), "threads": 1}
-    (status,), statistics = extract(scaled, np.zeros((1, 2), np.int64), made, **{**options, **changed})
+    changed = {
+        "scale_const": None if divisor is None else math.ldexp(divisor, -exponent),
+        "fill": math.ldexp(options["fill"], -exponent),
+        "threads": 1,
+    }
+    (status,), statistics = extract(scaled, corner, made, **{**options, **changed})
     found: NDArray[np.float64] = statistics[:, 0]
     own = slice(4, 6) if normalize else slice(0, 6)
     found[:, own] = np.ldexp(found[:, own], exponent)

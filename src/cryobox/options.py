@@ -20,7 +20,18 @@ from cryobox.bounds import (
 )
 from cryobox.declared import CLUSTERS, POSITIONS, RUNNING, check_fields, checked, option
 from cryobox.errors import InputError, OptionError
-from cryobox.groups import FILTER_WIDTH, Helices, Images, Positions, Reading, Selection, Spectrum, SubParticles, Writing
+from cryobox.groups import (
+    FILTER_WIDTH,
+    CtfUse,
+    Helices,
+    Images,
+    Positions,
+    Reading,
+    Selection,
+    Spectrum,
+    SubParticles,
+    Writing,
+)
 
 __all__ = ["Recipe", "RunOptions", "Steps"]
 
@@ -35,7 +46,7 @@ class Steps:
         As in `Recipe`.
     tube : bool
         Whether the background lies outside a tube, whose direction each window has.
-    lowpass, highpass, filter_width
+    lowpass, highpass, filter_width, ctf, ctf_box, ctf_intact_first_peak
         As in `Recipe`.
     """
 
@@ -50,6 +61,14 @@ class Steps:
     lowpass: float | None = None
     highpass: float | None = None
     filter_width: float = FILTER_WIDTH
+    ctf: CtfUse | None = None
+    ctf_box: int | None = None
+    ctf_intact_first_peak: bool = False
+
+    @property
+    def measured(self) -> bool:
+        """Whether anything is done that depends on the pixel size."""
+        return self.filtered or self.ctf is not None
 
     @property
     def filtered(self) -> bool:
@@ -103,6 +122,14 @@ class Recipe(Writing, Images, Spectrum, Helices, SubParticles, Positions, Select
     hot_pixels : float, optional
         Before windows are cut, pixels of the micrograph more than so many robust sd above its median, and above the
         median of the 5 x 5 pixels around, become the median of the good ones there.
+    ctf : {"flip", "premultiply"}, optional
+        Multiply the coefficients of each image with the sign of its CTF, or with the CTF, and the tables say so.
+    ctf_box : int, optional
+        Side in pixels of the window in which that is done, at least the box, which is its middle. Default: the box.
+    ctf_intact_first_peak : bool
+        Leave coefficients below the CTF's first peak as they are.
+    ctf_unmarked : bool
+        Let `ctf` make images for CryoSPARC's tables, too, which have no field that says it.
     lowpass, highpass : float, optional
         Leave out what is finer, or coarser, than so many Å, in Fourier space: for looking and training, not for
         refinement.
@@ -235,9 +262,11 @@ class Recipe(Writing, Images, Spectrum, Helices, SubParticles, Positions, Select
         self.check_with(self.box)
         if self.subpixel and self.rounding != "truncate":
             raise OptionError("subpixel keeps the fraction of a pick, rounding drops it: leave one of them out")
+        if self.ctf is not None and self.noise_particles is not None:
+            raise OptionError("ctf is of particles, and boxes of noise have none: leave out --ctf or --noise-particles")
         self.check_together()
         self.check_scales()
-        self.check_spectrum()
+        self.check_spectrum(self.box, in_angstrom=self.box_angstrom is not None)
         self.check_depth(subparticles=self.subparticles is not None)
         self.check_offsets(
             subparticles=self.subparticles is not None, helical_recenter=self.helical_recenter in ("across", "free")
@@ -258,6 +287,7 @@ class Recipe(Writing, Images, Spectrum, Helices, SubParticles, Positions, Select
         """What is asked for that the core for GPUs lacks, as flags."""
         asked = {
             "--subpixel": self.subpixel,
+            "--ctf": self.ctf is not None,
             "--lowpass": self.lowpass is not None,
             "--highpass": self.highpass is not None,
         }

@@ -13,6 +13,7 @@ from cryobox.formats.columns import DIVISOR_FIELD
 from cryobox.formats.cs_output import build_particles
 from cryobox.formats.cs_table import write_table
 from cryobox.formats.csg import write_group
+from cryobox.formats.star_optics import GROUP, image_flags
 from cryobox.micrograph import Micrographs
 from cryobox.particles import Extracted, Particles
 from cryobox.paths import Start
@@ -51,6 +52,11 @@ class OtherFamily:
         name = str(self.home / f"{path.stem}.{self.native}")
         if self.native == "cs":
             star, done = to_star(name, build_particles(self.particles, self.micrographs, extracted), self._places())
+            if extracted.steps.ctf is not None:  # which the `.cs` could not say
+                flags = {
+                    tag: [text] * len(star.optics[GROUP]) for tag, text in image_flags(extracted.steps.ctf).items()
+                }
+                star = replace(star, optics={**star.optics, **flags})
             write_star(path, star)
             return self._told(done)
         native = path.with_name(".native.star")  # its text is what the other family is made of

@@ -28,6 +28,7 @@ class Reason(StrEnum):
     LIMIT = "beyond the micrograph limit"
     NOT_FINITE = "pixels that are not finite"
     NO_CONTRAST = "no contrast"
+    CTF = "no CTF: values that are not finite numbers"
     MICROGRAPH = "micrograph could not be read"
     CLASS = "of another class"
     GROUP = "of another optics group"

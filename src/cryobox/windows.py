@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from cryobox.groups import StoredDtype
 
-__all__ = ["STATISTICS", "Status", "Stored", "Windows", "noise_keys"]
+__all__ = ["CTF", "STATISTICS", "Status", "Stored", "Windows", "noise_keys"]
 
 STATISTICS = (
     "minimum", "maximum", "mean", "sd", "background_mean", "background_sd", "clamped", "dust", "crowded",
@@ -21,6 +21,14 @@ STATISTICS = (
 are in gray levels of the micrograph, the mean before and the sd after the ramp is subtracted (0 without `normalize`);
 `clamped` counts pixels beyond ±65504 in float16, `dust` pixels that were replaced; `crowded` is 1 where neighbors would
 have left too little of the background."""
+
+
+CTF = (
+    "voltage_kv", "cs_mm", "amplitude_contrast", "defocus_u_angstrom", "defocus_v_angstrom", "defocus_angle_degrees",
+    "phase_shift_degrees", "ctf_bfactor", "ctf_scale", "magnification_00", "magnification_01", "magnification_10",
+    "magnification_11",
+)  # fmt: skip
+"""Numbers of a window's CTF, as cpp/include/cryobox/ctf.hpp has them; even Zernike coefficients follow."""
 
 
 class Status(IntEnum):
@@ -44,6 +52,8 @@ class Windows:
         Repeat the nearest pixel of the edge where a window hangs over, instead of refusing it.
     corner : ndarray, shape (n, 2), int64
         First pixel (y, x) of each; may lie outside the micrograph.
+    fill : float, optional
+        What stands outside the micrograph while a CTF is applied: its mean; None where it was not needed yet.
     pixel_size : float
         Å, where something is done that depends on it.
     residual : ndarray, shape (n, 2), float64, optional
@@ -55,16 +65,20 @@ class Windows:
         one is no background.
     seed : int
         A number for the micrograph, which noise and samples begin with.
+    ctf : ndarray, shape (n, len(CTF) + terms), float64, optional
+        The CTF of each, where it is applied.
     """
 
     box: int
     pad: bool
     corner: NDArray[np.int64]
+    fill: float | None = None
     pixel_size: float = math.nan
     residual: NDArray[np.float64] | None = None
     angle: NDArray[np.float64] | None = None
     neighbors: NDArray[np.float64] | None = None
     seed: int = 0
+    ctf: NDArray[np.float64] | None = None
 
     def __len__(self) -> int:
         return len(self.corner)
@@ -76,7 +90,7 @@ class Windows:
 
     def columns(self) -> dict[str, NDArray[np.float64]]:
         """What this run knows of each window beside its place."""
-        every = {"residual": self.residual, "angle": self.angle}
+        every = {"residual": self.residual, "angle": self.angle, "ctf": self.ctf}
         return {name: values for name, values in every.items() if values is not None}
 
     def noise_keys(self) -> NDArray[np.uint64]:
@@ -88,8 +102,15 @@ class Windows:
         angles = map(math.radians, [] if self.angle is None else self.angle.tolist())
         return np.array([(math.cos(one), math.sin(one)) for one in angles]).reshape(-1, 2)
 
+    def hang_over(self, side: int, shape: tuple[int, int]) -> bool:
+        """Whether windows of `side` about the same centers have pixels outside a micrograph of `shape`."""
+        first = self.corner - (side - self.box) // 2
+        return bool((first < 0).any() or (first + side > np.asarray(shape)).any())
+
     def rows_needed(self, ny: int) -> tuple[int, int]:
         """First row that any window touches of a micrograph of `ny` rows, and one past the last."""
+        if self.ctf is not None:  # its mean stands outside
+            return 0, ny
         top = int(self.corner[:, 0].min())
         bottom = int(self.corner[:, 0].max()) + self.box
         # A padded window repeats the edge row, so at least that one is needed.

@@ -144,3 +144,104 @@ def test_low_and_high_pass_of_one_resolution_share_the_image() -> None:
     (low,), _ = cut(image, windows, (32,), normalize=False, lowpass=12.0)
     (high,), _ = cut(image, windows, (32,), normalize=False, highpass=12.0)
     np.testing.assert_allclose(low[0] + high[0], image[2:34, 3:35], rtol=0, atol=1e-3)
+
+
+# CTF -----------------------------------------------------------------------------------------------------------------
+
+
+def ctfs(count: int, seed: int, terms: int = 0) -> NDArray[np.float64]:
+    """Numbers of CTFs of a microscope, each another one."""
+    rng = np.random.default_rng(seed)
+    low = [80, 0, -0.2, 3000, 3000, -180, -90, -20, 0.5, 0.95, -0.03, -0.03, 0.95]
+    high = [300, 2.7, 0.9, 25000, 25000, 180, 170, 60, 1.5, 1.05, 0.03, 0.03, 1.05]
+    numbers = rng.uniform(low, high, (count, len(low)))
+    numbers[::3, 9:] = (1, 0, 0, 1)
+    return np.concatenate([numbers, rng.uniform(-3, 3, (count, terms))], axis=1)
+
+
+CTF_CASES: list[tuple[int, tuple[int, ...], dict[str, Any]]] = [
+    (34, (34, 22), {"ctf": "premultiply"}),
+    (34, (34, 22), {"ctf": "flip", "ctf_box": 50}),
+    (62, (60,), {"ctf": "premultiply", "ctf_box": 96, "ctf_intact_first_peak": True}),
+    (64, (64,), {"ctf": "flip", "ctf_intact_first_peak": True}),
+    (64, (32, 16), {"ctf": "premultiply", "lowpass": 8.0, "highpass": 60.0}),
+    (64, (64, 32), {"ctf": "flip", "ctf_box": 96, "lowpass": 8.0}),
+]
+
+
+@pytest.mark.parametrize("normalize", [True, False])
+@pytest.mark.parametrize("moved", [False, True])
+@pytest.mark.parametrize(("box", "sizes", "asked"), CTF_CASES)
+def test_images_with_their_ctf_agree(
+    box: int, sizes: tuple[int, ...], asked: dict[str, Any], moved: bool, normalize: bool
+) -> None:
+    image = micrograph((box + 40, box + 51), "float32", seed=box)
+    corners = np.concatenate([corners_inside(image.shape, box, 4), [(-5, 7), (30, 41), (39, -20)]])
+    numbers = ctfs(7, box, terms=9 if box == 34 else 0)
+    numbers[3] = numbers[2]
+    windows = Windows(
+        box=box, pad=True, corner=corners, residual=moves(7, box) if moved else None, pixel_size=1.7, ctf=numbers
+    )
+    stacks, status = cut(image, windows, sizes, normalize=normalize, **asked)
+    expected, words = reference.extract(
+        image, corners, box=box, sizes=sizes, radii=[int(0.375 * size) for size in sizes], edges="pad",
+        normalize=normalize, residual=windows.residual, pixel_size=1.7, ctfs=numbers, **asked,
+    )  # fmt: skip
+    assert set(words) == {reference.OK}
+    assert set(status.tolist()) == {Status.OK}
+    for stack, oracle in zip(stacks, expected, strict=True):
+        scale = np.abs(oracle).max(axis=(1, 2)) if normalize else np.abs(image - image.mean()).max()
+        assert (np.abs(stack - oracle).max(axis=(1, 2)) <= 4 * TOLERANCE["float32"] * scale).all()
+
+
+def test_treated_images_have_the_same_bits_for_any_threads_and_beside_any_others() -> None:
+    image = micrograph((140, 150), "uint16", seed=3)
+    corners = np.concatenate([corners_inside(image.shape, 64, 20), [(-5, 7), (90, 100)]])
+    windows = Windows(box=64, pad=True, corner=corners, pixel_size=1.7, ctf=np.repeat(ctfs(11, 5), 2, axis=0))
+    for asked in ({"ctf": "flip"}, {"ctf": "premultiply", "ctf_box": 80}):
+        both, _ = cut(image, windows, (64, 30), **asked)
+        for one, many in zip(both, cut(image, windows, (64, 30), threads=3, **asked)[0], strict=True):
+            np.testing.assert_array_equal(one, many)
+        some = [20, 2, 13, 21]
+        part = core.filled(image, windows, Recipe(box=32, **asked).steps()).take(some)
+        for size, stack in zip((64, 30), both, strict=True):
+            np.testing.assert_array_equal(cut(image, part, (size,), **asked)[0][0], stack[some])
+
+
+def test_pixels_that_are_not_finite_reject_what_reaches_them() -> None:
+    image = micrograph((120, 120), "float32", seed=6)
+    image[0, 0] = np.nan
+    # The first holds it, the second has it in the window of its CTF, the third needs the mean of all.
+    windows = Windows(
+        box=32, pad=True, corner=np.array([(-2, 0), (8, 8), (100, 100), (40, 40)]), pixel_size=2.0, ctf=ctfs(4, 1)
+    )
+    stacks, status = cut(image, windows, (32,), ctf="flip", ctf_box=64)
+    assert status.tolist() == [Status.NOT_FINITE, Status.NOT_FINITE, Status.NOT_FINITE, Status.OK]
+    assert not stacks[0][:3].any()
+
+
+def test_gray_levels_at_the_end_of_float32_get_their_ctf() -> None:
+    image = micrograph((90, 100), "float32", seed=4)
+    corners = np.array([(20, 30), (-6, 40), (50, 60)])
+    windows = Windows(box=32, pad=True, corner=corners, pixel_size=2.0, ctf=ctfs(3, 1))
+    for exponent in (118, -140):
+        far = np.ldexp(image.astype(np.float64), exponent).astype(np.float32)
+        (stack,), status = cut(far, windows, (16,), ctf="premultiply", ctf_box=48)
+        (expected,), _ = cut(image, windows, (16,), ctf="premultiply", ctf_box=48)
+        assert set(status.tolist()) == {Status.OK}
+        np.testing.assert_allclose(stack, expected, atol=1e-5 if exponent > 0 else 2e-3)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"ctf": None}, "a CTF is needed"),
+        ({"ctf": np.zeros((1, 12))}, "a CTF is needed"),
+        ({"pixel_size": float("nan")}, "pixel size"),
+    ],
+)
+def test_ctfs_that_do_not_fit_are_refused(changes: dict[str, Any], message: str) -> None:
+    given: dict[str, Any] = {"ctf": ctfs(1, 1), "pixel_size": 2.0} | changes
+    windows = Windows(box=32, pad=False, corner=np.zeros((1, 2), np.int64), **given)
+    with pytest.raises(OptionError, match=message):
+        cut(micrograph((40, 40), "float32", seed=1), windows, (32,), ctf="flip")

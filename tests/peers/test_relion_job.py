@@ -55,6 +55,7 @@ def words(text: str) -> list[str]:
         ("--pipeline_control External/job012/ --box 64", "--box 64"),
         ("--bg_diameter_angstrom 150", "--bg-diameter 150"),
         ("--report no", "--no-report"),
+        ("--premultiply_ctf yes --ctf_box 320", "--premultiply-ctf --ctf-box 320"),
         ("--helix ends --helical_bimodal no --white_dust 5", "--helix ends --no-helical-bimodal --white-dust 5"),
     ],
 )

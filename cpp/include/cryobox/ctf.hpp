@@ -118,7 +118,7 @@ CRYOBOX_EXACT double ctf_factor(const CtfTerms& terms, double kx, double ky) noe
         }
     }
     const bool intact = terms.intact_first_peak && gamma < exact::pi / 2 && gamma > -exact::pi / 2;
-    double factor = intact ? 1 : -exact::sine_cosine(gamma).sine;
+    double factor = intact ? 1 : -exact::sine(gamma);
     if (terms.use == CtfUse::flip) { // an envelope does not change the sign
         factor = factor < 0 ? -1 : 1;
     } else if (terms.decay != 0) {

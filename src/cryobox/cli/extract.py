@@ -20,7 +20,7 @@ from cryobox.cli.command import Asked, takes
 from cryobox.cli.dry_run import dry_run
 from cryobox.cli.patterns import refuse_images
 from cryobox.cli.reports import require_report, write_report
-from cryobox.declared import CLUSTERS, MESSAGES, RUNNING, TABLES, option
+from cryobox.declared import CLUSTERS, IMAGES, MESSAGES, RUNNING, TABLES, option
 from cryobox.display import choose_display, warn
 from cryobox.errors import OptionError
 from cryobox.gpu import parse_gpus, parse_memory
@@ -44,6 +44,7 @@ __all__ = [
     "Devices",
     "Inputs",
     "Messages",
+    "RelionWords",
     "carry_out",
     "extract",
     "options_of",
@@ -82,6 +83,35 @@ class Inputs:
         "--from", default=None, help="Repeat the run of this job.json; options given here win", panel=TABLES
     )
     root: Path | None = option("--root", default=None, help="Where relative paths in tables start", panel=TABLES)
+
+
+@dataclass(frozen=True, kw_only=True, repr=False, eq=False)
+class RelionWords:
+    """RELION's words for what `--ctf` says."""
+
+    phase_flip: bool = option("--phase-flip", default=False, help="RELION's word for --ctf flip", panel=IMAGES)
+    premultiply_ctf: bool = option(
+        "--premultiply-ctf", default=False, help="RELION's word for --ctf premultiply", panel=IMAGES
+    )
+
+
+def _as_ctf(words: RelionWords, of_recipe: Asked) -> Asked:
+    """What is asked for, by the recipe's own names.
+
+    Raises
+    ------
+    OptionError
+        If flipping and multiplying are asked for together: RELION would flip, and its table say that it multiplied.
+    """
+    said = {"--phase-flip": words.phase_flip, "--premultiply-ctf": words.premultiply_ctf}
+    asked = [("flip" if flag == "--phase-flip" else "premultiply", flag) for flag, on in said.items() if on]
+    if "ctf" in of_recipe.given and of_recipe.values["ctf"] is not None:
+        asked.append((of_recipe.values["ctf"], f"--ctf {of_recipe.values['ctf']}"))
+    if len({use for use, _ in asked}) > 1:
+        raise OptionError(f"{' and '.join(flag for _, flag in asked)} contradict each other; give one of them")
+    if not asked:
+        return of_recipe
+    return Asked({**of_recipe.values, "ctf": asked[0][0]}, of_recipe.given | {"ctf"})
 
 
 @dataclass(frozen=True, kw_only=True, repr=False, eq=False)
@@ -136,12 +166,13 @@ class Messages:
         return not (self.json_events or self.quiet)
 
 
-@takes(Inputs, Sizing, Recipe, RunOptions, Devices, Clusters, Messages)
+@takes(Inputs, Sizing, Recipe, RelionWords, RunOptions, Devices, Clusters, Messages)
 def extract(
     context: typer.Context,
     of_inputs: Asked,
     of_sizes: Asked,
     of_recipe: Asked,
+    of_words: Asked,
     of_run: Asked,
     of_devices: Asked,
     of_clusters: Asked,
@@ -166,6 +197,7 @@ def extract(
     )
     if messages.report:
         require_report()
+    of_recipe = _as_ctf(RelionWords(**of_words.values), of_recipe)
     given, recorded, recipe, warnings = _what(inputs, of_sizes, of_recipe, say=messages.say)
     options = options_of(of_run, of_devices, clusters, of_sizes.values["diameter"])
     warnings = tuple(map(given.start.told, warnings))  # as the run will tell them

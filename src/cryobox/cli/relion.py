@@ -9,7 +9,7 @@ from typing import NoReturn
 
 from cryobox import __version__
 from cryobox.cli import program
-from cryobox.cli.extract import EXIT_INTERRUPTED, Clusters, Devices, Inputs, Messages
+from cryobox.cli.extract import EXIT_INTERRUPTED, Clusters, Devices, Inputs, Messages, RelionWords
 from cryobox.display import warn
 from cryobox.errors import CryoboxError
 from cryobox.options import Recipe, RunOptions
@@ -35,7 +35,7 @@ EXIT_REFUSED, EXIT_ABORTED = 2, 3
 
 def job_labels() -> dict[str, Label]:
     """The labels of an External job: the options of `cryobox extract` that mean something there."""
-    found = labels_of(Inputs, Sizing, Recipe, RunOptions, Devices, Clusters, Messages)
+    found = labels_of(Inputs, Sizing, Recipe, RelionWords, RunOptions, Devices, Clusters, Messages)
     left_out = ELSEWHERE | NOT_HERE
     return {
         label: meaning

@@ -14,7 +14,7 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from cryobox.core import STATISTICS, Status, cut, repair_hot_pixels
+from cryobox.core import STATISTICS, Status, cut, filled, repair_hot_pixels
 from cryobox.engine.devices import CPU, on_a_device
 from cryobox.errors import BackendError, MicrographError, OutputError
 from cryobox.folder.publish import sync_folder, temporary_name
@@ -205,7 +205,12 @@ def _cut(
 ) -> tuple[NDArray[np.uint8], NDArray[np.float64]]:
     """Cut all windows, block by block, and write the images of the survivors in order."""
     # What comes out of another process's message may lie anywhere in it: dask hands over unaligned arrays.
-    windows = replace(task.windows, corner=np.require(task.windows.corner, np.int64, ["C", "A"]))
+    columns: dict[str, Any] = {
+        name: np.require(values, np.float64, ["C", "A"]) for name, values in task.windows.columns().items()
+    }
+    windows = replace(task.windows, corner=np.require(task.windows.corner, np.int64, ["C", "A"]), **columns)
+    with clock.time("extract"):
+        windows = filled(image, windows, task.steps)
     total = len(windows)
     status = np.empty(total, dtype=np.uint8)
     statistics = np.empty((len(task.outputs), total, len(STATISTICS)))

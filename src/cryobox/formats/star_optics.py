@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -21,9 +21,10 @@ __all__ = [
     "arrange_optics",
     "distinct",
     "group_of_rows",
+    "image_flags",
     "image_optics",
-    "micrograph_optics",
     "image_pixel_size",
+    "micrograph_optics",
     "rows_of_picks",
     "unique_groups",
 ]
@@ -426,15 +427,25 @@ def _renumber(rows: Sequence[dict[str, str]]) -> list[dict[str, str]]:
     return [row | {GROUP: str(chosen)} for row, chosen in zip(rows, numbers, strict=True)]
 
 
-def image_optics(groups: OpticsGroups, *, boxes: Sequence[int], size: int) -> list[dict[str, str]]:
-    """The rows of data_optics for images of `size` pixels, made of windows of `boxes`, one a group."""
+def image_flags(ctf: str | None) -> dict[str, str]:
+    """What data_optics says of images to which `ctf` was done: "flip", "premultiply" or nothing."""
+    return dict(zip(IMAGE_FLAGS, ("1" if ctf == done else "0" for done in ("premultiply", "flip")), strict=True))
+
+
+def image_optics(
+    groups: OpticsGroups, *, boxes: Sequence[int], size: int, flags: Mapping[str, str]
+) -> list[dict[str, str]]:
+    """The rows of data_optics for images of `size` pixels, made of windows of `boxes`, one a group.
+
+    `flags` say what was done to all of them.
+    """
     return [
-        row
-        | {
+        {
+            **row,
             "_rlnImagePixelSize": f"{pixel_size * box / size:.6f}",
             "_rlnImageSize": str(size),
             "_rlnImageDimensionality": "2",
-            "_rlnCtfDataAreCtfPremultiplied": "0",
+            **flags,
         }
         for row, pixel_size, box in zip(groups.rows, groups.pixel_size, boxes, strict=True)
     ]

@@ -19,6 +19,7 @@ from cryobox.formats.columns import (
     CTF_RESET,
     DEFOCUS,
     DEFOCUS_OFFSET,
+    IMAGE_FLAGS,
     MADE,
     MICROSCOPE,
     OPTICS_NEUTRAL,
@@ -33,6 +34,7 @@ from cryobox.formats.star_optics import (
     OpticsGroups,
     StarTable,
     arrange_optics,
+    image_flags,
     image_optics,
     unique_groups,
 )
@@ -171,10 +173,19 @@ def write_particles(path: str | Path, particles: Particles, micrographs: Microgr
     tags, pieces = columns_of(star, rows, made, DROPPED | dropped)
     with open(path, "wb") as file:
         file.write(VERSION)
-        write_optics(file, image_optics(groups, boxes=_boxes(groups, extracted), size=extracted.size))
+        flags = _image_flags(star, micrographs, extracted.steps.ctf)
+        write_optics(file, image_optics(groups, boxes=_boxes(groups, extracted), size=extracted.size, flags=flags))
         file.writelines(b"\n" + raw.strip() + b"\n\n" for raw in (star.others if star is not None else ()))
         file.write(VERSION)
         write_loop(file, "particles", tags, pieces, len(rows))
+
+
+def _image_flags(star: StarTable | None, micrographs: Micrographs, ctf: str | None) -> dict[str, str]:
+    """What was done with the CTF of the images; what the input said was of others, and is contradicted."""
+    before = [*(star.optics if star is not None else ()), *(group.columns or {} for group in micrographs.optics)]
+    flags = image_flags(ctf)
+    said = ctf is not None or any(IMAGE_FLAGS[1] in row for row in before)
+    return flags if said else {IMAGE_FLAGS[0]: flags[IMAGE_FLAGS[0]]}
 
 
 def _boxes(groups: OpticsGroups, extracted: Extracted) -> list[int]:

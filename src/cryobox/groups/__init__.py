@@ -22,6 +22,7 @@ from cryobox.groups.subparticles import SubParticles, points_from
 from cryobox.groups.words import (
     Axes,
     ClassesFrom,
+    CtfUse,
     Edges,
     HelicalRecenter,
     Helix,
@@ -36,6 +37,7 @@ from cryobox.groups.writing import Writing
 __all__ = [
     "Axes",
     "ClassesFrom",
+    "CtfUse",
     "DEFAULT_BACKGROUND_FRACTION",
     "DEFAULT_JUNK_THRESHOLD",
     "Edges",

@@ -14,6 +14,7 @@ __all__ = [
     "Axes",
     "BackgroundKind",
     "ClassesFrom",
+    "CtfUse",
     "Edges",
     "HelicalRecenter",
     "Helix",
@@ -33,6 +34,7 @@ Style = Literal["relion", "cryosparc"]
 Tables = Literal["relion", "cryosparc", "both"]
 StoredDtype = Literal["float32", "float16"]
 ClassesFrom = Literal["2d", "3d"]
+CtfUse = Literal["flip", "premultiply"]
 Axes = Literal["relion", "cryosparc"]
 Helix = Literal["ends", "segments", "whole"]
 HelicalRecenter = Literal["across", "free", "none"]

@@ -21,6 +21,7 @@ from cryobox.particles import Particles
 from cryobox.picks.helices import crowded
 from cryobox.picks.masking import on_junk
 from cryobox.picks.points import centered_on
+from cryobox.plan.contrast import with_ctf
 from cryobox.plan.noise import plan_noise, with_noise
 from cryobox.plan.placing import every_center, place
 from cryobox.plan.scheduling import schedule
@@ -76,6 +77,7 @@ def build_plan(
             threshold=recipe.junk_threshold,
         )  # fmt: skip
     places = place(particles, micrograph, reason, decided, grounds, junk)
+    places = with_ctf(particles, micrographs, micrograph, places, decided, grounds)
     named = micrographs_with_picks(particles, match, None)
     work = schedule(micrographs, micrograph, places, decided, grounds, named, particles.copy_of)
     noise = None

@@ -167,7 +167,7 @@ def task_of(
                 background_radius=radius,
             )
         )
-    if decided.steps.filtered:
+    if decided.steps.measured:
         check_resolutions(decided.steps, pixel_size, micrographs.names[row])
         windows = replace(windows, pixel_size=pixel_size)
     path, columns = micrographs.paths[row], windows.columns()
@@ -179,7 +179,7 @@ def task_of(
             header.dtype.str, recipe.tiff_flip, windows.box, windows.pad, list(map(_fields, outputs)),
             _fields(decided.steps), BITS, *columns, *(["neighbors"] if windows.neighbors is not None else []),
             *([{"hot_pixels": recipe.hot_pixels}] if recipe.hot_pixels is not None else []),
-            *([{"pixel_size": pixel_size}] if decided.steps.filtered else []),
+            *([{"pixel_size": pixel_size}] if decided.steps.measured else []),
         ]
     )  # fmt: skip
     return Task(

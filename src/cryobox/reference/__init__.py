@@ -43,7 +43,7 @@ from cryobox.reference.images import (
 from cryobox.reference.masks import bad_part, has_label, label_at, touches
 from cryobox.reference.noise import free_places, noise_boxes
 from cryobox.reference.repair import hot_pixel_levels, repair_hot_pixels
-from cryobox.reference.spectrum import filtered, moved
+from cryobox.reference.spectrum import ctf_factors, filtered, moved
 
 __all__ = [
     "EDGE",
@@ -59,6 +59,7 @@ __all__ = [
     "background_mask",
     "bad_part",
     "crop_matrix",
+    "ctf_factors",
     "depth_of_point",
     "dust_mask",
     "edge_status",

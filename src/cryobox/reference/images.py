@@ -20,7 +20,7 @@ from cryobox.reference.geometry import (
     edge_status,
     window,
 )
-from cryobox.reference.spectrum import filter_factors, moved, times
+from cryobox.reference.spectrum import ctf_factors, filter_factors, moved, times, with_ctf
 
 __all__ = [
     "background_mask",
@@ -144,13 +144,17 @@ def extract(
     lowpass: float | None = None,
     highpass: float | None = None,
     filter_width: float = 2.0,
+    ctf: Literal["flip", "premultiply"] | None = None,
+    ctf_box: int | None = None,
+    ctf_intact_first_peak: bool = False,
+    ctfs: NDArray[np.float64] | None = None,
 ) -> tuple[tuple[Floats, ...], tuple[str, ...]]:
     """Cut, crop and normalize particles.
 
-    For each: window; minus the window's mean; filtered; moved by its `residual`; Fourier crop to every size, each from
-    the whole window; dust; normalize (or add what is left of the mean back); times -1 if `invert`. A window with a
-    value that is not finite is `NOT_FINITE`; one that any of the sizes cannot be normalized for is `NO_CONTRAST`.
-    Rejected particles are zeros.
+    For each: window; minus the window's mean; times its CTF; filtered; moved by its `residual`; Fourier crop to every
+    size, each from the whole window; dust; normalize (or add what is left of the mean back); times -1 if `invert`. A
+    window with a value that is not finite is `NOT_FINITE`; one that any of the sizes cannot be normalized for is
+    `NO_CONTRAST`. Rejected particles are zeros.
 
     Parameters
     ----------
@@ -171,6 +175,8 @@ def extract(
         How far each image is moved, (y, x) in pixels of the micrograph.
     pixel_size, lowpass, highpass, filter_width : float
         Å, and Fourier pixels of the box: see `filtered`.
+    ctf, ctf_box, ctf_intact_first_peak, ctfs
+        What is done with the CTF, the side of the window in which it is, and the numbers of each: see `ctf_factors`.
 
     Returns
     -------
@@ -193,12 +199,15 @@ def extract(
             mask, _ = without_neighbors(mask, corner, box, neighbors, radius)
             if keys is not None and (white_dust is not None or black_dust is not None):
                 cropped = replace_dust(cropped, mask, white_dust, black_dust, keys[i])
-            transformed = size < box or residual is not None or factors is not None
+            transformed = size < box or residual is not None or factors is not None or ctf is not None
             return _normalize(cropped, radius, ramp=ramp, scale_const=scale_const, cropped=transformed, mask=mask)
 
         made, status = _extract_one(
             image, corner, box, sizes, radii, edges, finish if normalize else None, invert,
             None if residual is None else residual[i], factors,
+            None if ctf is None or ctfs is None else (
+                ctf_factors(ctf_box or box, pixel_size, ctfs[i], ctf, ctf_intact_first_peak)
+            ),
         )  # fmt: skip
         for stack, particle in zip(images, made, strict=False):
             stack[i] = particle
@@ -217,6 +226,7 @@ def _extract_one(
     invert: bool,
     residual: NDArray[np.float64] | None,
     factors: Floats | None,
+    of_ctf: Floats | None,
 ) -> tuple[list[Floats], str]:
     """Return the particle in every size and `OK`, or nothing and why."""
     status = edge_status((image.shape[0], image.shape[1]), corner, box, edges)
@@ -227,8 +237,13 @@ def _extract_one(
         return [], NOT_FINITE
     mean = math.fsum(pixels.ravel()) / pixels.size
     level, pixels = mean, pixels - mean
+    if of_ctf is not None:
+        treated = with_ctf(image, corner, box, of_ctf)
+        if treated is None:
+            return [], NOT_FINITE
+        level, pixels = treated
     if factors is not None:
-        level, pixels = mean * float(factors[0, 0]), times(pixels, factors)
+        level, pixels = level * float(factors[0, 0]), times(pixels, factors)
     made = []
     for size, radius in zip(sizes, radii, strict=True):
         cropped = fourier_crop(pixels, size) if residual is None else moved(pixels, residual, size)

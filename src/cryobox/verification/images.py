@@ -180,6 +180,7 @@ def _cut(
         keys=[reference.noise_key(window.seed, (y, x)) for y, x in window.corner.tolist()],
         residual=window.residual,
         pixel_size=window.pixel_size,
+        ctfs=window.ctf,
         **asdict(task.steps),
     )
     return [stack[0] for stack in stacks], words[0]
