@@ -9,7 +9,7 @@ from __future__ import annotations
 import argparse
 import time
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -33,12 +33,20 @@ class Asked:
     steps: dict[str, Any] | None = None
     neighbors: bool = False
     hot_pixels: float | None = None
+    subpixel: bool = False
+    ctfs: Literal["none", "one", "each"] = "none"  # one for all, or one a particle
 
 
 OPTIONS = {
     "dust": Asked(limit=1.1, steps={"white_dust": 4.0, "black_dust": 4.0}),
     "crowded background": Asked(limit=1.3, neighbors=True),
     "hot pixels": Asked(limit=1.3, hot_pixels=8.0),
+    "subpixel": Asked(limit=1.05, subpixel=True),
+    "lowpass": Asked(limit=1.05, steps={"lowpass": 20.0}),
+    "flip": Asked(limit=1.35, steps={"ctf": "flip"}, ctfs="one"),
+    "flip, each": Asked(limit=1.7, steps={"ctf": "flip"}, ctfs="each"),
+    "premultiply": Asked(limit=1.35, steps={"ctf": "premultiply"}, ctfs="one"),
+    "premultiply, each": Asked(limit=1.7, steps={"ctf": "premultiply"}, ctfs="each"),
 }
 
 
@@ -78,7 +86,11 @@ class _Call:
         ]
         centers = (corner + what.box // 2).astype(np.float64)
         near = centers[np.argsort(centers[:, 0], kind="stable")] if asked.neighbors else None
-        self._windows = Windows(box=what.box, pad=False, corner=corner, neighbors=near, seed=1)
+        self._windows = Windows(
+            box=what.box, pad=False, corner=corner, neighbors=near, seed=1, pixel_size=1.0,
+            residual=np.random.default_rng(2).uniform(-0.5, 0.5, corner.shape) if asked.subpixel else None,
+            ctf=None if asked.ctfs == "none" else _fits(len(corner), apart=asked.ctfs == "each"),
+        )  # fmt: skip
         self._into = [np.empty((len(corner), size, size), np.float32) for size in what.sizes]
         self._original, self._image, self._hot = image, image.copy(), asked.hot_pixels
 
@@ -89,6 +101,14 @@ class _Call:
             core.repair_hot_pixels(self._image, self._hot, seed=1)
         core.cut(self._image, self._windows, self._outputs, self._steps, into=self._into)
         return time.process_time() - begin
+
+
+def _fits(count: int, *, apart: bool) -> NDArray[np.float64]:
+    """The CTF of each particle, as `windows.CTF` has it."""
+    fits = np.tile((300.0, 2.7, 0.1, 15000.0, 14500.0, 30.0, 0.0, 0.0, 1.0, 1.0, 0.0, 0.0, 1.0), (count, 1))
+    if apart:
+        fits[:, 3:5] += np.random.default_rng(3).uniform(-3000, 3000, (count, 1))
+    return fits
 
 
 def _ratios(plain: _Call, other: _Call) -> list[float]:
