@@ -16,6 +16,7 @@ import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import mrcfile
 import numpy as np
@@ -74,7 +75,7 @@ def main() -> None:
     real = simulate(data, micrographs=arguments.micrographs, seed=1)
     write_map(data / "truth.mrc", density())
     write_map(data / "start.mrc", low_passed(density(), START))
-    figures: dict[str, list[dict[str, object]]] = {}
+    figures: dict[str, list[dict[str, Any]]] = {}
     firsts = {
         "RELION": relion_extract(data, "picks.star", "first_relion"),
         "cryobox": extract(data, "picks.star", "first"),
@@ -229,7 +230,7 @@ def extract(data: Path, picks: str, name: str, *more: str) -> str:
     return f"Extract/{name}/particles.star"
 
 
-def refined(data: Path, table: str, seed: int, threads: int) -> dict[str, object]:
+def refined(data: Path, table: str, seed: int, threads: int) -> dict[str, Any]:
     """Refine a table's particles around their orientations, and compare the map with the density."""
     place = f"Refine/{Path(table).parent.name}_{seed}"
     (data / place).mkdir(parents=True)
@@ -241,7 +242,7 @@ def refined(data: Path, table: str, seed: int, threads: int) -> dict[str, object
     )
     run(data, ["relion_refine", *words.split()])
     curve = shell_correlation(mrcfile.read(data / place / f"run_it{ITERATIONS:03d}_class001.mrc"), density())
-    print(f"{place}: {resolution(curve):.2f} Å, mean correlation {np.mean(curve[1:]):.5f}", flush=True)
+    print(f"{place}: {resolution(curve):.2f} Å", flush=True)
     return {"seed": seed, "resolution_angstrom": resolution(curve), "correlation": curve.tolist()}
 
 
@@ -284,12 +285,17 @@ def low_passed(values: Floats, angstrom: float) -> Floats:
     return np.fft.ifftn(np.fft.fftn(values) * weight).real
 
 
-def report(figures: dict[str, list[dict[str, object]]]) -> None:
-    """Print a line for each arm."""
+def report(figures: dict[str, list[dict[str, Any]]]) -> None:
+    """Print the table of docs/proof.md: correlations of the shells that every map shows, seed by seed."""
+    curves = {name: np.array([one["correlation"] for one in seeds]) for name, seeds in figures.items()}
+    shown = min(int(np.argmax(curve < 0.5)) for every in curves.values() for curve in every)
+    finest = BOX * PIXEL / (shown - 1)
+    print(f"| | resolution, Å | mean correlation to {finest:.1f} Å | at {finest:.1f} Å |\n|---|---|---|---|")
     for name, seeds in figures.items():
         texts = [f"{one['resolution_angstrom']:.2f}" for one in seeds]
-        means = [float(np.mean(one["correlation"][1:])) for one in seeds]  # type: ignore[index]
-        print(f"{name:28} {' '.join(texts)} Å   mean correlation {' '.join(f'{mean:.5f}' for mean in means)}")
+        means = [f"{curve[1:shown].mean():.5f}" for curve in curves[name]]
+        last = [f"{curve[shown - 1]:.3f}" for curve in curves[name]]
+        print(f"| {name} | {' '.join(texts)} | {' '.join(means)} | {' '.join(last)} |")
 
 
 if __name__ == "__main__":

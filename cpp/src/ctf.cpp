@@ -63,8 +63,10 @@ void fill_rows(const CtfTerms& terms, double kx, Index first, Index count, doubl
         }
         return;
     }
-    const auto fill = flip ? (terms.intact_first_peak ? &fill_rows<true, true> : &fill_rows<true, false>)
-                           : (terms.intact_first_peak ? &fill_rows<false, true> : &fill_rows<false, false>);
+    auto* fill = terms.intact_first_peak ? &fill_rows<false, true> : &fill_rows<false, false>;
+    if (flip) {
+        fill = terms.intact_first_peak ? &fill_rows<true, true> : &fill_rows<true, false>;
+    }
     fill(terms, kx, static_cast<int>(first), static_cast<int>(count), scale, out);
 }
 
@@ -175,7 +177,8 @@ double apply_ctf_apart(const Plan& plan, const ImageView& image, Corner corner, 
     const Index side = plan.options.spectral.ctf_window;
     const Index around = (side - plan.box) / 2;
     const auto points = static_cast<double>(side) * static_cast<double>(side);
-    const Filled window(image, Corner{corner.y - around, corner.x - around}, side, plan.options.spectral.fill);
+    const Filled window(image, Corner{.y = corner.y - around, .x = corner.x - around}, side,
+                        plan.options.spectral.fill);
     const double mean = window.sum(kernels) / points;
     if (!std::isfinite(mean)) {
         return mean;

@@ -27,8 +27,8 @@ enum CtfNumber : std::uint8_t {
     ctf_bfactor,
     ctf_scale,
     ctf_magnification, ///< the first of four
-    ctf_numbers = ctf_magnification + 4
 };
+inline constexpr int ctf_numbers = ctf_magnification + 4;
 
 /// A CTF made ready for many coefficients of windows of one side.
 struct CtfTerms {
@@ -99,8 +99,8 @@ CRYOBOX_EXACT double even_zernike(Index i, double x, double y) noexcept {
     double radial = 0;
     for (Index j = 0; j <= last; ++j) {
         radial = radial * square + coefficient;
-        const auto above = static_cast<double>(((n + order) / 2 - j) * (last - j));
-        coefficient = -coefficient * above / static_cast<double>((n - j) * (j + 1));
+        const Index above = ((n + order) / 2 - j) * (last - j);
+        coefficient = -coefficient * static_cast<double>(above) / static_cast<double>((n - j) * (j + 1));
     }
     return radial * (m < 0 ? imaginary : real);
 }
@@ -112,9 +112,9 @@ CRYOBOX_EXACT double ctf_factor(const CtfTerms& terms, double kx, double ky) noe
     const double square = x * x + y * y;
     double gamma = terms.second[0] * x * x + terms.second[1] * x * y + terms.second[2] * y * y +
                    terms.fourth * square * square + terms.constant;
-    for (Index i = 0; i < static_cast<Index>(terms.zernike.size()); ++i) {
-        if (terms.zernike[static_cast<std::size_t>(i)] != 0) {
-            gamma += terms.zernike[static_cast<std::size_t>(i)] * even_zernike(i, x, y);
+    for (std::size_t i = 0; i < terms.zernike.size(); ++i) {
+        if (terms.zernike[i] != 0) {
+            gamma += terms.zernike[i] * even_zernike(static_cast<Index>(i), x, y);
         }
     }
     const bool intact = terms.intact_first_peak && gamma < exact::pi / 2 && gamma > -exact::pi / 2;

@@ -4,6 +4,7 @@
 #pragma once
 
 #include <cmath>
+#include <numbers>
 
 #ifdef __CUDACC__
 #define CRYOBOX_EXACT __host__ __device__ inline
@@ -13,7 +14,7 @@
 
 namespace cryobox::exact {
 
-inline constexpr double pi = 0x1.921fb54442d18p+1;
+inline constexpr double pi = std::numbers::pi;
 
 struct SineCosine {
     double sine;
@@ -65,12 +66,13 @@ CRYOBOX_EXACT SineCosine of_turns(double turns) noexcept {
 /// exact as above.
 CRYOBOX_EXACT double sine(double angle) noexcept {
     constexpr double whole = 0x1.8p52; // added and taken off: what is left is a whole number
-    const double n = (angle * 0x1.45f306dc9c883p-2 + whole) - whole;
+    const double n = (angle * std::numbers::inv_pi + whole) - whole;
+    // Three parts of pi, and not the nearest double. NOLINTNEXTLINE(modernize-use-std-numbers)
     const double r = ((angle - n * 0x1.921fb544p+1) - n * 0x1.0b4611a6p-33) - n * 0x1.3198a2e037073p-68;
     const double odd = n - 2 * ((n * 0.5 + whole) - whole);
     const double q = r * r;
     double sum = 1.0 / 51090942171709440000.0;
-    sum = -1.0 / 121645100408832000 + q * sum;
+    sum = -1.0 / 121645100408832000.0 + q * sum;
     sum = 1.0 / 355687428096000 + q * sum;
     sum = -1.0 / 1307674368000 + q * sum;
     sum = 1.0 / 6227020800 + q * sum;
@@ -102,7 +104,8 @@ CRYOBOX_EXACT double exponential(double x) noexcept {
     if (x > 709.7) {
         return HUGE_VAL;
     }
-    const double n = std::floor(x * 0x1.71547652b82fep+0 + 0.5);
+    const double n = std::floor(x * std::numbers::log2e + 0.5);
+    // Two parts of the logarithm of 2. NOLINTNEXTLINE(modernize-use-std-numbers)
     const double r = (x - n * 0x1.62e42fefa38p-1) - n * 0x1.ef35793c76730p-45;
     double sum = 1;
     for (int i = 14; i > 0; --i) {
