@@ -136,3 +136,4 @@ def test_the_page_of_options_is_the_program_s() -> None:
 # Options of pip, git, RELION, Slurm and the like, and of this repository's own tools.
 THEIRS = {"--data", "--extract", "--recenter", "--array", "--wrap", "--multiply", "--mem", "--time", "--cpus-per-task"}
 THEIRS |= {"--add", "--schedule"}  # relion_pipeliner's --addJob, --addJobOptions
+THEIRS |= {"--coord", "--scale", "--norm", "--golden"}  # of relion_preprocess; bench.relion5_cases
