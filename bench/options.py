@@ -39,6 +39,7 @@ class Asked:
 
 OPTIONS = {
     "dust": Asked(limit=1.1, steps={"white_dust": 4.0, "black_dust": 4.0}),
+    "measures": Asked(limit=1.1, steps={"measures": True}),
     "crowded background": Asked(limit=1.3, neighbors=True),
     "hot pixels": Asked(limit=1.3, hot_pixels=8.0),
     "subpixel": Asked(limit=1.05, subpixel=True),

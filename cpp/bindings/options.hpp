@@ -132,6 +132,7 @@ inline ExtractOptions extract_options(const py::kwargs& given) {
     options.radii = keywords.take<std::vector<double>>("radii");
     options.steps.white_dust = keywords.take<std::optional<double>>("white_dust").value_or(0.0);
     options.steps.black_dust = keywords.take<std::optional<double>>("black_dust").value_or(0.0);
+    options.steps.measures = keywords.take<bool>("measures");
     options.axes = rows_of<Axis, double>(keywords, "axes");
     options.neighbors = rows_of<Position, double>(keywords, "neighbors");
     options.noise = rows_of<std::uint64_t, std::uint64_t>(keywords, "noise");

@@ -414,8 +414,9 @@ private:
                 row[background_mean] = shared.how.level;
                 row[background_sd] = shared.how.sd;
                 row[clamped] = shared.c[0];
-                row[dust] = 0;
-                row[crowded] = 0;
+                for (int column = dust; column < statistics_count; ++column) { // what GPUs have no step for
+                    row[column] = 0;
+                }
                 if (!is_finite(mean_left)) {
                     shared.how.status = overflown(steps);
                 }

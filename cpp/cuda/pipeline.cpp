@@ -200,8 +200,9 @@ void extract(const ImageView& image, std::span<const Corner> corners, std::span<
     check_image(image);
     check_arguments(corners, outputs, options, status, statistics);
     require(options.threads >= 1, "threads must be at least 1");
-    require(options.axes.empty() && options.neighbors.empty() && !replaces_dust(options.steps),
-            "tubes, neighbors and dust are the CPU's");
+    require(options.axes.empty() && options.neighbors.empty() && !replaces_dust(options.steps) &&
+                !options.steps.measures,
+            "tubes, neighbors, dust and measures are the CPU's");
     require(!options.spectral.any(), "shifts by fractions of a pixel, filters and CTFs are the CPU's");
     for (std::size_t k = 0; options.steps.normalize && k < outputs.size(); ++k) {
         check_radius(outputs[k].size, options.radii[k]); // even where no corner is inside

@@ -64,6 +64,7 @@ void check_arguments(std::span<const Corner> corners, std::span<const StackView>
     require(std::isfinite(white) && white >= 0 && std::isfinite(black) && black >= 0,
             "white_dust and black_dust must be positive numbers, or 0 for none");
     require(!replaces_dust(options.steps) || options.steps.normalize, "dust is replaced in normalized images only");
+    require(!options.steps.measures || options.steps.normalize, "only normalized images are measured");
     require(!replaces_dust(options.steps) || options.noise.size() == corners.size(),
             "one key of noise is needed for every corner");
     require(options.axes.empty() || options.axes.size() == corners.size(), "one axis is needed for every corner");

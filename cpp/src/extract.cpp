@@ -167,6 +167,8 @@ void extract(const ImageView& image, std::span<const Corner> corners, std::span<
         if (!std::isfinite(means.window)) {
             return Status::not_finite;
         }
+        const double of_window =
+            plan.steps.measures ? Window(image, corner, plan.box).saturated(plan.kernels, workspace.rows.data()) : 0;
         Status result = Status::ok;
         for (std::size_t k = 0; k < plan.outputs.size() && result == Status::ok; ++k) {
             const OutputPlan& output = plan.outputs[k];
@@ -179,6 +181,9 @@ void extract(const ImageView& image, std::span<const Corner> corners, std::span<
             const double mean = transformed ? means.spectrum : means.window;
             double* row = statistics.data() + (static_cast<Index>(k) * count + n) * statistics_count;
             result = finish_image(plan, output, mean, n, corner, workspace, ahead, row);
+            if (plan.steps.measures && k == 0 && result == Status::ok) {
+                row[saturated] = of_window;
+            }
         }
         return result;
     };

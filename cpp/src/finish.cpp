@@ -1,6 +1,7 @@
 // What the passes over an image measure, and what steps.hpp makes of it.
 #include "finish.hpp"
 
+#include <algorithm>
 #include <cmath>
 #include <cstdint>
 #include <cstring>
@@ -32,6 +33,26 @@ Index replace_dust(const Kernels& kernels, float* image, Index size, const Dust&
         }
     }
     return count;
+}
+
+/// The numbers of an image that need passes of their own; see `Statistic`.
+void fill_measures(const Plan& plan, const OutputPlan& output, const Finishing& how, Index n, Workspace& workspace,
+                   const Beside& beside, double* statistics) noexcept {
+    const Background* background = output.background;
+    const Background* middle = &plan.middle;
+    if (!plan.options.axes.empty()) {
+        background = &workspace.tube; // as `own_background` left it
+        workspace.middle.outside_tube(output.stack.size, plan.options.axes[static_cast<std::size_t>(n)],
+                                      output.radius / 2);
+        middle = &workspace.middle;
+    }
+    const MeasureSums sums =
+        plan.kernels.measure_sums(workspace.image.data(), background->runs(), middle->runs(), how.finish.plane, beside);
+    const double variance = how.sd * how.sd;
+    const double inside = sums.inside / sums.inside_count;
+    statistics[contrast] = (plan.steps.invert ? -1 : 1) * sums.middle / sums.middle_count / how.sd;
+    statistics[signal_to_noise] = (sums.inside_square / sums.inside_count - inside * inside) / variance - 1;
+    statistics[local_variance] = sums.squares > 0 ? sums.local / sums.squares / variance : 0;
 }
 
 /// How an image is finished, and what was found on the way.
@@ -99,6 +120,10 @@ Status finish_image(const Plan& plan, const OutputPlan& output, double window_me
     statistics[clamped] = static_cast<double>(result.clamped);
     statistics[dust] = static_cast<double>(measured.dust);
     statistics[crowded] = measured.crowded ? 1 : 0;
+    std::fill(statistics + contrast, statistics + statistics_count, 0.0);
+    if (plan.steps.measures && &output == &plan.outputs.front()) {
+        fill_measures(plan, output, how, n, workspace, beside, statistics);
+    }
     return Status::ok;
 }
 

@@ -95,6 +95,10 @@ void Background::add(Index begin, Index end) noexcept {
 Background::Background(Index size, double radius) {
     check_radius(size, radius);
     make_room(size, 0);
+    outside_circle(size, radius);
+}
+
+void Background::outside_circle(Index size, double radius) noexcept {
     begin(size);
     const Index half = size / 2;
     Index inner = -1; // of the row before: the circle's edge moves little from row to row

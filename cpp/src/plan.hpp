@@ -42,6 +42,7 @@ struct Plan {
     const Transform* ctf_backward = nullptr;
     Index columns = 0;   ///< columns of the window's transform that any output keeps
     Index neighbors = 0; ///< the most that any window has
+    Background middle;   ///< with measures: all but the middle of the first output, unless in a tube
     Index fetches = 0;   ///< calls in which the next window is asked for, spread over what takes longest
 
     /// @param backgrounds one per output, or none where nothing is normalized
@@ -58,6 +59,10 @@ struct Plan {
     /// Plan the transforms of all outputs that are made in Fourier space, and the pace at which the next window is
     /// asked for.
     void prepare() {
+        if (steps.measures && options.axes.empty()) {
+            middle.make_room(outputs.front().stack.size, 0);
+            middle.outside_circle(outputs.front().stack.size, outputs.front().radius / 2);
+        }
         const Index passes = steps.normalize ? 3 : 1; // over the rows of a window that is not cropped
         fetches = passes * box;
         for (OutputPlan& output : outputs) {
@@ -97,13 +102,16 @@ struct Plan {
         workspace.by_column.reserve(room_for_columns(largest));
         if (steps.normalize && !options.axes.empty()) {
             workspace.tube.make_room(largest, 0);
+            workspace.middle.make_room(steps.measures ? largest : 0, 0);
         }
         if (steps.normalize && !options.neighbors.empty()) {
             workspace.near.reserve(static_cast<std::size_t>(neighbors));
             workspace.alone.make_room(largest, neighbors);
         }
-        if (forward != nullptr) {
+        if (forward != nullptr || steps.measures) {
             workspace.rows.reserve(2 * box);
+        }
+        if (forward != nullptr) {
             workspace.before.reserve(box);
             workspace.after.reserve(box);
             workspace.columns.reserve(columns * column_stride(box));

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <algorithm>
+#include <cmath>
 
 #include "cryobox/crop.hpp"
 #include "cryobox/image.hpp"
@@ -36,6 +37,21 @@ public:
             }
         }
         return total;
+    }
+
+    /// The part of the pixels that are the largest number of their type, where a detector can count no further.
+    [[nodiscard]] double saturated(const Kernels& kernels, float* row) const noexcept {
+        const auto end = static_cast<float>(largest_count(image_.type));
+        const float below = std::nextafter(end, 0.0F);
+        Index count = 0;
+        for (Index y = 0; end > 0 && y < box_; ++y) {
+            read(kernels, y, 1, 0.0, row);
+            for (Index x = kernels.find_beyond(row, 0, box_, -end, below); x < box_;
+                 x = kernels.find_beyond(row, x + 1, box_, -end, below)) {
+                ++count;
+            }
+        }
+        return static_cast<double>(count) / (static_cast<double>(box_) * static_cast<double>(box_));
     }
 
     /// All pixels as they are, and their sum.

@@ -33,13 +33,14 @@ struct Workspace {
     Buffer<float> image;      // an output before it is finished
     Buffer<double> by_column; // what a pass over it tabulates
     Background tube;          // of the window at hand
+    Background middle;        // all but the middle of that tube
     Background alone;         // the same without its neighbors
     std::vector<Position> near;
 
     [[nodiscard]] Index bytes() const noexcept {
         return rows.bytes() + before.bytes() + after.bytes() + columns.bytes() + cropped.bytes() + image.bytes() +
                by_column.bytes() + turns.bytes() + factors.values.bytes() + apart.values.bytes() + treated.bytes() +
-               tube.bytes() + alone.bytes() + static_cast<Index>(near.capacity() * sizeof(Position));
+               tube.bytes() + middle.bytes() + alone.bytes() + static_cast<Index>(near.capacity() * sizeof(Position));
     }
 };
 

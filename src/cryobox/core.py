@@ -46,7 +46,7 @@ _IMPORTED_BY = os.getpid()
 
 _DEFAULT: dict[str, Any] = {field.name: field.default for field in dataclasses.fields(Recipe)}
 
-_STEPS_OF_A_BACKEND = ("normalize", "ramp", "invert", "scale_const", "white_dust", "black_dust")
+_STEPS_OF_A_BACKEND = ("normalize", "ramp", "invert", "scale_const", "white_dust", "black_dust", "measures")
 
 CTF_USES = (None, "flip", "premultiply")
 """What is done with a CTF, in the order of the core's numbers for it."""

@@ -44,6 +44,8 @@ class Steps:
     ----------
     normalize, ramp, invert, scale_const, white_dust, black_dust
         As in `Recipe`.
+    measures : bool
+        Whether the statistics that need passes of their own are filled.
     tube : bool
         Whether the background lies outside a tube, whose direction each window has.
     lowpass, highpass, filter_width, ctf, ctf_box, ctf_intact_first_peak
@@ -58,6 +60,7 @@ class Steps:
     tube: bool = False
     white_dust: float | None = None
     black_dust: float | None = None
+    measures: bool = False
     lowpass: float | None = None
     highpass: float | None = None
     filter_width: float = FILTER_WIDTH
@@ -119,6 +122,12 @@ class Recipe(Writing, Images, Spectrum, Helices, SubParticles, Positions, Select
     white_dust, black_dust : float, optional
         Pixels brighter (darker) than the background's mean by more than so many of its sd become Gaussian noise of that
         mean and sd, after the crop and before the plane is fitted. Needs `normalize`.
+    measures : bool
+        Write numbers of each particle into the tables (`cryobox.filtering.MEASURES`): mean, sd and extremes of its
+        first stored image, mean and sd of its background, contrast, signal-to-noise, local variance, saturated part,
+        dust.
+    filter : str, optional
+        Reject particles whose measures do not fit, as "background_sd_relative < 1.5 and contrast > 0.02".
     hot_pixels : float, optional
         Before windows are cut, pixels of the micrograph more than so many robust sd above its median, and above the
         median of the 5 x 5 pixels around, become the median of the good ones there.
@@ -279,7 +288,7 @@ class Recipe(Writing, Images, Spectrum, Helices, SubParticles, Positions, Select
         """The steps that this recipe asks for; a contrast that is not decided counts as not inverted."""
         return Steps(
             **{field.name: getattr(self, field.name) for field in dataclasses.fields(Steps)}
-            | {"invert": bool(self.invert)}
+            | {"invert": bool(self.invert), "measures": self.measures or self.filter is not None}
         )
 
     @property

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from cryobox.filtering import MEASURES
+from cryobox.measuring import of_windows
 from cryobox.particles import Reason
 from cryobox.plan import ACCEPTED, REASONS, Plan, groups_of
 from cryobox.results import TaskResult
@@ -30,6 +32,8 @@ class Outcome:
         0-based index in its stack; -1 where there is none.
     incomplete : dict of int to str
         Micrographs that could not be used, with the reason.
+    measures : ndarray, shape (picks, len(MEASURES)), float32, optional
+        Of the picks that could be cut, kept or left out by the filter, nan for others; None where nothing is measured.
     noise : Outcome, optional
         The same of the boxes of noise, where the plan has some.
     """
@@ -37,6 +41,7 @@ class Outcome:
     fate: NDArray[np.int8]
     slot: NDArray[np.int64]
     incomplete: dict[int, str]
+    measures: NDArray[np.float32] | None = None
     noise: Outcome | None = None
 
     @property
@@ -93,10 +98,12 @@ def outcome_of(
     sizes = [len(group) for group in groups]
     first_of_group = np.repeat(np.cumsum([0, *sizes[:-1]]), sizes) if groups else np.empty(0, np.intp)
     whole = np.repeat([all(task.id in results for task in group) for group in groups], sizes).tolist()
+    done = np.ones(len(plan.tasks), np.bool_)
     for t, task in enumerate(plan.tasks):
         some, result = slice(offset[t], offset[t + 1]), results.get(task.id)
         if result is None or not whole[t] or (shard is not None and task.id not in shard):
             of_window[some] = PENDING
+            done[t] = False
         elif result.error:
             incomplete[int(plan.work.task_micrograph[t])] = result.error
             of_window[some] = REASONS.index(Reason.MICROGRAPH)
@@ -119,7 +126,24 @@ def outcome_of(
         if shard is not None:
             of_shard = {task.noise.id for task in plan.tasks if task.noise is not None and task.id in shard}
         noise = outcome_of(plan.noise.plan, noise_results(plan, results), shard=of_shard, first=False)
-    return Outcome(fate=fate, slot=slot, incomplete=incomplete, noise=noise)
+    measures = _measures(plan, results, done, window, len(fate))
+    return Outcome(fate=fate, slot=slot, incomplete=incomplete, measures=measures, noise=noise)
+
+
+def _measures(
+    plan: Plan, results: Mapping[str, TaskResult], done: NDArray[np.bool_], window: NDArray[np.intp], picks: int
+) -> NDArray[np.float32] | None:
+    """Measures of all picks. `done`: the tasks that are told of; `window`: of each row of the work, of all tasks'."""
+    if not plan.decided.steps.measures:
+        return None
+    measures = np.full((picks, len(MEASURES)), np.nan, np.float32)
+    found = [
+        of_windows(results[task.id] if of_task else TaskResult(id="", error="not done"), len(task.windows))
+        for task, of_task in zip(plan.tasks, done.tolist(), strict=True)
+    ]
+    if found:
+        measures[plan.work.rows] = np.concatenate(found)[window]
+    return measures
 
 
 def noise_results(plan: Plan, results: Mapping[str, TaskResult]) -> dict[str, TaskResult]:

@@ -38,6 +38,7 @@ class Reason(StrEnum):
     EXCLUDED = "box over an excluded rectangle"
     JUNK = "junk in the mask"
     NO_FILAMENT = "of no filament"
+    FILTER = "left out by the filter"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

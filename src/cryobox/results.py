@@ -48,6 +48,9 @@ class TaskResult:
     counts : dict of str to int
         What steps found in it, where it is not 0: pixels replaced as "dust" (in images of the first size), particles
         too "crowded" for a background without their neighbors, "hot_pixels" of the micrograph.
+    measures : str
+        Of the windows that could be cut, kept or left out by the filter, as `measuring.as_text` has them; "" where they
+        are not asked for.
     noise : TaskResult, optional
         The same of the boxes of noise that were cut with it.
     """
@@ -66,6 +69,7 @@ class TaskResult:
     warnings: tuple[str, ...] = ()
     error: str = ""
     counts: dict[str, int] = field(default_factory=dict)
+    measures: str = ""
     noise: TaskResult | None = None
 
     @property

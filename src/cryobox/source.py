@@ -67,6 +67,11 @@ class ParticleSource:
         recipe: Recipe,
         root: str | os.PathLike[str] | None = None,
     ) -> None:
+        if recipe.measures or recipe.filter is not None:
+            raise OptionError(
+                "measures stand in tables, and a filter goes by them when all particles are cut: ParticleSource has "
+                "neither; run with them, and give it the table of what is kept"
+            )
         if recipe.noise_particles is not None:
             raise OptionError(
                 "noise_particles makes stacks and tables of its own, and a ParticleSource has none; leave it out"

@@ -7,11 +7,13 @@ import tempfile
 from collections.abc import Callable, Collection
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from cryobox.errors import OutputError
+from cryobox.filtering import MEASURES
 from cryobox.folder.layout import RECORD, TABLE_FOLDER, output_names, table_name, table_names
 from cryobox.folder.publish import publish_files, sync_folder
 from cryobox.formats import table_writer
@@ -194,6 +196,13 @@ def stack_text(folder: Path, stack: str, suffix: str, start: Start, place: Path 
     return (relative / stack).as_posix()
 
 
+def _measures(plan: Plan, found: Outcome, picks: NDArray[np.intp]) -> dict[str, NDArray[Any]]:
+    """Measures of picks as columns of a table, where they are asked for."""
+    if not plan.recipe.measures or found.measures is None:
+        return {}
+    return dict(zip(MEASURES, found.measures[picks].T, strict=True))
+
+
 def _native_job(
     write: Callable[[Path, Particles, Micrographs, Extracted], None],
     particles: Particles,
@@ -225,7 +234,7 @@ def _extracted(
         shape=plan.grounds.shape,
         pixel_size=plan.grounds.pixel_size,
         moved=plan.places.moved[picks],
-        columns={name: values[picks] for name, values in plan.columns.items()},
+        columns={name: values[picks] for name, values in plan.columns.items()} | _measures(plan, found, picks),
         alignments=tuple(alignment.take(picks) for alignment in plan.places.alignments),
         steps=plan.decided.steps,
         refresh_ctf=recipe.refresh_ctf,

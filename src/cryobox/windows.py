@@ -16,11 +16,13 @@ __all__ = ["CTF", "STATISTICS", "Status", "Stored", "Windows", "noise_keys"]
 
 STATISTICS = (
     "minimum", "maximum", "mean", "sd", "background_mean", "background_sd", "clamped", "dust", "crowded",
+    "contrast", "signal_to_noise", "local_variance", "saturated",
 )  # fmt: skip
 """Columns of the statistics. The first four are those of the stored image before a cast to float16; the background's
 are in gray levels of the micrograph, the mean before and the sd after the ramp is subtracted (0 without `normalize`);
 `clamped` counts pixels beyond ±65504 in float16, `dust` pixels that were replaced; `crowded` is 1 where neighbors would
-have left too little of the background."""
+have left too little of the background. The last four are 0 unless `Steps.measures` asks for them: see
+`reference.measures`."""
 
 
 CTF = (
@@ -38,6 +40,7 @@ class Status(IntEnum):
     OUTSIDE = 1
     NOT_FINITE = 2
     NO_CONTRAST = 3
+    FILTERED = 4  # by the engine, for its measures: the core has no such value
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

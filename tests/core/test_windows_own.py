@@ -197,3 +197,33 @@ def test_a_tube_that_leaves_no_background_is_refused(radius: float) -> None:
         cut(image, windows_of((80, 80), 32, 1, angle=np.zeros(1)), (32,), (radius,), tube=True)
     with pytest.raises(OptionError, match="a tube must leave a background"):
         Recipe(box=32, helical_outer_diameter_angstrom=50.0).check_background(radius, 32)
+
+
+@pytest.mark.parametrize("angle", [None, 33.0])
+@pytest.mark.parametrize(("sizes", "radii"), [((48,), (15.0,)), ((48, 26), (15.0, 8.125))])
+@pytest.mark.parametrize("invert", [False, True])
+def test_measures_are_those_of_the_twin(
+    sizes: tuple[int, ...], radii: tuple[float, ...], invert: bool, angle: float | None
+) -> None:
+    image = micrograph((200, 210), "uint16", seed=21)
+    image[40:60, 50:70] = 65535
+    tube = angle is not None
+    windows = windows_of((200, 210), 48, 10, angle=np.full(10, angle) if tube else None)
+    steps: dict[str, Any] = {"radii": radii, "invert": invert, "tube": tube, "scale_const": 3.0}
+    _, status, statistics = cut(image, windows, sizes, measures=True, **steps)
+    assert (status == Status.OK).all()
+    expected, _ = twin(image, windows, sizes, measures=True, **steps)
+    for k, (size, radius) in enumerate(zip(sizes, radii, strict=True)):
+        mask = (
+            reference.tube_mask(size, angle, radius) if angle is not None else reference.background_mask(size, radius)
+        )
+        for i, (y, x) in enumerate(windows.corner.tolist()):  # of the first size
+            found = reference.measures(expected[k][i], radius, mask, angle=angle)
+            found["saturated"] = reference.saturated_part(image[y : y + 48, x : x + 48], image.dtype)
+            for name, value in found.items():
+                said = statistics[k, i, COLUMN[name]]
+                assert said == (pytest.approx(value, rel=1e-4, abs=1e-6) if k == 0 else 0), name
+    assert statistics[0, :, COLUMN["saturated"]].max() > 0
+    plain = cut(image, windows, sizes, **steps)[2]
+    np.testing.assert_array_equal(plain[:, :, : COLUMN["contrast"]], statistics[:, :, : COLUMN["contrast"]])
+    assert not plain[:, :, COLUMN["contrast"] :].any()

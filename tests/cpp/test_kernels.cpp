@@ -83,6 +83,12 @@ bool same_bits(const BackgroundSums& a, const BackgroundSums& b) {
            same_bits(a.square, b.square);
 }
 
+bool same_bits(const MeasureSums& a, const MeasureSums& b) {
+    return same_bits(a.middle, b.middle) && same_bits(a.middle_count, b.middle_count) &&
+           same_bits(a.inside, b.inside) && same_bits(a.inside_square, b.inside_square) &&
+           same_bits(a.inside_count, b.inside_count) && same_bits(a.local, b.local) && same_bits(a.squares, b.squares);
+}
+
 void every_build_reads_every_type_order_width_and_address() {
     constexpr Index rows = 3;
     for (const PixelType type : all_types) {
@@ -152,6 +158,9 @@ void every_build_finishes_with_the_same_bits() {
         auto image = testing::noise(static_cast<std::size_t>(size * size), 0, 40000, 9);
         image[3] = 1e-5F; // subnormal in float16
         const Background background(size, 1.5);
+        Background middle;
+        middle.make_room(size, 0);
+        middle.outside_circle(size, 0.75);
         const Finish finish{.plane = {.level = 3, .slope_y = 0.1, .slope_x = -0.2}, .scale = 1.25, .shift = 2};
         const Kernels& plain = *runnable_kernels().front();
         std::vector<double> by_column(static_cast<std::size_t>(room_for_columns(size)));
@@ -187,6 +196,8 @@ void every_build_finishes_with_the_same_bits() {
             CHECK(same_bits(build->background_sums(image.data(), background.runs(), beside), sums));
             CHECK(same_bits(build->residual_sums(image.data(), background.runs(), finish.plane, beside),
                             plain.residual_sums(image.data(), background.runs(), finish.plane, beside)));
+            CHECK(same_bits(build->measure_sums(image.data(), background.runs(), middle.runs(), finish.plane, beside),
+                            plain.measure_sums(image.data(), background.runs(), middle.runs(), finish.plane, beside)));
             auto centered = image;
             const BackgroundSums left = build->subtract_level(centered.data(), 2.5, background.runs(), beside);
             for (std::size_t i = 0; i < centered.size(); ++i) {

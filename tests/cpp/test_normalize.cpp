@@ -37,6 +37,19 @@ void the_runs_hold_exactly_the_pixels_beyond_the_radius() {
     }
 }
 
+void a_circle_may_hold_a_single_pixel() {
+    Background outside;
+    outside.make_room(6, 0);
+    for (const double radius : {0.0, 0.5, 1.0, 1.5, 2.9}) {
+        outside.outside_circle(6, radius);
+        for (Index y = 0; y < 6; ++y) {
+            for (Index x = 0; x < 6; ++x) {
+                CHECK(holds(outside.runs(), y, x) == is_background(y - 3, x - 3, radius));
+            }
+        }
+    }
+}
+
 void a_plane_is_found_again_at_the_smallest_and_the_widest_radius() {
     for (const Index size : {4, 30, 128}) {
         for (const double radius : {1.0, static_cast<double>(size) / 2 - 0.01}) {
@@ -71,7 +84,7 @@ void a_radius_outside_its_range_is_refused() {
 } // namespace
 
 int main() {
-    return testing::run(the_runs_hold_exactly_the_pixels_beyond_the_radius,
+    return testing::run(the_runs_hold_exactly_the_pixels_beyond_the_radius, a_circle_may_hold_a_single_pixel,
                         a_plane_is_found_again_at_the_smallest_and_the_widest_radius,
                         a_radius_outside_its_range_is_refused);
 }

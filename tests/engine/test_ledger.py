@@ -143,7 +143,7 @@ def test_the_format_of_the_records_has_a_number_that_is_raised_with_it() -> None
     assert names == {
         "result": [
             "id", "kept", "refused", "stacks", "background_mean", "background_sd", "read_seconds", "extract_seconds",
-            "write_seconds", "ended", "bytes_read", "warnings", "error", "counts", "noise",
+            "write_seconds", "ended", "bytes_read", "warnings", "error", "counts", "measures", "noise",
         ],
         "stack": ["path", "bytes", "minimum", "maximum", "mean", "rms", "clamped"],
         "beginnings": ["cryobox", "records", "bits", "fftw", "recipe"],

@@ -31,6 +31,25 @@ constexpr Index bytes_per_pixel(PixelType type) noexcept {
     return 0;
 }
 
+/// The largest number of a type that a detector or a conversion may fill; 0 for float32.
+constexpr double largest_count(PixelType type) noexcept {
+    switch (type) {
+    case PixelType::int8:
+        return 127;
+    case PixelType::uint8:
+        return 255;
+    case PixelType::int16:
+        return 32767;
+    case PixelType::uint16:
+        return 65535;
+    case PixelType::float16:
+        return 65504;
+    case PixelType::float32:
+        return 0;
+    }
+    return 0;
+}
+
 /// Rows of pixels. Pixels of a row are adjacent; rows may be padded. The type is a value and the address is one of
 /// bytes, since a file's pixels may be swapped and unaligned: nothing may read them as a `const float*`.
 struct ImageView {

@@ -114,6 +114,10 @@ struct Kernels {
     /// Sum and sum of squares of what a plane leaves of the background.
     BackgroundSums (*residual_sums)(const float* image, const BackgroundRuns& background, const Plane& plane,
                                     const Beside& beside) noexcept;
+    /// Sums over what a plane leaves of an image: over the pixels that `middle` and `background` do not have, and the
+    /// variances of all whole squares of 8 x 8 pixels.
+    MeasureSums (*measure_sums)(const float* image, const BackgroundRuns& background, const BackgroundRuns& middle,
+                                const Plane& plane, const Beside& beside) noexcept;
     /// The last pass: `image` finished into `float32` or `float16`, whichever is set. The statistics are those of the
     /// float32 values.
     ImageStatistics (*finish)(const float* image, Index size, const Finish& finish, float* float32, Half* float16,

@@ -59,6 +59,17 @@ struct BackgroundRuns {
     const Run* runs = nullptr;
 };
 
+/// Sums over an image without its plane.
+struct MeasureSums {
+    double middle = 0; ///< over the middle, of so many pixels
+    double middle_count = 0;
+    double inside = 0; ///< over all that is no background, of so many pixels
+    double inside_square = 0;
+    double inside_count = 0;
+    double local = 0; ///< variances of so many squares
+    double squares = 0;
+};
+
 /// The direction of a tube's axis through the box's center: a pixel (i, j), counted from there, is i * cosine + j *
 /// sine away from it.
 struct Axis {
@@ -92,6 +103,8 @@ public:
     /// Room for backgrounds of images up to `size`, with so many neighbors.
     void make_room(Index size, Index neighbors);
 
+    /// The pixels beyond `radius` from the center, which may be smaller than that of a background.
+    void outside_circle(Index size, double radius) noexcept;
     /// The pixels beyond `radius` from an axis.
     void outside_tube(Index size, Axis axis, double radius) noexcept;
     /// Another background, without the pixels within `radius` of any of `neighbors`.

@@ -20,8 +20,12 @@ enum Statistic : std::uint8_t {
     background_mean,
     background_sd,
     clamped,
-    dust,    ///< pixels that were replaced
-    crowded, ///< 1: too little was left of the background without the neighbors; it counts whole
+    dust,            ///< pixels that were replaced
+    crowded,         ///< 1: too little was left of the background without the neighbors; it counts whole
+    contrast,        ///< middle minus background, in sd of the background; this and what follows: see `measures`
+    signal_to_noise, ///< variance within the radius over that of the background, minus 1
+    local_variance,  ///< mean variance of squares of 8 x 8 pixels, over that of the background
+    saturated,       ///< part of the window's pixels that are the largest number of their type, if not float32
     statistics_count
 };
 

@@ -21,6 +21,7 @@ struct Steps {
     bool ramp = true;
     bool invert = false;
     double scale_const = 0; ///< 0: each particle's own background sd
+    bool measures = false;  ///< fill the statistics from `contrast` on, of the first size
     double white_dust = 0;  ///< sd of the background above its mean beyond which a pixel is replaced; 0: none is
     double black_dust = 0;  ///< the same below it
 };

@@ -5,6 +5,7 @@
 
 #include "crop.hpp"
 #include "finish.hpp"
+#include "measures.hpp"
 #include "pixels.hpp"
 
 #ifndef CRYOBOX_BUILD
@@ -32,5 +33,6 @@ constinit const Kernels kernels = {.name = CRYOBOX_TEXT(CRYOBOX_BUILD),
                                    .background_sums = &background_sums,
                                    .subtract_level = &subtract_level,
                                    .residual_sums = &residual_sums,
+                                   .measure_sums = &measure_sums,
                                    .finish = &finish};
 } // namespace cryobox::CRYOBOX_BUILD

@@ -17,10 +17,12 @@ from numpy.typing import NDArray
 from cryobox.core import STATISTICS, Status, cut, filled, repair_hot_pixels
 from cryobox.engine.devices import CPU, on_a_device
 from cryobox.errors import BackendError, MicrographError, OutputError
+from cryobox.filtering import MEASURES, RELATIVE, Filter
 from cryobox.folder.publish import sync_folder, temporary_name
 from cryobox.formats.images import PixelReader, room
 from cryobox.formats.mrc_stack import StackWriter
 from cryobox.gpu import pinned, resident
+from cryobox.measuring import as_text, kept_by, measured
 from cryobox.particles import Reason
 from cryobox.plan import Group, Task
 from cryobox.results import StackInfo, TaskResult
@@ -33,7 +35,12 @@ GPU_BLOCK_BYTES = 128 << 20  # enough for the particles of most micrographs, so 
 LARGEST_HALF = 65504.0
 PATIENCE_SECONDS = 5.0  # a network file system may show a new file late
 
-REASON_OF = {Status.OUTSIDE: Reason.EDGE, Status.NOT_FINITE: Reason.NOT_FINITE, Status.NO_CONTRAST: Reason.NO_CONTRAST}
+REASON_OF = {
+    Status.OUTSIDE: Reason.EDGE,
+    Status.NOT_FINITE: Reason.NOT_FINITE,
+    Status.NO_CONTRAST: Reason.NO_CONTRAST,
+    Status.FILTERED: Reason.FILTER,
+}
 COUNTED = ("dust", "crowded")  # what a task's result sums of its kept particles, of the first size
 _COLUMN = {name: index for index, name in enumerate(STATISTICS)}
 
@@ -182,13 +189,14 @@ def _images_of(
         raise BackendError(f"{task.path}: its particles need more memory than this process can get") from error
     kept = status == Status.OK
     background = statistics[0, kept]
-    measured = bool(kept.any()) and task.steps.normalize
+    known = bool(kept.any()) and task.steps.normalize
     result = TaskResult(
         id=task.id,
         kept=int(kept.sum()),
         refused=tuple((int(i), str(REASON_OF[Status(int(status[i]))])) for i in np.flatnonzero(~kept)),
-        background_mean=float(background[:, _COLUMN["background_mean"]].mean()) if measured else float("nan"),
-        background_sd=float(background[:, _COLUMN["background_sd"]].mean()) if measured else float("nan"),
+        background_mean=float(background[:, _COLUMN["background_mean"]].mean()) if known else float("nan"),
+        background_sd=float(background[:, _COLUMN["background_sd"]].mean()) if known else float("nan"),
+        measures=as_text(measured(statistics[0, _measurable(status)])) if task.steps.measures else "",
         warnings=_clamp_warning(task, statistics[:, kept]),
     )
     return result, statistics[:, kept]
@@ -220,14 +228,14 @@ def _cut(
     if device != CPU and total > step:
         with clock.time("extract"):
             source = resident(image, device, windows.rows_needed(task.header.shape[0]))
-    for start in range(0, total, step):
-        some = slice(start, start + step)
-        part = windows.take(some)
+    late = task.filter is not None and RELATIVE in Filter(task.filter, MEASURES).used
+
+    def cut_some(some: NDArray[np.intp]) -> list[NDArray[Any]]:
         with clock.time("extract"):
-            blocks = _worker.blocks(task.outputs, len(part), device)
+            blocks = _worker.blocks(task.outputs, len(some), device)
             status[some], statistics[:, some] = cut(
                 source,
-                part,
+                windows.take(some),
                 task.outputs,
                 task.steps,
                 into=blocks,
@@ -235,11 +243,38 @@ def _cut(
                 device=device,
                 device_memory=setting.device_memory,
             )
+        return blocks
+
+    def write_some(some: NDArray[np.intp], blocks: list[NDArray[Any]]) -> None:
         good = status[some] == Status.OK
         with clock.time("write"):
             for writer, block in zip(stacks.writers, blocks, strict=True):
                 writer.write(block if good.all() else block[good])
+
+    every = np.arange(total)
+    for some in (every[start : start + step] for start in range(0, total, step)):
+        blocks = cut_some(some)
+        if not late:
+            _leave_out(task, status, statistics, some)
+            write_some(some, blocks)
+    if late:  # what is kept depends on the others: it is cut again, rather than all images held in memory
+        _leave_out(task, status, statistics, every)
+        kept = np.flatnonzero(status == Status.OK)
+        for some in (kept[start : start + step] for start in range(0, len(kept), step)):
+            write_some(some, cut_some(some))
     return status, statistics
+
+
+def _measurable(status: NDArray[np.uint8]) -> NDArray[np.bool_]:
+    """The windows that could be cut, those included that the filter leaves out."""
+    return np.isin(status, (Status.OK, Status.FILTERED))
+
+
+def _leave_out(task: Task, status: NDArray[np.uint8], statistics: NDArray[np.float64], some: NDArray[np.intp]) -> None:
+    """Note, in `status`, which of some particles the filter leaves out."""
+    if task.filter is not None:
+        good = some[status[some] == Status.OK]
+        status[good[~kept_by(task.filter, measured(statistics[0, good]))]] = Status.FILTERED
 
 
 def _clamp_warning(task: Task, statistics: NDArray[np.float64]) -> tuple[str, ...]:

@@ -324,13 +324,9 @@ def _listed(value: Any) -> Any:
 
 
 def _record(result: TaskResult) -> dict[str, Any]:
-    """A result as a line has it: what no noise was asked of says nothing of it."""
-    found = dataclasses.asdict(result)
-    if result.noise is None:
-        del found["noise"]
-    else:
-        del found["noise"]["noise"]
-    return found
+    """A result as a line has it: what no noise or measures were asked of says nothing of them."""
+    found = dataclasses.asdict(result) | {"noise": None if result.noise is None else _record(result.noise)}
+    return {key: value for key, value in found.items() if value or key not in ("noise", "measures")}
 
 
 def _result(record: dict[str, Any]) -> TaskResult:

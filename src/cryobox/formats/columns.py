@@ -17,6 +17,8 @@ from enum import StrEnum
 import numpy as np
 from numpy.typing import NDArray
 
+from cryobox.filtering import MEASURES
+
 __all__ = [
     "CTF_FIELDS",
     "CTF_FILES",
@@ -30,6 +32,7 @@ __all__ = [
     "EXACT_CENTER",
     "IMAGE_FLAGS",
     "MADE",
+    "MEASURED",
     "MICROSCOPE",
     "OPTICS_NEUTRAL",
     "QUANTITIES",
@@ -99,6 +102,11 @@ _RADIANS = math.pi / 180
 EXACT_CENTER = Quantity(
     name="exact_center", tag="_cryoboxExactCenter", field="cryobox/exact_center", topic=Topic.PARTICLE
 )
+# What a run measured of the images that it stored: another run's images have others, a copy of these has the same.
+MEASURED = tuple(
+    Quantity(name=name, tag=f"_cryobox{name.title().replace('_', '')}", field=f"cryobox/{name}", topic=Topic.PARTICLE)
+    for name in MEASURES
+)
 
 QUANTITIES = (
     Quantity(name="voltage_kv", tag="_rlnVoltage", field="ctf/accel_kv", in_optics=True),
@@ -131,6 +139,7 @@ QUANTITIES = (
         field="filament/position_A",
         topic=Topic.FILAMENT,
     ),
+    *MEASURED,
 )
 
 # What the plan makes of picks (`Particles.columns`): none of it is converted by its name alone. A family that has no
@@ -171,6 +180,7 @@ MADE = {
         EXACT_CENTER,
         Quantity(name="uid", tag=UID, field="uid", kind="<u8", topic=Topic.PARTICLE),
         Quantity(name=DEFOCUS_OFFSET, tag="", field=""),
+        *MEASURED,
     )
 }  # fmt: skip
 

@@ -20,6 +20,7 @@ from cryobox.formats.columns import (
     DEFOCUS_OFFSET,
     DIVISOR_FIELD,
     MADE,
+    MEASURED,
     POSE,
     to_field,
 )
@@ -134,6 +135,8 @@ def build_particles(particles: Particles, micrographs: Micrographs, extracted: E
     if particles.family == "plain" and particles.score is not None:
         columns.put("pick_stats/ncc_score", "<f4", particles.score[extracted.picks])
     _put_filaments(columns, particles, extracted.picks)
+    for quantity in MEASURED:  # of other images
+        columns.drop(quantity.field)
     _put_made(columns, extracted)
     return columns.table()
 
@@ -410,7 +413,9 @@ def _put_made(columns: _Columns, extracted: Extracted) -> None:
         quantity = MADE[name]
         if not quantity.field or quantity.field == POSE:
             continue
-        if values.dtype.kind == "f":
+        if quantity in MEASURED:
+            columns.put_field(quantity.field, values)
+        elif values.dtype.kind == "f":
             known = np.isfinite(values)
             columns.put(quantity.field, quantity.kind, np.where(known, to_field(quantity, values), 0.0), known)
         elif values.dtype.kind in "iu":

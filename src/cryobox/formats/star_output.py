@@ -21,6 +21,7 @@ from cryobox.formats.columns import (
     DEFOCUS_OFFSET,
     IMAGE_FLAGS,
     MADE,
+    MEASURED,
     MICROSCOPE,
     OPTICS_NEUTRAL,
     TILT_CLASS,
@@ -41,7 +42,7 @@ from cryobox.formats.star_optics import (
 from cryobox.formats.star_picks import (
     COORDINATES,
 )
-from cryobox.formats.star_table import Chosen, Codes, Lookup, Numbers, Piece, Run, write_loop
+from cryobox.formats.star_table import Chosen, Codes, Lookup, Measured, Numbers, Piece, Run, write_loop
 from cryobox.formats.star_tags import (
     DROPPED,
     DROPPED_30,
@@ -246,16 +247,18 @@ def _made_columns(star: StarTable | None, extracted: Extracted) -> dict[str, Pie
         quantity = MADE[name]
         if not quantity.tag:
             continue
-        if values.dtype.kind == "f":
+        if quantity in MEASURED:
+            made[quantity.tag] = Measured(values)
+        elif values.dtype.kind == "f":
             known, kept = np.isfinite(values), None
             if not known.all():
                 kept = _kept(star, quantity.tag, extracted.rows)
             made[quantity.tag] = Numbers(np.where(known, np.round(values, 6) + 0.0, 0.0), known, kept)
-            continue
-        index: dict[int | str, int] = {}  # sorting a million texts would take seconds
-        codes = np.fromiter((index.setdefault(word, len(index)) for word in values.tolist()), np.intp, len(values))
-        texts = [b"%d" % word if isinstance(word, int) else encode(str(word)) for word in index]
-        made[quantity.tag] = Lookup(codes, texts)
+        else:
+            index: dict[int | str, int] = {}  # sorting a million texts would take seconds
+            codes = np.fromiter((index.setdefault(word, len(index)) for word in values.tolist()), np.intp, len(values))
+            texts = [b"%d" % word if isinstance(word, int) else encode(str(word)) for word in index]
+            made[quantity.tag] = Lookup(codes, texts)
     return made
 
 

@@ -26,6 +26,7 @@ __all__ = [
     "Codes",
     "Floats",
     "Lookup",
+    "Measured",
     "Numbers",
     "Piece",
     "Run",
@@ -491,6 +492,16 @@ class Numbers:
             return new
         choice = zip(self.changed[part].tolist(), new, self.kept(part), strict=True)
         return [made if changed else old for changed, made, old in choice]
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """Numbers of any magnitude, with the digits of a float32."""
+
+    values: NDArray[Any]
+
+    def __call__(self, part: slice) -> list[bytes]:
+        return [b"%.7g" % value for value in self.values[part].tolist()]
 
 
 def write_loop(file: BinaryIO, block: str, tags: Sequence[str], pieces: Sequence[Piece], n: int) -> None:

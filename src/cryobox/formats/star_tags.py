@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from cryobox.formats.columns import DETECTOR, IMAGE_FLAGS, MICROSCOPE, TILT_CLASS, UNRELATED_TAGS
+from cryobox.formats.columns import DETECTOR, IMAGE_FLAGS, MEASURED, MICROSCOPE, TILT_CLASS, UNRELATED_TAGS
 from cryobox.formats.star_optics import GROUP, MICROGRAPH_PIXEL
 
 __all__ = [
@@ -50,6 +50,7 @@ DROPPED = frozenset(
         *DETECTOR,
         *IMAGE_FLAGS,
         REJECTED,
+        *(quantity.tag for quantity in MEASURED),
     )
 )
 # Since 3.1 data_optics says these of a particle, whatever 3.0-style rows say.

@@ -17,6 +17,7 @@ from cryobox.bounds import (
 from cryobox.boxes import check_even
 from cryobox.declared import IMAGES, checked, option
 from cryobox.errors import OptionError
+from cryobox.filtering import MEASURES, Filter
 from cryobox.groups.words import BackgroundKind, StoredDtype, one_of
 
 __all__ = [
@@ -70,6 +71,13 @@ def _check_sizes(_: str, value: object) -> tuple[int, ...]:
 def _check_further(_: str, value: object) -> tuple[tuple[int, object], ...]:
     check = partial(check_choice, "the type of a further size", allowed=get_args(StoredDtype))
     return tuple((check_even("every stored size", size), check(dtype)) for size, dtype in value)  # type: ignore[attr-defined]
+
+
+def _check_filter(_: str, value: object) -> str:
+    if not isinstance(value, str):
+        raise OptionError(f"filter must be a text; got {value!r}")
+    Filter(value, MEASURES)
+    return value
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -139,6 +147,13 @@ class Images:
         check=partial(check_positive, unit=" of sd"),
     )  # fmt: skip
 
+    measures: bool = option(
+        "--measures", default=False, help="Numbers of each particle as columns of the tables", panel=IMAGES
+    )
+    filter: str | None = option(
+        "--filter", default=None, help='Keep particles by their measures: "contrast > 0.02"', panel=IMAGES,
+        metavar="EXPRESSION", check=_check_filter,
+    )  # fmt: skip
     hot_pixels: float | None = option(
         "--hot-pixels", default=None, help="Repair pixels so many robust sd above those around", panel=IMAGES,
         check=partial(check_positive, unit=" of sd"),
@@ -156,9 +171,11 @@ class Images:
             "--helical-outer-diameter": self.helical_outer_diameter_angstrom,
             "--white-dust": self.white_dust,
             "--black-dust": self.black_dust,
+            "--filter": self.filter,
         }
         named = [flag for flag, value in given.items() if value is not None]
-        return tuple(named + ["--background exclude-neighbors"] * (self.background != "plain"))
+        named += ["--background exclude-neighbors"] * (self.background != "plain") + ["--measures"] * self.measures
+        return tuple(named)
 
     @cached_property
     def outputs(self) -> tuple[StoredSize, ...]:
@@ -192,6 +209,8 @@ class Images:
                 "the background of a helix lies outside its tube: give helical_outer_diameter_angstrom, or a "
                 "background radius or diameter, not both"
             )
+        if (self.measures or self.filter is not None) and not self.normalize:
+            raise OptionError("measures and filter go by the background; they cannot be used without normalize")
         if self.background != "plain" and not self.normalize:
             raise OptionError(f"background = {self.background} says what is normalized by; it needs normalize")
         if (self.white_dust or self.black_dust) is not None and not self.normalize:

@@ -102,7 +102,7 @@ def _planned(
         micrograph_uids=micrographs.uids,
     )
     # What a recipe says of the tables of picks is of nothing that these have.
-    bare: Recipe = replace(recipe, flip_x=False, flip_y=False, drop_alignments=False, reset_offsets=False)
+    bare: Recipe = replace(recipe, flip_x=False, flip_y=False, drop_alignments=False, reset_offsets=False, filter=None)
     of_noise = replace(decided, recipe=bare, native=decided.families[0], leading=None)
     places = Places(
         reason=np.full(len(of), ACCEPTED, np.int8),

@@ -180,6 +180,7 @@ def task_of(
             _fields(decided.steps), BITS, *columns, *(["neighbors"] if windows.neighbors is not None else []),
             *([{"hot_pixels": recipe.hot_pixels}] if recipe.hot_pixels is not None else []),
             *([{"pixel_size": pixel_size}] if decided.steps.measured else []),
+            *([{"filter": recipe.filter}] if recipe.filter is not None else []),
         ]
     )  # fmt: skip
     return Task(
@@ -197,6 +198,7 @@ def task_of(
         outputs=tuple(outputs),
         steps=decided.steps,
         hot_pixels=recipe.hot_pixels,
+        filter=recipe.filter,
     )
 
 

@@ -79,6 +79,8 @@ class Task:
     steps : Steps
     hot_pixels : float, optional
         As in `Recipe`: a repair of the micrograph before it is cut.
+    filter : str, optional
+        As in `Recipe`: which particles are kept, by their measures.
     noise : Task, optional
         Boxes of noise of the same micrograph, which are cut while it is there, into stacks of their own.
     """
@@ -92,6 +94,7 @@ class Task:
     outputs: tuple[Output, ...]
     steps: Steps
     hot_pixels: float | None = None
+    filter: str | None = None
     noise: Task | None = None
 
     @property

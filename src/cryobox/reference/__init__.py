@@ -41,6 +41,7 @@ from cryobox.reference.images import (
     pad_with_mean,
 )
 from cryobox.reference.masks import bad_part, has_label, label_at, touches
+from cryobox.reference.measuring import background_levels, measures, saturated_part
 from cryobox.reference.noise import free_places, noise_boxes
 from cryobox.reference.repair import hot_pixel_levels, repair_hot_pixels
 from cryobox.reference.spectrum import ctf_factors, filtered, moved
@@ -56,6 +57,7 @@ __all__ = [
     "SubParticle",
     "across_steps",
     "adjusted_defocus",
+    "background_levels",
     "background_mask",
     "bad_part",
     "crop_matrix",
@@ -72,6 +74,7 @@ __all__ = [
     "hot_pixel_levels",
     "label_at",
     "lowpass",
+    "measures",
     "middle_of",
     "moved",
     "noise_boxes",
@@ -83,6 +86,7 @@ __all__ = [
     "recenter",
     "repair_hot_pixels",
     "replace_dust",
+    "saturated_part",
     "segments_of",
     "subparticles",
     "symmetry_group",

@@ -139,6 +139,7 @@ def extract(
     white_dust: float | None = None,
     black_dust: float | None = None,
     keys: Sequence[int] | None = None,
+    measures: bool = False,
     residual: NDArray[np.float64] | None = None,
     pixel_size: float = math.nan,
     lowpass: float | None = None,

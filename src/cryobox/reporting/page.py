@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from cryobox import __version__
 from cryobox.centering import corner_of
 from cryobox.errors import CryoboxError
+from cryobox.filtering import MEASURES
 from cryobox.folder.layout import REPORT
 from cryobox.folder.publish import publish_file
 from cryobox.options import Recipe
@@ -94,6 +95,7 @@ def _context(facts: Facts) -> dict[str, Any]:
         "average": _average(facts, samples),
         "maps": _maps(facts),
         "histograms": _histograms(facts, samples),
+        "measures": _measures(facts),
         "throughput": _throughput(facts),
         "thumbnails": _thumbnails(facts),
         "rows": facts.rows,
@@ -279,7 +281,7 @@ def _histograms(facts: Facts, samples: list[Sample]) -> list[str]:
     sd = np.array([row.sd for row in facts.rows])
     if np.isfinite(sd).any():
         found.append(plots.histogram([("sd", sd)], "background sd, gray levels"))
-    if len(samples[0].rows) and facts.plan.recipe.normalize:
+    if len(samples[0].rows) and facts.plan.recipe.normalize and facts.outcome.measures is None:
         label = "contrast: middle minus background, in background sd"
         found.append(plots.histogram([("contrast", _contrast(facts, samples[0].images))], label, counted="particles"))
     defocus = _defocus(facts)
@@ -294,6 +296,25 @@ def _histograms(facts: Facts, samples: list[Sample]) -> list[str]:
         kept = facts.particles.score[facts.outcome.fate == ACCEPTED]
         found.append(plots.histogram([("all", facts.particles.score), ("extracted", kept)], "score", counted="picks"))
     return found
+
+
+def _measures(facts: Facts) -> dict[str, Any] | None:
+    """Distributions of what was measured, of all particles that could be cut and of those that were kept."""
+    measures = facts.outcome.measures
+    if measures is None:
+        return None
+    cut, kept = np.isfinite(measures[:, 0]), facts.outcome.fate == ACCEPTED
+    images, same = [], []
+    for name, values in zip(MEASURES, measures.T.astype(np.float64), strict=True):
+        label = f"{name}{', gray levels' if name in ('background_mean', 'background_sd') else ''}"
+        if not cut.any() or np.ptp(values[cut]) == 0:
+            same += [f"{name} {values[cut][0]:g}"] if cut.any() else []
+        elif (cut & ~kept).any():
+            series = [("all", values[cut]), ("kept by the filter", values[kept])]
+            images.append(plots.histogram(series, label, counted="particles"))
+        else:
+            images.append(plots.histogram([("all", values[cut])], label, counted="particles"))
+    return {"images": images, "same": ", ".join(same), "filter": facts.plan.recipe.filter or ""}
 
 
 def _contrast(facts: Facts, images: NDArray[np.float32]) -> Floats:

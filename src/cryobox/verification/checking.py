@@ -21,6 +21,7 @@ from cryobox.verification.findings import Problems, Verification
 from cryobox.verification.images import Images, Sample
 from cryobox.verification.job_file import check_beginnings, check_complete, check_counts, check_digest
 from cryobox.verification.ledgers import check_lines, check_run, recorded_results, versions_of
+from cryobox.verification.measures import check_measures
 from cryobox.verification.noise import check_noise
 from cryobox.verification.stacks import check_header, check_pixels
 from cryobox.verification.subparticles import check_subparticles
@@ -105,6 +106,8 @@ def _check(run: Run, inputs: Inputs, sample: Sample, problems: Problems) -> Veri
         )
         return Verification(rows=0, images=0, refused=0, worst=0.0, problems=problems.texts())
     check_run(run, inputs, problems)
+    for some, found in _plans(plan, results):
+        check_measures(some.tasks, found, str(run.last.path), problems)
     outcome = outcome_of(plan, results)
     names = compare_tables(out, inputs, outcome, problems)
     check_counts(out / RECORD, run.job, inputs, outcome, results, names, problems)

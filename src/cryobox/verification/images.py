@@ -15,10 +15,13 @@ from cryobox.centering import center_of, corner_of
 from cryobox.errors import CryoboxError, InputError
 from cryobox.formats.images import PixelReader
 from cryobox.formats.mrc import read_stack_header
+from cryobox.measuring import of_windows
 from cryobox.outcome import Outcome
+from cryobox.particles import Reason
 from cryobox.plan import Output, Plan, Task
 from cryobox.results import TaskResult
 from cryobox.verification.findings import Problems
+from cryobox.verification.measures import measure_faults
 from cryobox.verification.stacks import LARGEST_HALF
 from cryobox.verification.tables import Rows
 from cryobox.windows import Windows
@@ -100,7 +103,8 @@ class Images:
         except (CryoboxError, OSError) as error:
             self._problems.add(f"{what}: {error}", f"{rows.path}: images")
             return
-        expected, word = _cut(image, self._window_of(row, center, task), task, [output])
+        window = self._window_of(row, center, task)
+        expected, word = _cut(image, window, task, [output])
         self.compared += 1
         kind = f"{rows.path}: images"
         if word != reference.OK:
@@ -115,6 +119,10 @@ class Images:
                 f"{excess:.3g} times what is allowed",
                 kind,
             )
+        if rows.index == 0 and self._outcome.measures is not None:
+            told, gray = self._outcome.measures[self._outcome.rows[row]], _gray(image, window, task)
+            for fault in measure_faults(told, expected[0], gray, image, window, task):
+                self._problems.add(f"{what}: {fault}", f"{rows.path}: measures")
 
     def _window_of(self, row: int, center: NDArray[np.int64], task: Task) -> Windows:
         """The window of a row: where its table says, with what the plan says of it beside its place."""
@@ -132,12 +140,21 @@ class Images:
         ]  # fmt: skip
         chosen = [windows[i] for i in self._sample.of(np.arange(len(windows)))]
         for task, some in _by_task(chosen):
-            image = self._pixels(task)
-            for index, why in some if image is not None else ():
-                _, word = _cut(image, task.windows.take([index]), task, task.outputs)
+            image, told = self._pixels(task), of_windows(results[task.id], len(task.windows))
+            if image is None:
+                continue
+            for index, why in some:
+                y, x = center_of(task.windows.corner[index], task.windows.box)
+                window = task.windows.take([index])
+                made, word = _cut(image, window, task, task.outputs)
                 self.refused += 1
-                if word != why:
-                    y, x = center_of(task.windows.corner[index], task.windows.box)
+                if word == reference.OK and why == Reason.FILTER:  # its measures decided
+                    for fault in measure_faults(told[index], made[0], _gray(image, window, task), image, window, task):
+                        self._problems.add(
+                            f"{task.path}: of the window about x {x}, y {y}, which the filter left out: {fault}",
+                            f"{self._out}: measures of what is left out",
+                        )
+                elif word != why:
                     found = "would have been cut" if word == reference.OK else f"is refused for: {word}"
                     self._problems.add(
                         f"{task.path}: the window about x {x}, y {y} was refused for: {why}; cut again it {found}",
@@ -184,6 +201,12 @@ def _cut(
         **asdict(task.steps),
     )
     return [stack[0] for stack in stacks], words[0]
+
+
+def _gray(image: NDArray[Any], window: Windows, task: Task) -> NDArray[np.float64]:
+    """One window at the first size in gray levels, before anything is replaced or normalized."""
+    steps = replace(task.steps, normalize=False, invert=False, white_dust=None, black_dust=None)
+    return _cut(image, window, replace(task, steps=steps), task.outputs[:1])[0][0]
 
 
 def _stored_image(stack: Path, slot: int, size: int) -> NDArray[Any]:

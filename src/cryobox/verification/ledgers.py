@@ -26,7 +26,7 @@ from cryobox.verification.stacks import HEADER_BYTES
 __all__ = ["check_lines", "check_run", "recorded_results", "versions_of"]
 
 # What may be found out about a window only when its pixels are seen.
-REFUSALS = (str(Reason.NOT_FINITE), str(Reason.NO_CONTRAST))
+REFUSALS = (str(Reason.NOT_FINITE), str(Reason.NO_CONTRAST), str(Reason.FILTER))
 
 
 def versions_of(run: Run) -> tuple[str, ...]:
