@@ -91,7 +91,7 @@ def view(
     images: Annotated[int, typer.Option("--images", "-n", help="How many, evenly spread")] = 40,
     lowpass: Annotated[float, typer.Option(help="Å: leave out finer detail, 0 for none")] = 20.0,
     contrast: Annotated[float, typer.Option(help="Percent of the pixels that are black, and white")] = 0.5,
-    enlarge: Annotated[int | None, typer.Option(help="Times that a pixel is as large [dim](legible)[/dim]")] = None,
+    enlarge: Annotated[int | None, typer.Option(help="Sides of a pixel; else as is legible")] = None,
     labels: Annotated[bool, typer.Option("--labels", help="The row of each image below it")] = False,
     sort: Annotated[
         str | None, typer.Option(help="score, or a column: highest first; -NAME: lowest", metavar="NAME")
