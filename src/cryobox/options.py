@@ -271,8 +271,6 @@ class Recipe(Writing, Images, Spectrum, Helices, SubParticles, Positions, Select
         self.check_with(self.box)
         if self.subpixel and self.rounding != "truncate":
             raise OptionError("subpixel keeps the fraction of a pick, rounding drops it: leave one of them out")
-        if self.ctf is not None and self.noise_particles is not None:
-            raise OptionError("ctf is of particles, and boxes of noise have none: leave out --ctf or --noise-particles")
         self.check_together()
         self.check_scales()
         self.check_spectrum(self.box, in_angstrom=self.box_angstrom is not None)

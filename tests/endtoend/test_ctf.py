@@ -139,7 +139,6 @@ def test_a_pick_whose_defocus_is_no_number_is_rejected_with_the_reason(tmp_path:
         (None, {"tables": "both"}, OptionError, "--ctf-unmarked"),
         (None, {"ctf": None, "ctf_box": 96}, OptionError, "give ctf, too"),
         (None, {"ctf_box": 62}, OptionError, "at least the box"),
-        (None, {"noise_particles": 3}, OptionError, "boxes of noise have none"),
         (None, {"ctf_box": 96, "box_angstrom": 128.0}, OptionError, "--box-angstrom gives each pixel size a box"),
     ],
 )

@@ -261,3 +261,46 @@ def test_boxes_of_padded_runs_have_no_noise_over_the_edge_and_tubes_have_a_backg
     assert result.noise == 5 * MICROGRAPHS
     assert result.extracted > 0
     assert verify(tmp_path / "out", everything=True).problems == ()
+
+
+STEPS: dict[str, dict[str, Any]] = {
+    "filters": {"lowpass": 20.0, "highpass": 300.0},
+    "fractions of a pixel": {"subpixel": True},
+    "ctf": {"ctf": "flip", "ctf_box": 96},
+    "hot pixels and neighbors": {"hot_pixels": 8.0, "background": "exclude-neighbors"},
+    "dust": {"white_dust": 2.5},
+}
+
+
+@pytest.mark.parametrize("asked", STEPS.values(), ids=STEPS)
+def test_noise_goes_through_the_steps_of_the_particles(star: Dataset, tmp_path: Path, asked: dict[str, Any]) -> None:
+    result = run(star, tmp_path / "out", Recipe(box=BOX, noise_particles=4, **asked))
+    assert result.noise == 4 * MICROGRAPHS
+    found = verify(tmp_path / "out", everything=True)
+    assert (found.problems, found.images) == ((), result.extracted + 4 * MICROGRAPHS)
+    run(star, tmp_path / "plain", Recipe(box=BOX, noise_particles=4))
+    stack = next((tmp_path / "out" / "stacks_noise").iterdir()).name
+    one, other = (mrcfile.read(tmp_path / name / "stacks_noise" / stack) for name in ("out", "plain"))
+    assert (one == other).all() == ("subpixel" in asked or "hot_pixels" in asked)  # which noise has none of
+
+
+def test_a_micrograph_whose_ctf_is_no_number_has_no_noise_with_a_ctf(star: Dataset, tmp_path: Path) -> None:
+    run(star, tmp_path / "first", Recipe(box=BOX))  # its particles have a CTF of their own
+    table = star.micrographs.read_text()
+    row = next(line for line in table.splitlines() if "sim_002" in line)
+    defocus = next(word for word in row.split() if float_of(word) > 5000)
+    star.micrographs.write_text(table.replace(row, row.replace(defocus, "nan", 1)))
+    again = replace(star, picks=tmp_path / "first" / "particles.star")
+    result = run(again, tmp_path / "out", Recipe(box=BOX, ctf="flip", noise_particles=4))
+    assert result.noise == 4 * (MICROGRAPHS - 1)
+    assert (
+        "--noise-particles: 1 micrographs have a CTF that is no number, and --ctf no noise of them" in result.warnings
+    )
+    assert verify(tmp_path / "out", everything=True).problems == ()
+
+
+def float_of(word: str) -> float:
+    try:
+        return float(word)
+    except ValueError:
+        return 0.0

@@ -18,6 +18,7 @@ from cryobox.options import Recipe
 from cryobox.particles import Particles
 from cryobox.picks.masking import judge_of_noise, with_masks
 from cryobox.picks.noise import noise_corners
+from cryobox.plan.contrast import with_ctf
 from cryobox.plan.scheduling import hash_of, number_of, task_of
 from cryobox.plan.values import ACCEPTED, Noise, Places, Plan, Task, Work, groups_of
 from cryobox.windows import Windows
@@ -112,6 +113,14 @@ def _planned(
         alignments=(),
         columns={"angle": np.zeros(len(of))} if recipe.tube and recipe.normalize else {},
     )
+    places = with_ctf(particles, micrographs, of, places, of_noise, grounds)
+    good = places.reason == ACCEPTED
+    if not good.all():  # the same in all boxes of a micrograph
+        left = [corner[(of == row) & good] for row in work.task_micrograph.tolist()]
+        particles, plan = _planned(left, work, micrographs, decided, grounds)
+        lost = len(np.unique(of[~good]))
+        text = f"--noise-particles: {lost} micrographs have a CTF that is no number, and --ctf no noise of them"
+        return particles, replace(plan, warnings=(*_lacking(recipe, counts), text))
     some = np.flatnonzero(counts)
     empty = Work(
         rows=np.arange(len(of)),
@@ -124,7 +133,10 @@ def _planned(
         decided=of_noise, grounds=grounds, micrograph=of, places=places, work=empty, of_noise=True,
         warnings=_lacking(recipe, counts),
     )  # fmt: skip
-    every = Windows(box=recipe.box, pad=False, corner=corner, angle=places.columns.get("angle"))
+    columns = places.columns
+    every = Windows(
+        box=recipe.box, pad=False, corner=corner, angle=columns.get("angle"), ctf=columns.get("ctf")
+    )  # fmt: skip
     tasks = []
     for number, t in enumerate(some.tolist()):
         rows = slice(int(empty.first_row[number]), int(empty.first_row[number + 1]))
