@@ -204,7 +204,7 @@ def test_merge_refuses_coordinate_files_and_members_that_changed(scene: Scene) -
     file.write_text("40.2 40.3 0.9\n44 50 0.6\n")  # the same windows
     with pytest.raises(OutputError, match="a file that they name or a micrograph changed after shards 1, 2 of 2"):
         merge(scene.folder / "out")
-    with pytest.raises(OutputError, match="the tables or coordinate files have another content now"):
+    with pytest.raises(OutputError, match="the tables, coordinate files or masks have another content now"):
         shard(1)
     file.write_text(before)  # back again, with another time of change: the content counts
     assert merge(scene.folder / "out").exit_code == 0
@@ -547,7 +547,7 @@ def test_a_member_of_a_group_that_changed_is_noticed_by_shards_and_merge(scene: 
         np.save(file, table)
     with pytest.raises(OutputError, match="a file that they name or a micrograph changed after shards 1, 2 of 2"):
         merge(scene.folder / "out")
-    with pytest.raises(OutputError, match="the tables or coordinate files have another content now"):
+    with pytest.raises(OutputError, match="the tables, coordinate files or masks have another content now"):
         extract_group(picks, (1, 2))
 
 
