@@ -71,7 +71,14 @@ def plan_noise(
     every = range(len(rows))
     found = list(map(draw, every)) if masks is None else with_masks(draw, every)
     particles, plan = _planned(found, work, micrographs, decided, grounds)
-    return Noise(particles=particles, plan=plan, centers=tuple(near), masks={} if masks is None else masks.paths)
+    drawn = rows[[len(corner) > 0 for corner in found]] if len(rows) else rows
+    return Noise(
+        particles=particles,
+        plan=plan,
+        centers=tuple(near),
+        masks={} if masks is None else masks.paths,
+        without_ctf=frozenset(np.setdiff1d(drawn, plan.work.task_micrograph).tolist()),
+    )
 
 
 def _by_micrograph(picks: Placed, rows: NDArray[np.intp]) -> list[Ints]:

@@ -276,9 +276,12 @@ class Noise:
         Of each task of the picks' plan: (y, x) of all picks of its micrograph, from which its boxes keep away.
     masks : mapping of int to str
         The junk masks of micrographs, by their rows.
+    without_ctf : frozenset of int
+        Rows of micrographs that have none, since a CTF was to be applied and theirs is no number.
     """
 
     particles: Particles
     plan: Plan
     centers: tuple[NDArray[np.int64], ...]
     masks: Mapping[int, str] = field(default_factory=dict)
+    without_ctf: frozenset[int] = frozenset()

@@ -31,6 +31,8 @@ def check_noise(inputs: Inputs, sample: Sample, problems: Problems) -> None:
     for t in every[:MOST_MICROGRAPHS].tolist() if not sample.everything else every.tolist():
         row = int(plan.work.task_micrograph[t])
         shape = (int(plan.grounds.shape[row, 0]), int(plan.grounds.shape[row, 1]))
+        if row in noise.without_ctf:
+            continue
         name, box = inputs.micrographs.names[row], int(plan.grounds.box[row])
         try:
             judge = _judge(noise, row, box, shape, recipe.junk_threshold)
