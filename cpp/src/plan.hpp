@@ -41,6 +41,7 @@ struct Plan {
     const Transform* ctf_forward = nullptr; ///< null: no CTF is applied
     const Transform* ctf_backward = nullptr;
     Index columns = 0;   ///< columns of the window's transform that any output keeps
+    Index passed = 0;    ///< the first of these: a filter leaves nothing of the others
     Index neighbors = 0; ///< the most that any window has
     Background middle;   ///< with measures: all but the middle of the first output, unless in a tube
     Index fetches = 0;   ///< calls in which the next window is asked for, spread over what takes longest
@@ -80,7 +81,11 @@ struct Plan {
             ctf_forward = &transform(options.spectral.ctf_window, Direction::forward);
             ctf_backward = &transform(options.spectral.ctf_window, Direction::backward);
         }
+        passed = columns;
         if (options.spectral.filtered) {
+            const double last =
+                std::floor(std::min(options.spectral.filter.fall_end, static_cast<double>(columns - 1)));
+            passed = static_cast<Index>(std::max(last, 0.0)) + 1;
             fill_filter();
         }
     }

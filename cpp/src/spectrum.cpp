@@ -1,6 +1,8 @@
 // Rows two by two, columns one by one; crop.hpp shows the order of the steps.
 #include "spectrum.hpp"
 
+#include <algorithm>
+
 #include "cryobox/crop.hpp"
 #include "ctf.hpp"
 
@@ -43,7 +45,7 @@ void columns_from(const Plan& plan, const ReadPair& read_pair, const float* fact
     for (Index y = 0; y < plan.box; y += 2) {
         read_pair(y, before);
         (*plan.forward)(before, after);
-        kernels.split(parts(after), plan.box, plan.columns, parts(workspace.columns.data() + y), stride);
+        kernels.split(parts(after), plan.box, plan.passed, parts(workspace.columns.data() + y), stride);
     }
     const double points = static_cast<double>(plan.box) * static_cast<double>(plan.box);
     const auto scale = static_cast<float>(0.5 / points); // `split` doubles
@@ -53,7 +55,7 @@ void columns_from(const Plan& plan, const ReadPair& read_pair, const float* fact
     if (residual != nullptr) {
         fill_turns(plan, residual[0], turns);
     }
-    for (Index k = 0; k < plan.columns; ++k) {
+    for (Index k = 0; k < plan.passed; ++k) {
         ahead.fetch();
         (*plan.forward)(workspace.columns.data() + k * stride, after);
         float* column = parts(after);
@@ -76,6 +78,16 @@ void columns_from(const Plan& plan, const ReadPair& read_pair, const float* fact
                 kernels.crop_column(column, plan.box, parts(before), size, scale);
                 ahead.fetch();
                 (*output.backward)(before, workspace.cropped.data() + output.columns_begin + k * column_stride(size));
+            }
+        }
+    }
+    for (Index k = plan.passed; k < plan.columns; ++k) {
+        ahead.fetch();
+        for (const OutputPlan& output : plan.outputs) {
+            const Index size = output.stack.size;
+            if (output.backward != nullptr && k <= size / 2) {
+                ahead.fetch();
+                std::fill_n(workspace.cropped.data() + output.columns_begin + k * column_stride(size), size, Complex{});
             }
         }
     }
