@@ -218,9 +218,9 @@ def test_copies_share_an_image_only_where_their_shifts_leave_the_same(tmp_path: 
 
 
 def test_both_families_tables_say_the_exact_center(tmp_path: Path) -> None:
-    center = truth()
-    micrograph(tmp_path / "m.mrc", center)
-    out = extract(tmp_path, star(tmp_path, center), subpixel=True, tables="both")
+    center = np.concatenate([truth(), [[-3.0, 60.3], [50.0, 70.9995]]])  # beside the image; a pixel's edge, too
+    micrograph(tmp_path / "m.mrc", truth())
+    out = extract(tmp_path, star(tmp_path, center), subpixel=True, tables="both", edges="pad")
     for name in ("particles.star", "particles.cs"):
         table = read_particles(out / name, recipe=cryobox.Recipe(box=64))
         np.testing.assert_allclose(np.column_stack([table.y, table.x]), center, atol=1e-4)

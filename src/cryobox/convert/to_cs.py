@@ -12,7 +12,16 @@ from cryobox.convert.filaments import TUBE, filament_fields
 from cryobox.convert.places import Grounds, Places, by_distinct
 from cryobox.convert.texts import GROUP, UID, Floats, Star, Texts
 from cryobox.convert.to_star import ANGLES, COORDINATES, ORIGINS
-from cryobox.formats.columns import CTF_FIELDS, IMAGE_FLAGS, MICROSCOPE, QUANTITIES, UNRELATED_TAGS, Topic, to_field
+from cryobox.formats.columns import (
+    CTF_FIELDS,
+    EXACT_CENTER,
+    IMAGE_FLAGS,
+    MICROSCOPE,
+    QUANTITIES,
+    UNRELATED_TAGS,
+    Topic,
+    to_field,
+)
 from cryobox.formats.cs_output import fraction_at
 from cryobox.formats.cs_table import as_bytes
 from cryobox.formats.ctf import aberrations
@@ -150,7 +159,12 @@ def _locations(star: Star, grounds: Grounds, places: Places) -> Fields:
     if grounds.uid is not None:
         made["location/micrograph_uid"] = grounds.uid
     for axis, tag in enumerate(COORDINATES):
-        made[f"location/center_{'xy'[axis]}_frac"] = fraction_at(star.numbers(tag), grounds.shape[:, 1 - axis])
+        position, extent = star.numbers(tag), grounds.shape[:, 1 - axis]
+        fraction = fraction_at(position, extent)
+        if star.has(EXACT_CENTER.tag):  # never truncated, so nothing is to be kept from being
+            exact = (star.numbers(EXACT_CENTER.tag) > 0) & (extent > 0)
+            fraction[exact] = position[exact] / extent[exact]
+        made[f"location/center_{'xy'[axis]}_frac"] = fraction
     made["location/exp_group_id"] = _group_numbers(star)
     return made
 
