@@ -14,7 +14,7 @@ from cryobox.options import Recipe, Steps
 from cryobox.windows import Stored, Windows
 
 AS_A_RECIPE_HAS_THEM = Recipe(box=32).steps()
-_AS_THEY_ARE = ("normalize", "ramp", "invert", "scale_const", "white_dust", "black_dust")
+_AS_THEY_ARE = ("normalize", "ramp", "invert", "scale_const", "white_dust", "black_dust", "measures")
 AS_A_BACKEND_IS_TOLD = {name: getattr(AS_A_RECIPE_HAS_THEM, name) for name in _AS_THEY_ARE} | {
     "axes": None, "neighbors": None, "noise": None, "residual": None, "filter": None,
     "ctf": None, "ctf_use": 0, "ctf_window": 0, "intact_first_peak": False, "pixel_size": 0.0, "fill": 0.0,

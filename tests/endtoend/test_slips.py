@@ -73,7 +73,11 @@ def test_many_picks_without_their_micrograph_are_warned_of(data: Dataset, tmp_pa
     assert "picks are of micrographs" not in said(cut(data, tmp_path / "whole"))
 
 
-def test_micrographs_none_of_which_is_there_are_refused_with_the_root(data: Dataset, tmp_path: Path) -> None:
+def test_micrographs_none_of_which_is_there_are_refused_with_the_root(
+    data: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")  # folders in the working directory are looked into
     with pytest.raises(cryobox.InputError, match=f"none of its 3 micrographs is there.*--root {data.folder}$"):
         cut(data, tmp_path / "out", root=tmp_path)
     assert not (tmp_path / "out").exists()
