@@ -166,6 +166,18 @@ def test_tubes_taken_whole_are_one_particle_in_the_middle(folder: Path) -> None:
     assert numbers("out/particles.star", "_rlnHelicalTrackLengthAngst").tolist() == [0, 0]
 
 
+@pytest.mark.parametrize("x", [float("nan"), 3e7])
+@pytest.mark.parametrize("helix", ["ends", "whole"])
+def test_an_end_whose_other_one_is_nowhere_is_no_segment(folder: Path, x: float, helix: Any) -> None:
+    rows = {"rlnCoordinateX": [50, x, 90, 190], "rlnCoordinateY": [50, 50, 120, 120]}
+    step = {"inter_box_distance": 40.0} if helix == "ends" else {}
+    extract(table(folder, rows), helix=helix, **step)
+    assert set(columns(Path("out/particles.star"))["_rlnCoordinateY"]) == {"120.000000"}
+    reasons = columns(Path("out/rejected.star"))["_cryoboxRejectReason"]
+    assert max(reasons) == str(Reason.NO_FILAMENT)
+    assert len(reasons) == 2
+
+
 def test_an_odd_number_of_ends_costs_its_micrograph_by_name(folder: Path) -> None:
     rows: dict[str, list[Any]]
     rows = {"rlnMicrographName": ["M/a.mrc"] * 3 + ["M/b.mrc"] * 2, "rlnCoordinateX": [50, 90, 80, 50, 90],

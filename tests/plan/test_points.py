@@ -101,6 +101,7 @@ def expected(point: NDArray[np.float64]) -> tuple[NDArray[np.int64], NDArray[np.
         ("31, -42, 17 A", None, POINT),
         ("31,-42,17px", 0.9, POINT * 0.9),
         ("3.1,-4.2,1.7px", None, np.array([3.1, -4.2, 1.7]) * IMAGE_PIXEL),
+        ("40,20,35.5voxel", 0.9, (np.array([40, 20, 35.5]) - IMAGE_SIDE * IMAGE_PIXEL / 0.9 / 2) * 0.9),
         ("40,20,35.5voxel", None, (np.array([40, 20, 35.5]) - IMAGE_SIDE / 2) * IMAGE_PIXEL),
     ],
 )

@@ -11,7 +11,7 @@ from cryobox.formats.star_text import number
 from cryobox.particles import Particles
 from cryobox.rotations import matrix_from_euler, matrix_from_pose
 
-__all__ = ["image_sides", "image_sizes", "views_of"]
+__all__ = ["image_extents", "image_sizes", "views_of"]
 
 Floats = NDArray[np.float64]
 
@@ -60,15 +60,22 @@ def image_sizes(particles: Particles) -> Floats:
     return np.where(size > 0, size, np.nan)
 
 
-def image_sides(particles: Particles) -> Floats:
-    """Pixels of a side of the image of each pick; nan where the table does not say it."""
+def image_extents(particles: Particles) -> Floats:
+    """How many Å a side of the image of each pick has; nan where the table does not say it.
+
+    A `.cs` may count its shifts in pixels of another binning than that of the images (alignments3D/psize_A).
+    """
     rows = particles.rows_of(np.arange(len(particles)))
-    found = np.full(len(particles), np.nan)
-    if particles.family == "cs" and "blob/shape" in (particles.table.dtype.names or ()):
-        found = particles.table["blob/shape"][rows].max(axis=1).astype(np.float64)
+    found, size = np.full(len(particles), np.nan), image_sizes(particles)
+    if particles.family == "cs":
+        fields = particles.table.dtype.names or ()
+        if "blob/shape" in fields:
+            found = particles.table["blob/shape"][rows].max(axis=1).astype(np.float64)
+        if "blob/psize_A" in fields:
+            size = particles.table["blob/psize_A"][rows].astype(np.float64)
     elif particles.family == "star":
         star: StarTable = particles.table
         if star.group is not None:
             sides = np.array([*(number(row.get("_rlnImageSize")) for row in star.optics), np.nan])
             found = sides[star.group[rows]]
-    return np.where(found > 0, found, np.nan)
+    return np.where((found > 0) & (size > 0), found * size, np.nan)

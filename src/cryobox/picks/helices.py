@@ -115,7 +115,9 @@ def _of_ends(particles: Particles, asked: Asked, field: Field) -> Particles:
     center = np.concatenate([np.round(place, DIGITS), old])[order]
     blank = np.full(len(left), np.nan)
     of_tube, again = _numbered(particles.micrograph[begin], found.number, field)
-    number = np.concatenate([of_tube[made.tube], of_tube[found.of[~cut[found.of]]]])
+    of_left = found.of[~cut[found.of]]
+    alone = np.isin(of_left, found.of[~near])  # an end whose other one is nowhere is of no tube
+    number = np.concatenate([of_tube[made.tube], np.where(alone, 0, of_tube[of_left])])
     psi = np.concatenate([_mirrored(made.psi, asked), blank])[order]
     track = np.concatenate([made.number * step, blank])[order]
     columns: dict[str, NDArray[Any]] = {"track_length_angstrom": track}

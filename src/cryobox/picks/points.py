@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from cryobox.errors import OptionError
 from cryobox.formats.columns import DEFOCUS_OFFSET
-from cryobox.formats.poses import image_sides, image_sizes, views_of
+from cryobox.formats.poses import image_extents, image_sizes, views_of
 from cryobox.groups import Unit, point_from
 from cryobox.particles import Alignment, Particles
 
@@ -78,11 +78,11 @@ def in_angstrom(
         return vector
     size = image_sizes(particles) if ref_pixel_size is None else np.full(len(particles), ref_pixel_size)
     if unit == "voxel":
-        vector = vector - image_sides(particles)[:, None] / 2
+        # The reference is as wide as the images, whatever its own pixel.
+        vector = vector - (image_extents(particles) / size)[:, None] / 2
     found: Floats = vector * size[:, None]
     if np.isnan(found).any():
-        raise OptionError(
-            f"{particles.source}: does not say how many Å a pixel of its images has, or how many pixels they have; "
-            f"give the point in Å, or --ref-angpix"
-        )
+        lacking = "how many Å a pixel of its images has" + (", or how many pixels they have" if unit == "voxel" else "")
+        remedy = "" if unit == "voxel" else ", or --ref-angpix"
+        raise OptionError(f"{particles.source}: does not say {lacking}; give the point in Å{remedy}")
     return found
