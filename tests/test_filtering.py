@@ -24,7 +24,7 @@ B = np.array([3.0, 1.0, 0.5, 2.0], np.float32)
         ("a * 2 - 1 < b + .5e1 / 2", [1, 1, 0, 0]),
         ("-a < -1.5", [0, 1, 1, 0]),
         ("a - 1 - 1 == 0", [0, 1, 0, 0]),
-        ("b / (a - 1) != 1", [1, 0, 1, 1]),
+        ("b / (a - 1) != 1", [1, 0, 1, 0]),
         ("not (not a == 1)", [1, 0, 0, 0]),
     ],
 )
@@ -45,7 +45,7 @@ def test_a_filter_chooses_what_it_says(text: str, kept: list[int]) -> None:
         ("a = 1", r"'=' .*equal is =="), ("__import__(1)", "'__import__' is no column"), ("a.b < 1", "no meaning"),
         ("not a", "a number stands where"), ("(" * 60 + "a < 1" + ")" * 60, "more than 50 deep"),
         ("a < 1 b", "not expected"),
-        ("a < 1; b < 1", "no meaning"),
+        ("a < 1; b < 1", "no meaning"), ("a < \u0661", "no meaning"),
     ],
 )  # fmt: skip
 def test_what_is_no_filter_is_refused_and_says_why(text: str, why: str) -> None:

@@ -129,7 +129,12 @@ def filled(image: Any, windows: Windows, steps: Steps) -> Windows:
     side = steps.ctf_box or windows.box
     if steps.ctf is None or windows.fill is not None or not windows.hang_over(side, image.shape):
         return windows
-    return dataclasses.replace(windows, fill=float(_backend("cpu").mean(image)))
+    fill = float(_backend("cpu").mean(image))
+    if not np.isfinite(fill):  # pixels that are no numbers cost the windows that have one, no others
+        whole = np.asarray(image, np.float64)
+        finite = whole[np.isfinite(whole)]
+        fill = float(finite.mean()) if finite.size else 0.0
+    return dataclasses.replace(windows, fill=fill)
 
 
 def backend_options(windows: Windows, outputs: Sequence[Stored], steps: Steps, threads: int = 1) -> dict[str, Any]:

@@ -39,10 +39,18 @@ Columns = Mapping[str, Any]  # of arrays
 _Node = Callable[[Columns], Any]
 
 _TOKEN = re.compile(
-    r"\s*(?:(\d+\.?\d*(?:[eE][+-]?\d+)?|\.\d+(?:[eE][+-]?\d+)?)|([A-Za-z_]\w*)|(<=|>=|==|!=|[-+*/<>()]))"
+    r"\s*(?:(\d+\.?\d*(?:[eE][+-]?\d+)?|\.\d+(?:[eE][+-]?\d+)?)|([A-Za-z_]\w*)|(<=|>=|==|!=|[-+*/<>()]))",
+    re.ASCII,
 )
+
+
+def _unlike(left: Any, right: Any) -> Any:
+    """Whether two numbers differ; what is no number does not."""
+    return (left != right) & (left == left) & (right == right)
+
+
 _COMPARE: dict[str, Callable[[Any, Any], Any]] = {
-    "<": operator.lt, "<=": operator.le, ">": operator.gt, ">=": operator.ge, "==": operator.eq, "!=": operator.ne,
+    "<": operator.lt, "<=": operator.le, ">": operator.gt, ">=": operator.ge, "==": operator.eq, "!=": _unlike,
 }  # fmt: skip
 _MEANT = {"=": " (equal is ==)", "&": " (write and)", "|": " (write or)", "!": " (write not, or !=)"}
 _WORDS = ("and", "or", "not")

@@ -147,6 +147,11 @@ def test_what_cannot_be_done_is_refused(tmp_path: Path, fit: Any, asked: Any, er
         extract(tmp_path, tables(tmp_path, fit=fit), **asked)
 
 
+def test_a_voltage_in_volts_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="rlnVoltage .* is 300000 where the CTF comes from"):
+        extract(tmp_path, tables(tmp_path, rlnVoltage=[300000.0]))
+
+
 def test_a_microscope_without_a_voltage_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="rlnVoltage .* is 0 where the CTF comes from"):
         extract(tmp_path, tables(tmp_path, rlnVoltage=[0.0]))

@@ -28,6 +28,8 @@ _EVEN = "_rlnEvenZernike"
 _UNKNOWN = ("ctf/anisomag", "ctf/tetra_A")  # even aberrations of which no public rule says what they are
 _FIELDS = {quantity.tag: quantity.field for quantity in QUANTITIES if quantity.tag in MICROSCOPE}
 
+HIGHEST_VOLTAGE = 5_000  # kV, above any microscope: 300000 are volts
+
 
 def numbers_of_ctf(
     particles: Particles,
@@ -193,7 +195,7 @@ def _refuse_unknown(source: str, table: NDArray[np.void] | None, rows: Codes) ->
 
 
 def _check_microscope(particles: Particles, micrographs: Micrographs, found: Floats) -> None:
-    bad = ~np.isfinite(found[:, :3]) | (found[:, :3] < [0, -np.inf, -1]) | (found[:, :3] > [np.inf, np.inf, 1])
+    bad = ~np.isfinite(found[:, :3]) | (found[:, :3] < [0, -np.inf, -1]) | (found[:, :3] > [HIGHEST_VOLTAGE, np.inf, 1])
     bad[:, 0] |= found[:, 0] == 0
     if bad.any():
         row, place = (int(k) for k in np.argwhere(bad)[0])

@@ -13,7 +13,6 @@ from cryobox.centering import (
     corner_of,
     inside,
     mirror,
-    nearest,
     overlaps,
     round_half_away,
     too_close,
@@ -217,8 +216,8 @@ def _moved(
     position = np.stack([particles.y, particles.x], axis=1)
     old = truncate(position, guard=particles.from_fractions)
     if particles.exact is not None:
-        whole = with_fraction(position, guard=particles.from_fractions)
-        old = np.where(particles.exact[:, None], nearest(whole), old)
+        # An image that was cut at whole pixels is not centered on a fraction, whatever the one before it was.
+        old = np.where(particles.exact[:, None], with_fraction(position, guard=particles.from_fractions), old)
     same_grid = (grounds.scale == 1.0).all(axis=1)[particles.micrograph] if len(particles) else alive
     with np.errstate(invalid="ignore"):
         stays = (old == center).all(axis=1) & same_grid

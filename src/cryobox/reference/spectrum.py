@@ -142,8 +142,8 @@ def ctf_factors(
 def with_ctf(image: NDArray[Any], corner: tuple[int, int], box: int, factors: Floats) -> tuple[float, Floats] | None:
     """A box whose coefficients are multiplied in a larger window about it, without its mean; and what is left of that.
 
-    Outside the image the window has the image's mean. In the box that is cut out of its middle afterwards, pixels
-    outside become the nearest ones inside. None where a value is not finite.
+    Outside the image the window has the mean of the image's finite pixels. In the box that is cut out of its middle
+    afterwards, pixels outside become the nearest ones inside. None where a value is not finite.
     """
     side, (height, width) = len(factors), image.shape
     around = (side - box) // 2
@@ -153,7 +153,8 @@ def with_ctf(image: NDArray[Any], corner: tuple[int, int], box: int, factors: Fl
     wide = image.astype(np.float64)
     pixels = wide[np.clip(rows, 0, height - 1)[:, None], np.clip(columns, 0, width - 1)[None, :]]
     if not inside.all():
-        pixels = np.where(inside, pixels, math.fsum(wide.ravel()) / wide.size)
+        finite = wide[np.isfinite(wide)]
+        pixels = np.where(inside, pixels, math.fsum(finite) / max(finite.size, 1))
     if not np.isfinite(pixels).all():
         return None
     mean = math.fsum(pixels.ravel()) / pixels.size
