@@ -9,12 +9,13 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from cryobox.comparison.pairing import pair_rows
+from cryobox.comparison.pairing import BY_UID, pair_rows
 from cryobox.comparison.sides import Side, read_side
 from cryobox.errors import InputError, OptionError, OutputError
 from cryobox.folder.publish import publish_files
 from cryobox.formats.cs_table import write_table
 from cryobox.formats.csg import write_group
+from cryobox.formats.poses import angles_said
 from cryobox.formats.star_output import write_rows
 from cryobox.matching import NO_STRIP, Strip
 from cryobox.particles import Particles
@@ -128,7 +129,21 @@ def _same(one: Side, two: Side, within: float, strip: Strip) -> tuple[Rows, dict
         if len(common):
             return i.astype(np.intp), {"symmetry expansion": len(common)}, ()
     pairs = pair_rows(one, two, within=within, strip=strip)
-    return pairs.a, pairs.rules, pairs.notes
+    by_uid = set(pairs.rules) == {BY_UID}
+    return pairs.a, pairs.rules, pairs.notes if by_uid else (*pairs.notes, *_doubts(one, pairs.a))
+
+
+def _doubts(one: Side, rows: Rows) -> tuple[str, ...]:
+    """What is said of rows that were chosen where another one, at the same place and in the same view, was not."""
+    angles = angles_said(one.particles)
+    told = [one.particles.micrograph[:, None], np.nan_to_num(one.position), *([] if angles is None else [angles])]
+    _, group = np.unique(np.concatenate(told, axis=1), axis=0, return_inverse=True)
+    chosen = np.isin(np.arange(len(one)), rows)
+    group = group.reshape(-1)
+    unsure = chosen & np.isin(group, group[~chosen])
+    count = int(unsure.sum())
+    said = f"{count} of the rows stand where others that were not taken do, in the same view: "
+    return (said + "nothing tells which of them is meant",) if count else ()
 
 
 def _expansion(particles: Particles) -> NDArray[np.void] | None:

@@ -88,6 +88,29 @@ def test_copies_of_a_symmetry_expansion_are_told_apart(tmp_path: Path) -> None:
     np.testing.assert_array_equal(read_table(tmp_path / "out.cs"), wide[chosen])
 
 
+def test_rows_of_one_image_are_told_apart_by_their_views_or_said_to_be_alike(tmp_path: Path) -> None:
+    """A table as relion_particle_symmetry_expand writes it: each row four times, in four views."""
+    views = [(f"{rot:.6f}", "30.000000", f"{psi:.6f}") for psi in (5, 170) for rot in (0, 90, 180, -90)]
+    rows = [
+        [f"{k // 4 + 1:06d}@s.mrcs", "m.mrc", str(20.0 + k // 4), "50.000000", *view] for k, view in enumerate(views)
+    ]
+    tags = ("ImageName", "MicrographName", "CoordinateX", "CoordinateY", "AngleRot", "AngleTilt", "AnglePsi")
+
+    def write(name: str, chosen: list[int], width: int) -> Path:
+        text = "data_particles\n\nloop_\n" + "".join(f"_rln{tag}\n" for tag in tags[:width])
+        (tmp_path / name).write_text(text + "\n".join(" ".join(rows[k][:width]) for k in chosen) + "\n")
+        return tmp_path / name
+
+    every, some = list(range(8)), [2, 3, 5]
+    for width, right in ((7, True), (4, False)):
+        found = select_like(write("full.star", every, width), write("like.star", some, width), tmp_path / "out.star",
+                            overwrite=True)  # fmt: skip
+        assert found.rows == 3
+        tags_out, chosen = rows_of(tmp_path / "out.star")
+        assert ([list(row) for row in chosen] == [rows[k] for k in some]) is right, tags_out
+        assert any("nothing tells which of them is meant" in note for note in found.notes) is not right
+
+
 def test_the_other_family_may_have_made_the_selection(tmp_path: Path) -> None:
     star, cs = run(tmp_path, "relion"), run(tmp_path, "cryosparc")
     like = some_of(star / "particles_small.star", ROWS)

@@ -12,11 +12,13 @@ from numpy.typing import NDArray
 
 from cryobox.comparison.sides import Side
 from cryobox.errors import InputError
+from cryobox.formats.links import links_of
+from cryobox.formats.poses import angles_said
 from cryobox.matching import NO_STRIP, Strip, match_micrographs
 from cryobox.micrograph import Micrographs
 from cryobox.particles import Particles
 
-__all__ = ["Pairs", "image_keys", "near_some", "nearest", "pair_rows", "same_micrographs", "uids_of"]
+__all__ = ["BY_UID", "Pairs", "image_keys", "near_some", "nearest", "pair_rows", "same_micrographs", "uids_of"]
 
 BY_UID = "uid"
 BY_IMAGE = "image name"
@@ -83,6 +85,8 @@ def pair_rows(a: Side, b: Side, *, within: float, strip: Strip = NO_STRIP) -> Pa
             left_a, left_b = np.delete(left_a, i), np.delete(left_b, j)
 
     keep(BY_UID, *_by_uid(a, b))
+    views = views_alike(a.particles, b.particles)
+    keep(BY_IMAGE, *_by_image(a, b, left_a, left_b, views))
     keep(BY_IMAGE, *_by_image(a, b, left_a, left_b))
     notes: tuple[str, ...] = ()
     micrograph: tuple[Rows, Rows] | None = None
@@ -95,18 +99,22 @@ def pair_rows(a: Side, b: Side, *, within: float, strip: Strip = NO_STRIP) -> Pa
         notes = (str(error),)
     else:
         micrograph = one, two
-        i, j = nearest(
-            (one[left_a], a.position[left_a], a.slot[left_a]), (two[left_b], b.position[left_b], b.slot[left_b]), within
-        )
-        count = len(i)
-        keep(BY_POSITION, i, j)
+        for seen in (views, None):  # those of one view first: several rows may stand at one place
+            of_a, of_b = _of_one_view(micrograph, seen)
+            i, j = nearest(
+                (of_a[left_a], a.position[left_a], a.slot[left_a]),
+                (of_b[left_b], b.position[left_b], b.slot[left_b]),
+                within,
+            )
+            count += len(i)
+            keep(BY_POSITION, i, j)
     i = np.concatenate([np.empty(0, np.intp), *(rows for _, rows, _ in found)])
     j = np.concatenate([np.empty(0, np.intp), *(rows for _, _, rows in found)])
     order = np.argsort(i)
     return Pairs(
         a=i[order],
         b=j[order],
-        rules={rule: len(rows) for rule, rows, _ in found},
+        rules={name: sum(len(rows) for rule, rows, _ in found if rule == name) for name, _, _ in found},
         names=names if count else "",
         micrograph=micrograph,
         notes=notes,
@@ -123,17 +131,49 @@ def _by_uid(a: Side, b: Side) -> tuple[Rows, Rows]:
 
 
 def uids_of(particles: Particles) -> NDArray[np.uint64] | None:
+    if particles.family == "star":  # of a table that was made of a `.cs`
+        found = links_of(particles).uid
+        return None if found is None or len(np.unique(found)) < len(found) else found
     if particles.family != "cs" or "uid" not in (particles.table.dtype.names or ()):
         return None
     uids: NDArray[np.uint64] = particles.table["uid"].astype(np.uint64)  # of int64 and uint64 NumPy makes float64
     return uids
 
 
-def _by_image(a: Side, b: Side, left_a: Rows, left_b: Rows) -> tuple[Rows, Rows]:
+Views = tuple[NDArray[np.int64], NDArray[np.int64]]
+
+
+def views_alike(a: Particles, b: Particles) -> Views | None:
+    """A number for the angles of each row, the same in both tables; None where they do not say them alike.
+
+    Copies of a particle by its symmetry have one image and one place: their views alone tell them apart.
+    """
+    angles_a, angles_b = angles_said(a), angles_said(b)
+    if a.family != b.family or angles_a is None or angles_b is None:
+        return None
+    _, code = np.unique(np.concatenate([angles_a, angles_b]), axis=0, return_inverse=True)
+    one, two = np.split(code.reshape(-1).astype(np.int64), [len(a)])
+    return one, two
+
+
+def _of_one_view(micrographs: tuple[Rows, Rows], views: Views | None) -> tuple[Rows, Rows]:
+    """A number for the micrograph and the view of each row, the same in both tables; -1 stays."""
+    if views is None:
+        return micrographs
+    both, seen = np.concatenate(micrographs), np.concatenate(views)
+    _, code = np.unique(both * (1 + int(seen.max(initial=0))) + seen, return_inverse=True)
+    one, two = np.split(np.where(both < 0, -1, code.reshape(-1)).astype(np.intp), [len(micrographs[0])])
+    return one, two
+
+
+def _by_image(a: Side, b: Side, left_a: Rows, left_b: Rows, views: Views | None = None) -> tuple[Rows, Rows]:
     """Rows of one image: the same file, the same number. Of several rows of one image the k-th belong together."""
     keys = image_keys(a, b)
     if keys is None:
         return np.empty(0, np.intp), np.empty(0, np.intp)
+    if views is not None:
+        of_each = 1 + max(int(view.max(initial=0)) for view in views)
+        keys = keys[0] * of_each + views[0], keys[1] * of_each + views[1]
     of_a, of_b = keys[0][left_a], keys[1][left_b]
     turns = _turn(of_a, a.position[left_a]), _turn(of_b, b.position[left_b])
     count = 1 + max(int(turn.max(initial=0)) for turn in turns)

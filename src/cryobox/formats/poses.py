@@ -11,7 +11,7 @@ from cryobox.formats.star_text import number
 from cryobox.particles import Particles
 from cryobox.rotations import matrix_from_euler, matrix_from_pose
 
-__all__ = ["image_extents", "image_sizes", "views_of"]
+__all__ = ["angles_said", "image_extents", "image_sizes", "views_of"]
 
 Floats = NDArray[np.float64]
 
@@ -45,6 +45,22 @@ def views_of(particles: Particles) -> Floats | None:
             f"{particles.source}: row {row}: its orientation is not a number, so no point can be turned by it"
         )
     return found
+
+
+def angles_said(particles: Particles) -> Floats | None:
+    """The numbers by which a table says the orientation of each pick, shape (n, 3), to 1e-4; None where it has none."""
+    rows = particles.rows_of(np.arange(len(particles)))
+    if particles.family == "cs":
+        fields = particles.table.dtype
+        if POSE not in (fields.names or ()) or fields[POSE].shape != (3,):
+            return None
+        found = particles.table[POSE][rows].astype(np.float64)
+    else:
+        star: StarTable | None = particles.table if particles.family == "star" else None
+        if star is None or any(tag not in star.table for tag in ANGLES):
+            return None
+        found = np.stack([star.table.floats(tag)[rows] for tag in ANGLES], axis=1)
+    return np.asarray(np.round(np.nan_to_num(found), 4) + 0.0)
 
 
 def image_sizes(particles: Particles) -> Floats:

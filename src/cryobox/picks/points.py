@@ -48,7 +48,11 @@ def centered_on(
         If the table has no orientations, or does not say what a pixel is.
     """
     views = views_of(particles)
-    if views is None or leading.kind != "3d":
+    if views is not None and leading.kind != "3d":
+        raise OptionError(
+            "--recenter-3d turns a point by the 3D alignment, and --recenter-from 2d leads by another; leave one out"
+        )
+    if views is None:
         raise OptionError(f"{particles.source}: has no 3D orientations, so no point of a reference can be centered")
     angstrom = views @ in_angstrom(*point_from(text), particles, ref_pixel_size)[:, :, None]
     shown = angstrom[:, [1, 0], 0]  # (y, x)

@@ -94,7 +94,11 @@ def subparticles_of(
             "--reset-offsets and --drop-alignments"
         )
     views = views_of(particles)
-    if views is None or leading.kind != "3d":
+    if views is not None and leading.kind != "3d":
+        raise OptionError(
+            "--subparticles are seen by the 3D alignment, and --recenter-from 2d leads by another; leave one out"
+        )
+    if views is None:
         raise OptionError(f"{particles.source}: has no 3D orientations, so it is not known where sub-particles are")
     kinds, warnings = _kinds(particles, options, ref_pixel_size)
     of_each = len(kinds.turn)
