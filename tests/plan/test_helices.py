@@ -170,7 +170,7 @@ def test_tubes_taken_whole_are_one_particle_in_the_middle(folder: Path) -> None:
 @pytest.mark.parametrize("helix", ["ends", "whole"])
 def test_an_end_whose_other_one_is_nowhere_is_no_segment(folder: Path, x: float, helix: Any) -> None:
     rows = {"rlnCoordinateX": [50, x, 90, 190], "rlnCoordinateY": [50, 50, 120, 120]}
-    step = {"inter_box_distance": 40.0} if helix == "ends" else {}
+    step: dict[str, Any] = {"inter_box_distance": 40.0} if helix == "ends" else {}
     extract(table(folder, rows), helix=helix, **step)
     assert set(columns(Path("out/particles.star"))["_rlnCoordinateY"]) == {"120.000000"}
     reasons = columns(Path("out/rejected.star"))["_cryoboxRejectReason"]

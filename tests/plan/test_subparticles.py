@@ -382,7 +382,7 @@ def test_picks_without_orientations_have_no_sub_particles(folder: Path) -> None:
         planned(star(folder, drop=("rlnAngleTilt",)))
     with pytest.raises(OptionError, match="not documented; say I1 or I2"):
         planned(cs(folder), symmetry="I")
-    with pytest.raises(OptionError, match="has no 3D orientations"):
+    with pytest.raises(OptionError, match="recenter-from 2d leads by another"):
         planned(cs(folder), recenter_from="2d")
     assert len(planned(cs(folder), symmetry="I", symmetry_axes="relion").particles) == 120 * N
 
