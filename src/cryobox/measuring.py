@@ -25,7 +25,7 @@ _RELATIVE = MEASURES.index(RELATIVE)
 def measured(statistics: NDArray[np.float64]) -> NDArray[np.float32]:
     """The measures of all particles of a micrograph that could be cut, from their statistics at the first size.
 
-    Shape (n, len(MEASURES)). They are rounded once, here, so that a filter sees what the tables say.
+    Shape (n, len(MEASURES)). They are rounded once, here, so that a filter sees what `.cs` tables say.
     """
     found = statistics[:, _COLUMNS]
     if len(found):
