@@ -30,7 +30,6 @@ bool has_factors(const Plan& plan, Index n, Factors& factors) noexcept {
 /// Factors of adjacent rows of a column, as `ctf_factor` has them, in a loop that compilers make vectors of.
 template <bool flip, bool intact>
 void fill_rows(const CtfTerms& terms, double kx, int first, int count, double scale, float* out) noexcept {
-    constexpr double smallest = 1e-8;
     const double x_before = terms.to_x[0] * kx;
     const double y_before = terms.to_y[0] * kx;
     for (int i = 0; i < count; ++i) {
@@ -48,8 +47,8 @@ void fill_rows(const CtfTerms& terms, double kx, int first, int count, double sc
             factor = factor < 0 ? -1.0 : 1.0;
         }
         factor *= terms.scale;
-        const double sign = factor < 0 ? -smallest : smallest;
-        factor = factor < smallest && factor > -smallest ? sign : factor;
+        const double sign = factor < 0 ? -smallest_factor : smallest_factor;
+        factor = factor < smallest_factor && factor > -smallest_factor ? sign : factor;
         out[i] = static_cast<float>(factor * scale);
     }
 }

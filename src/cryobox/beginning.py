@@ -101,7 +101,7 @@ def begin(
     elif todo:
         removed = read_ledger(ledger_path(folder, ""))[0].get("removed") or {} if part else ledger.removed
         check_not_compacted(folder, todo, removed)
-        recorded = {stack.path for result in ledger.previous.values() for stack in result.stacks}
+        recorded = {stack.path for result in ledger.previous.values() for stack in result.every_stack}
         replaced = any(
             out.path in recorded or (folder / out.path).exists() for task in todo for out in task.every_output
         )

@@ -105,7 +105,7 @@ def cut(
     try:
         status, statistics = extract(image, windows.corner, list(into), **ask(windows, threads=threads))
         if all(isinstance(array, np.ndarray) for array in (image, *into)) and image.dtype.itemsize == 4:
-            cut_again(extract, image, windows, list(into), ask, status, statistics)
+            cut_again(extract, image, windows, list(into), ask, status, statistics, normalize=steps.normalize)
     except (ValueError, BufferError) as error:  # the latter from a library that does not hand over its array
         raise OptionError(str(error)) from error
     except RuntimeError as error:

@@ -28,6 +28,8 @@ def cut_again(
     ask: Callable[[Windows], dict[str, Any]],
     status: NDArray[np.uint8],
     statistics: NDArray[np.float64],
+    *,
+    normalize: bool,
 ) -> None:
     """Make the particles anew whose gray levels float32 did not hold on the way; all is written in place.
 
@@ -40,7 +42,7 @@ def cut_again(
     status, statistics : ndarray
         What it returned.
     """
-    for row in _doubtful(status, statistics, normalize=ask(windows.take(slice(0)))["normalize"]).tolist():
+    for row in _doubtful(status, statistics, normalize=normalize).tolist():
         options = ask(windows.take(slice(row, row + 1)))
         # What the window is made of becomes an image of its own.
         if windows.ctf is None:

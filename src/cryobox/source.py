@@ -12,13 +12,14 @@ from numpy.typing import NDArray
 
 from cryobox.boxes import as_integer
 from cryobox.centering import center_of
-from cryobox.core import Status, cut, repair_hot_pixels
+from cryobox.core import Status, cut, filled, repair_hot_pixels
 from cryobox.errors import InputError, OptionError
 from cryobox.formats.images import PixelReader
 from cryobox.given import Given, Picks
 from cryobox.inputs import prepare
 from cryobox.options import Recipe
 from cryobox.plan import Task
+from cryobox.windows import Windows
 
 __all__ = ["ParticleSource"]
 
@@ -154,8 +155,8 @@ class ParticleSource:
         return found.astype(np.intp)
 
     def _cut(self, task: Task, windows: NDArray[np.int64]) -> list[NDArray[Any]]:
-        image = self._cache.read(task)
-        some = task.windows.take(windows)
+        image, every = self._cache.read(task)
+        some = every.take(windows)
         parts = [np.empty((len(some), output.size, output.size), output.dtype) for output in task.outputs]
         status, _ = cut(image, some, task.outputs, task.steps, into=parts)
         for window, found in zip(windows.tolist(), status.tolist(), strict=True):
@@ -173,15 +174,18 @@ class _LastMicrograph(threading.local):
         self._reader = PixelReader()
         self._id = ""
         self._image: NDArray[Any] = np.empty((0, 0))
+        self._windows = Windows(box=2, pad=False, corner=np.empty((0, 2), np.int64))
 
-    def read(self, task: Task) -> NDArray[Any]:
+    def read(self, task: Task) -> tuple[NDArray[Any], Windows]:
+        """The micrograph, and the windows of the task with what is known of it as a whole."""
         if self._id != task.id:
             self._id = ""
             self._image = self._reader.read(task.path, task.header, tiff_flip=task.tiff_flip)
             if task.hot_pixels is not None:
                 repair_hot_pixels(self._image, task.hot_pixels, seed=task.windows.seed)
+            self._windows = filled(self._image, task.windows, task.steps)
             self._id = task.id
-        return self._image
+        return self._image, self._windows
 
     def __reduce__(self) -> tuple[type[_LastMicrograph], tuple[()]]:
         return _LastMicrograph, ()

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from cryobox.groups import StoredDtype
 
-__all__ = ["CTF", "STATISTICS", "Status", "Stored", "Windows", "noise_keys"]
+__all__ = ["CTF", "STATISTICS", "Status", "Stored", "Windows", "mixed", "noise_keys"]
 
 STATISTICS = (
     "minimum", "maximum", "mean", "sd", "background_mean", "background_sd", "clamped", "dust", "crowded",
@@ -148,10 +148,10 @@ class Stored:
 def noise_keys(seed: int, pairs: NDArray[np.int64]) -> NDArray[np.uint64]:
     """A number for each pair of numbers, shape (n, 2), and a seed: what noise begins with, or is drawn by."""
     first, second = pairs.astype(np.uint64).T
-    return _mixed(_mixed(_mixed(np.full(len(pairs), seed, np.uint64)) + first) + second)
+    return mixed(mixed(mixed(np.full(len(pairs), seed, np.uint64)) + first) + second)
 
 
-def _mixed(z: NDArray[np.uint64]) -> NDArray[np.uint64]:
+def mixed(z: NDArray[np.uint64]) -> NDArray[np.uint64]:
     """The finalizer of SplitMix64, as cpp/include/cryobox/noise.hpp has it."""
     z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)

@@ -30,6 +30,9 @@ enum CtfNumber : std::uint8_t {
 };
 inline constexpr int ctf_numbers = ctf_magnification + 4;
 
+/// No factor is nearer to 0, as in RELION: what comes later may divide by it.
+inline constexpr double smallest_factor = 1e-8;
+
 /// A CTF made ready for many coefficients of windows of one side.
 struct CtfTerms {
     double to_x[2]; ///< x of the frequency kx, ky in 1/Å
@@ -125,9 +128,8 @@ CRYOBOX_EXACT double ctf_factor(const CtfTerms& terms, double kx, double ky) noe
         factor *= exact::exponential(-terms.decay * square);
     }
     factor *= terms.scale;
-    constexpr double smallest = 1e-8; // as RELION: what comes later may divide by it
-    if (factor < smallest && factor > -smallest) {
-        return factor < 0 ? -smallest : smallest;
+    if (factor < smallest_factor && factor > -smallest_factor) {
+        return factor < 0 ? -smallest_factor : smallest_factor;
     }
     return factor;
 }

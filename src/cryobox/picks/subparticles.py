@@ -19,6 +19,7 @@ from cryobox.picks.points import in_angstrom
 from cryobox.picks.selecting import hashes_of
 from cryobox.rotations import euler_from_matrix, products, seen
 from cryobox.symmetry import rotations_of
+from cryobox.windows import mixed
 
 __all__ = ["subparticles_of", "with_origins"]
 
@@ -240,11 +241,8 @@ def _names(
 
 
 def _mixed(values: NDArray[np.uint64]) -> NDArray[np.uint64]:
-    """Other numbers of 64 bits, that look like random ones (the last step of splitmix64)."""
-    found = values
-    for shift, factor in ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB)):
-        found = (found ^ (found >> np.uint64(shift))) * np.uint64(factor)
-    found = found ^ (found >> np.uint64(31))
+    """Other numbers of 64 bits, that look like random ones."""
+    found = mixed(values)
     return np.where(found == 0, np.uint64(1), found)  # 0 means "no uid"
 
 
