@@ -268,9 +268,10 @@ def _prepare(
 
 def _subparticles(particles: Particles, table: Micrographs, recipe: Recipe) -> tuple[Particles, tuple[str, ...]]:
     """The picks, or the sub-particles that are to be made of them; and what is worth telling."""
+    if recipe.subparticles is not None or recipe.recenter_3d is not None:
+        particles = with_origins(particles)
     if recipe.subparticles is None:
         return particles, ()
-    particles = with_origins(particles)
     leading = decide(recipe, particles, table).leading
     if recipe.adjust_defocus:
         check_has_defocus(particles, table)

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cryobox.errors import OptionError
+from cryobox.units import wavelength
 
 __all__ = ["PARTICLE_BOX", "Dataset", "make_dataset"]
 
@@ -233,15 +234,14 @@ def _add_particle(density: NDArray[np.float32], center: Floats, angle: float) ->
 
 def _ctf(shape: tuple[int, int], pixel_size: float, defocus: tuple[float, float, float]) -> Floats:
     """CTF on the half-spectrum: -sin(gamma) with an envelope, so that dense particles are dark (conventions, "CTF")."""
-    voltage = _VOLTAGE_KV * 1e3
-    wavelength = 12.2643247 / math.sqrt(voltage * (1 + 0.978466e-6 * voltage))
+    length = wavelength(_VOLTAGE_KV * 1e3)
     u, v, degrees = defocus
     y = np.fft.fftfreq(shape[0], pixel_size)[:, None]
     x = np.fft.rfftfreq(shape[1], pixel_size)[None, :]
     s2 = y * y + x * x
     along = (x * math.cos(math.radians(degrees)) + y * math.sin(math.radians(degrees))) ** 2
-    gamma = -np.pi * wavelength * (u * along + v * (s2 - along))
-    gamma += np.pi / 2 * _CS_MM * 1e7 * wavelength**3 * s2 * s2
+    gamma = -np.pi * length * (u * along + v * (s2 - along))
+    gamma += np.pi / 2 * _CS_MM * 1e7 * length**3 * s2 * s2
     gamma -= math.atan(_AMPLITUDE_CONTRAST / math.sqrt(1 - _AMPLITUDE_CONTRAST**2))
     ctf: Floats = np.sin(gamma) * np.exp(-80.0 * s2 / 4) * _CONTRAST
     return ctf

@@ -17,6 +17,7 @@ from cryobox.micrograph import ImageHeader, Micrographs
 from cryobox.particles import Particles
 from cryobox.paths import Start
 from cryobox.plan import Plan
+from cryobox.units import wavelength
 
 __all__ = ["box_for_signal", "check_some_file_is_there", "other_root", "picks_without_micrograph", "small_box"]
 
@@ -109,13 +110,8 @@ def picks_without_micrograph(
 
 
 def box_for_signal(diameter: float, defocus: float, voltage_kv: float, resolution: float) -> float:
-    """Å that hold a particle and what the defocus delocalizes of its signal: diameter + 2 wavelength defocus / d.
-
-    The wavelength is that of docs/conventions.md; all lengths are Å.
-    """
-    volts = voltage_kv * 1e3
-    wavelength = 12.2643247 / math.sqrt(volts * (1 + 0.978466e-6 * volts))
-    return diameter + 2 * wavelength * defocus / resolution
+    """Å that hold a particle and what the defocus delocalizes of its signal: diameter + 2 wavelength defocus / d."""
+    return diameter + 2 * wavelength(voltage_kv * 1e3) * defocus / resolution
 
 
 def small_box(particles: Particles, table: Micrographs, plan: Plan, diameter: float | None) -> tuple[str, ...]:

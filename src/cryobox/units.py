@@ -1,8 +1,10 @@
-"""Numbers with units, as people read them."""
+"""Numbers with units, as people read them, and the wavelength of electrons."""
 
 from __future__ import annotations
 
-__all__ = ["in_bytes"]
+import math
+
+__all__ = ["in_bytes", "wavelength"]
 
 
 def in_bytes(count: float) -> str:
@@ -12,3 +14,8 @@ def in_bytes(count: float) -> str:
             return f"{count:.0f} {unit}" if unit == "bytes" or count >= 100 else f"{count:.3g} {unit}"
         count /= 1000
     raise AssertionError
+
+
+def wavelength(volts: float) -> float:
+    """Of electrons, in Å, as RELION has it (docs/conventions.md, "CTF")."""
+    return 12.2643247 / math.sqrt(volts * (1 + 0.978466e-6 * volts))

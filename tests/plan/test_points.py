@@ -34,7 +34,7 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def star(folder: Path, *, drop: tuple[str, ...] = ()) -> Path:
+def star(folder: Path, *, drop: tuple[str, ...] = (), **more: list[Any]) -> Path:
     columns: dict[str, list[Any]] = {
         "rlnMicrographName": ["m.mrc"] * N,
         "rlnCoordinateX": CENTER[:, 0].tolist(),
@@ -49,7 +49,7 @@ def star(folder: Path, *, drop: tuple[str, ...] = ()) -> Path:
         "rlnImageSize": [IMAGE_SIDE],
         "rlnVoltage": [300], "rlnSphericalAberration": [2.7], "rlnAmplitudeContrast": [0.1],
     }  # fmt: skip
-    kept = {tag: values for tag, values in columns.items() if tag not in drop}
+    kept = {tag: values for tag, values in (columns | more).items() if tag not in drop}
     of_groups = {tag: values for tag, values in optics.items() if tag not in drop}
     return write_star(folder / "p.star", {"optics": of_groups, "particles": kept})
 
@@ -127,6 +127,14 @@ def test_the_reference_itself_is_where_it_was(folder: Path) -> None:
         np.testing.assert_array_equal(
             planned(make(folder), recenter_3d="0,0,0").places.center, planned(make(folder)).places.center
         )
+
+
+def test_angles_without_origins_are_enough(folder: Path) -> None:
+    zero: dict[str, Any] = {"rlnOriginXAngst": [0.0] * len(ANGLES), "rlnOriginYAngst": [0.0] * len(ANGLES)}
+    with_zeros = planned(star(folder, **zero), recenter_3d="31,-42,17").places
+    without = planned(star(folder, drop=("rlnOriginXAngst", "rlnOriginYAngst")), recenter_3d="31,-42,17").places
+    np.testing.assert_array_equal(without.center, with_zeros.center)
+    np.testing.assert_array_equal(without.alignments[0].shift, with_zeros.alignments[0].shift)
 
 
 def test_what_cannot_be_centered_is_refused(folder: Path) -> None:
