@@ -342,6 +342,9 @@ def test_the_report_joins_sub_particles_with_their_particle(tmp_path: Path) -> N
     gaps = np.linalg.norm(lines[:, 1][:, None] - truth[None], axis=2)
     assert gaps.min(axis=1).max() < 0.5
     np.testing.assert_array_equal(lines[:7, 0], np.tile([75.0, 75.0], (7, 1)))
+    scaled = _lines(gather(extracted(virus, "scaled", coordinate_scale=1.25, edges="pad")), mine, 2)
+    assert scaled is not None
+    np.testing.assert_array_equal(scaled[:7, 0], np.tile([93.75, 93.75], (7, 1)))
     levels, corners, kept = np.zeros((256, 256), np.uint8), lines[:, 1] - 12, np.ones(21, np.bool_)
     with_lines, without = (boxes_on_micrograph(levels, corners, 24, kept, 256, lines=some) for some in (lines, None))
     assert with_lines != without

@@ -426,7 +426,7 @@ def _lines(facts: Facts, picks: NDArray[np.intp], factor: int) -> Floats | None:
     plan, particles = facts.plan, facts.particles
     if plan.recipe.subparticles is None:
         return None
-    scale = plan.grounds.scale[particles.micrograph[picks]] * plan.recipe.coordinate_scale
+    scale = plan.grounds.scale[particles.micrograph[picks]]
     start = np.stack([particles.y[picks], particles.x[picks]], axis=1) * scale
     found: Floats = np.stack([start, plan.places.center[picks]], axis=1)[plan.places.moved[picks]] / factor
     return found
