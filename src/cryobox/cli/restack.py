@@ -8,7 +8,7 @@ import json
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -16,6 +16,9 @@ from cryobox.declared import IMAGES, RUNNING, TABLES
 from cryobox.display import warn
 from cryobox.options import RunOptions
 from cryobox.units import in_bytes
+
+if TYPE_CHECKING:
+    from cryobox.restacking import Restacked
 
 __all__ = ["restack"]
 
@@ -99,6 +102,12 @@ def restack(
     if done.interrupted:
         print(f"interrupted: {done.stored:,} of {done.rows:,} images are stored; the same command goes on")
         raise typer.Exit(EXIT_INTERRUPTED)
+    _say(done, out)
+    raise typer.Exit(done.exit_code)
+
+
+def _say(done: Restacked, out: Path) -> None:
+    """What became of the images, in lines."""
     written = in_bytes(done.bytes_written)
     print(f"{out}: {done.stored:,} of {done.rows:,} images in {done.stacks:,} stacks, {written} written")
     if done.bytes_written:
@@ -107,7 +116,6 @@ def restack(
         print(f"left out: {count:,} {reason}")
     for path in done.tables:
         print(path)
-    raise typer.Exit(done.exit_code)
 
 
 @contextlib.contextmanager
