@@ -148,8 +148,8 @@ def boxes_on_micrograph(
 ) -> str:
     """A micrograph's thumbnail with the boxes of its picks: kept ones blue, others orange.
 
-    `corners`: (y, x). `lines`: from where to where, shape (n, 2, 2), (y, x) likewise. `tubes`: the helices, red lines
-    through the centers of their segments.
+    `corners`: (y, x). `lines`: red ones, from where to where, shape (n, 2, 2), (y, x) likewise. `tubes`: the helices,
+    red lines through the centers of their segments.
     """
     from PIL import Image, ImageDraw
 
@@ -158,7 +158,7 @@ def boxes_on_micrograph(
     picture = picture.resize((width, max(1, round(picture.height * scale))))
     draw = ImageDraw.Draw(picture)
     for (y, x), (to_y, to_x) in (lines * scale).tolist() if lines is not None else ():
-        draw.line((x, y, to_x, to_y), fill=GRAY, width=1)
+        draw.line((x, y, to_x, to_y), fill=RED, width=2)
     for color, chosen in ((ORANGE, ~kept), (BLUE, kept)):
         for y, x in (corners[chosen] * scale).tolist():
             draw.rectangle((x, y, x + side * scale, y + side * scale), outline=color, width=2)
